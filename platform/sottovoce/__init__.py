@@ -1,0 +1,1 @@
+"""Sottovoce: adapt Whisper to your audio and serve it, on Ray."""

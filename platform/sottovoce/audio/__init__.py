@@ -1,0 +1,1 @@
+"""Audio in and out as numpy arrays; no torch, no ray."""

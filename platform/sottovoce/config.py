@@ -1,0 +1,66 @@
+"""The base of every stage's settings, and how a job reads them: default < recipe YAML < command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sottovoce.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Frozen settings; an unknown key is an error, and the docstring below a field is its ``--help``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load_config(config_class: type[ConfigT], arguments: Sequence[str] | None = None) -> ConfigT:
+    """Read a job's settings from ``--config recipe.yaml`` and the command line.
+
+    Args:
+        config_class: the job's Config; its fields are the command line's options.
+        arguments: the command line without the program's name; ``sys.argv`` when None.
+
+    Returns:
+        The validated settings, command line over recipe over default.
+
+    Raises:
+        ConfigError: a recipe that is missing, is not YAML, or names an unknown or invalid setting.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    known, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+    description = f"{config_class.__doc__ or ''}\n\n--config FILE reads a recipe first; options override it."
+    try:
+        if known.config is None:
+            return tyro.cli(config_class, args=rest, description=description)
+        return tyro.cli(config_class, args=rest, default=read_recipe(config_class, known.config), description=description)
+    except ValidationError as error:
+        raise ConfigError(f"settings of {config_class.__name__}: {error}") from error
+
+
+def read_recipe(config_class: type[ConfigT], path: Path) -> ConfigT:
+    """Read and validate one recipe.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or names an unknown or invalid setting.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return config_class.model_validate(values)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"recipe {path}: {error}") from error
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Save the resolved settings beside an output, as YAML that ``--config`` reads back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

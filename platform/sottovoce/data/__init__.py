@@ -1,0 +1,1 @@
+"""Corpora to manifests to Ray Datasets."""

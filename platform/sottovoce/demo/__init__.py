@@ -1,0 +1,1 @@
+"""Synthetic speech, the embedded base model, and the quickstart's parts."""

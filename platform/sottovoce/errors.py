@@ -1,0 +1,152 @@
+"""Every error a user of Sottovoce can meet, in one tree.
+
+    SottovoceError
+    ├── ConfigError (ValueError)          a setting cannot be used
+    │   └── PrecisionUnavailableError     fp16 or bf16 without the hardware
+    ├── AudioError (ValueError)           one recording cannot be used
+    │   ├── AudioDecodeError              unreadable bytes
+    │   ├── EmptyAudioError               readable, zero samples
+    │   ├── NonFiniteAudioError           NaN or infinite samples
+    │   └── AudioTooLongError             longer than the limit
+    ├── ManifestError (ValueError)        a manifest or corpus cannot be read
+    │   └── TooManyRejectsError           more rejects than the job allows
+    ├── UnsupportedMelBinsError (ValueError)
+    ├── ContextError (ValueError)         audio does not fit the model's audio context
+    ├── LanguageError (ValueError)        a language Whisper does not know
+    ├── CheckpointError (ValueError)      a model folder cannot be loaded or trusted
+    └── ExportGateError (RuntimeError)    a variant lost too much accuracy
+
+Fields go to ``super().__init__`` and the sentence is built in ``__str__``: a class that
+formats in ``__init__`` cannot be unpickled, and Ray then hides the real error.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class SottovoceError(Exception):
+    """The root; ``sentence`` is a template over the fields given to the constructor."""
+
+    sentence: ClassVar[str] = "{0}"
+
+    def __str__(self) -> str:
+        return self.sentence.format(*self.args)
+
+
+class ConfigError(SottovoceError, ValueError):
+    """A setting that cannot be used; the message names the setting, its value and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class PrecisionUnavailableError(ConfigError):
+    """A precision this machine cannot train in."""
+
+    sentence = "precision {0!r} needs {1}, and none is visible here; use precision=fp32 or auto"
+
+    def __init__(self, precision: str, hardware: str) -> None:
+        SottovoceError.__init__(self, precision, hardware)
+
+
+class AudioError(SottovoceError, ValueError):
+    """One recording that cannot be used."""
+
+
+class AudioDecodeError(AudioError):
+    """Bytes that neither libsndfile nor FFmpeg's libraries can read."""
+
+    sentence = "cannot decode {0}: {1}; send wav, flac, mp3, m4a, ogg or webm"
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(source, reason)
+
+
+class EmptyAudioError(AudioError):
+    """A readable container without a single sample."""
+
+    sentence = "{0} holds no samples; record it again or leave it out"
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+
+
+class NonFiniteAudioError(AudioError):
+    """Samples that are NaN or infinite."""
+
+    sentence = "{0} holds {1} samples that are NaN or infinite; write it again as 16-bit PCM"
+
+    def __init__(self, source: str, num_samples: int) -> None:
+        super().__init__(source, num_samples)
+
+
+class AudioTooLongError(AudioError):
+    """More decoded audio than the limit allows; raised while decoding, not after."""
+
+    sentence = "{0} is longer than the limit of {1:g} s; cut it, or raise the limit"
+
+    def __init__(self, source: str, limit_s: float) -> None:
+        super().__init__(source, limit_s)
+
+
+class ManifestError(SottovoceError, ValueError):
+    """A manifest or a corpus folder that cannot be read."""
+
+    sentence = "{0}: {1}"
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(str(path), reason)
+
+
+class TooManyRejectsError(ManifestError):
+    """More rejected rows than the job allows."""
+
+    sentence = "{1} of {2} rows were rejected, more than the allowed {3:.1%}; see {0}, or raise max_reject_fraction"
+
+    def __init__(self, path: Path | str, num_rejects: int, num_rows: int, allowed: float) -> None:
+        SottovoceError.__init__(self, str(path), num_rejects, num_rows, allowed)
+
+
+class UnsupportedMelBinsError(SottovoceError, ValueError):
+    """A number of mel bins no Whisper uses."""
+
+    sentence = "Whisper reads 80 or 128 mel bins, not {0}; take it from the checkpoint's preprocessor_config.json"
+
+    def __init__(self, num_mel_bins: int) -> None:
+        super().__init__(num_mel_bins)
+
+
+class ContextError(SottovoceError, ValueError):
+    """Audio longer than the longest context a model reads."""
+
+    sentence = "{0:.2f} s of audio does not fit the model's context of {1:g} s; cut it into windows first"
+
+    def __init__(self, duration_s: float, limit_s: float) -> None:
+        super().__init__(duration_s, limit_s)
+
+
+class LanguageError(SottovoceError, ValueError):
+    """A language the checkpoint's generation config does not list."""
+
+    sentence = "unknown language {0!r}; use an ISO 639-1 code such as 'en', or none to detect it"
+
+    def __init__(self, language: str) -> None:
+        super().__init__(language)
+
+
+class CheckpointError(SottovoceError, ValueError):
+    """A model folder that cannot be loaded or trusted."""
+
+    sentence = "cannot use the model in {0}: {1}"
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(str(path), reason)
+
+
+class ExportGateError(SottovoceError, RuntimeError):
+    """An exported variant whose word error rate rose by more than the bound."""
+
+    sentence = "variant {0} scores WER {1:.4f} against {2:.4f}, a rise above the bound of {3:.4f}; see {4}"
+
+    def __init__(self, variant: str, wer: float, reference_wer: float, bound: float, report: Path | str) -> None:
+        super().__init__(variant, wer, reference_wer, bound, str(report))

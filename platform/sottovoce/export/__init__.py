@@ -1,0 +1,1 @@
+"""Checkpoint to served variants, each scored before it may serve."""

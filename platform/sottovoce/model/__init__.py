@@ -1,0 +1,1 @@
+"""Whisper checkpoints and their audio context; no ray."""

@@ -1,0 +1,1 @@
+"""Recognizers: windows of speech to text, by torch or ONNX Runtime."""

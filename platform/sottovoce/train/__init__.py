@@ -1,0 +1,1 @@
+"""Data-parallel fine-tuning on Ray Train."""
