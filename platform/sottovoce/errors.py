@@ -13,6 +13,7 @@
     ├── UnsupportedMelBinsError (ValueError)
     ├── ContextError (ValueError)         audio does not fit the model's audio context
     ├── LanguageError (ValueError)        a language Whisper does not know
+    ├── LabelTooLongError (ValueError)    a transcript that does not fit the decoder
     ├── CheckpointError (ValueError)      a model folder cannot be loaded or trusted
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
 
@@ -132,6 +133,15 @@ class LanguageError(SottovoceError, ValueError):
 
     def __init__(self, language: str) -> None:
         super().__init__(language)
+
+
+class LabelTooLongError(SottovoceError, ValueError):
+    """A transcript with more tokens than the decoder has positions."""
+
+    sentence = "the transcript has {0} tokens with prefix and end token, more than {1}; split the recording"
+
+    def __init__(self, num_tokens: int, limit: int) -> None:
+        super().__init__(num_tokens, limit)
 
 
 class CheckpointError(SottovoceError, ValueError):

@@ -1,0 +1,38 @@
+"""What every engine is to the rest of the platform: windows of speech in, text out."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sottovoce.model.context import AudioContext
+from sottovoce.schema import DecodeOptions, Waveform, WindowResult
+
+
+class Recognizer(Protocol):
+    """An engine with a loaded model. One call at a time; a batch may mix languages, tasks and lengths."""
+
+    @property
+    def name(self) -> str:
+        """Engine and variant, as in ``onnx-int8``."""
+
+    @property
+    def context(self) -> AudioContext:
+        """The audio contexts the model was trained on; no window is longer than ``context.max_s``."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639-1 codes the model knows."""
+
+    def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
+        """Decode windows greedily, in batches of like length.
+
+        Args:
+            windows: each (S,) float32, 16 000 Hz, at most ``context.max_s`` long.
+            options: one for each window.
+
+        Returns:
+            One result for each window, in order.
+
+        Raises:
+            ContextError: a window longer than the longest context.
+            LanguageError: a language the model does not know.
+        """
