@@ -1,0 +1,68 @@
+# Everything a person or CI runs. The first target sets up .venv by itself.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test check fix serve setup constraints clean
+
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+
+# Nothing reports home, and tokenizers stay quiet when Ray forks.
+export RAY_USAGE_STATS_ENABLED ?= 0
+export TOKENIZERS_PARALLELISM ?= false
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: $(STAMP) ## fine-tune, score, export and serve on this machine, offline, in minutes
+	$(PYTHON) -m jobs.quickstart
+
+serve: $(STAMP) ## serve the last quickstart's model, or the embedded one, on 127.0.0.1:8000
+	$(PYTHON) -m jobs.serve_model
+
+# A test never reaches for the Hub: what is missing offline must fail here, not at a user's desk.
+test: export HF_HUB_OFFLINE := 1
+test: $(STAMP) ## run all tests: the fast ones first, then Ray's and the server's
+	$(PYTHON) -m pytest --cov --cov-report=
+	$(PYTHON) -m pytest -m '(ray or serve or slow) and not gpu and not network' --cov --cov-append --cov-report=term:skip-covered
+
+check: $(STAMP) ## format, lint, types and layers, changing nothing
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+fix: $(STAMP) ## format, and repair what ruff can repair
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+setup: $(STAMP) ## only make .venv and install into it
+
+# `command -v` alone is not enough: a version manager's shim exists for Pythons that are not installed.
+$(STAMP): pyproject.toml constraints.txt
+	@found=; \
+	for candidate in $(PYTHON) python3 python3.11 python3.12 python3.13; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "Sottovoce needs Python 3.11 or newer; neither python3 nor python3.11, 3.12 or 3.13 on PATH is." >&2; \
+	  echo "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12)" >&2; \
+	  echo "and run the same command again." >&2; \
+	  exit 1; \
+	fi; \
+	if [ "$$found" != $(PYTHON) ]; then \
+	  $$found -m venv --clear .venv || { \
+	    echo "Python's venv module is missing (Debian, Ubuntu: apt install python3-venv)." >&2; rm -rf .venv; exit 1; }; \
+	fi
+	$(PYTHON) -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+constraints: ## write constraints.txt anew from what .venv holds
+	@sed -n '/^#/p' constraints.txt > .constraints.new
+	@$(PYTHON) -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia-\|^triton' >> .constraints.new
+	@mv .constraints.new constraints.txt
+
+clean: ## remove .venv, caches and coverage; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
