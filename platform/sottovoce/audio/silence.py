@@ -1,0 +1,72 @@
+"""Cut long audio where nobody speaks.
+
+Shapes: S samples, F frames of 10 ms.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.schema import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLING_RATE, Waveform
+
+SILENCE_DBFS = -60.0
+"""Peak, relative to full scale, below which a stretch holds no speech; 32 steps of 16-bit PCM."""
+
+_MARGIN_S = 0.25  # s kept around speech: onsets and releases are quieter than the threshold (guess, untested)
+_SMOOTHING_S = 0.2  # s averaged to find the quietest place: longer than the closure of a plosive
+
+
+def peak_dbfs(waveform: Waveform) -> float:
+    """Measure the loudest sample of (S,) in dB relative to full scale; -inf for none or all zero."""
+    peak = float(np.abs(waveform).max(initial=0.0))
+    return float(20.0 * np.log10(peak)) if peak > 0.0 else float("-inf")
+
+
+def cut_at_silences(waveform: Waveform, *, max_window_s: float) -> list[tuple[int, int]]:
+    """Cut a waveform into windows a model can read, at its quietest places.
+
+    Silence at the edges of a window is left out but for a quarter of a second, so windows need not touch.
+
+    Args:
+        waveform: (S,) float32 in [-1, 1], mono, 16 000 Hz.
+        max_window_s: the longest window.
+
+    Returns:
+        First and last-plus-one sample of each window, in order; nothing for pure silence.
+    """
+    max_frames = max(1, int(max_window_s * FRAMES_PER_SECOND))
+    padded = np.pad(waveform, (0, -len(waveform) % HOP_LENGTH)).reshape(-1, HOP_LENGTH)
+    is_loud = np.abs(padded).max(axis=1, initial=0.0) >= 10.0 ** (SILENCE_DBFS / 20.0)
+    energy = _smooth(np.square(padded, dtype=np.float64).mean(axis=1))
+    spans = []
+    start = 0
+    while (speech := _speech_span(is_loud, start)) is not None:
+        start, end = speech
+        if end - start > max_frames:
+            end = _quietest(energy, start + max_frames // 2, start + max_frames)
+        trimmed = _speech_span(is_loud[:end], start)
+        if trimmed is not None:
+            spans.append((trimmed[0] * HOP_LENGTH, min(trimmed[1] * HOP_LENGTH, len(waveform))))
+        start = end
+    return spans
+
+
+def _speech_span(is_loud: NDArray[np.bool_], start: int) -> tuple[int, int] | None:
+    """Give the frames from the first to the last loud one at or after ``start``, with margins."""
+    loud = np.flatnonzero(is_loud[start:])
+    if not len(loud):
+        return None
+    margin = int(_MARGIN_S * FRAMES_PER_SECOND)
+    return max(start, start + int(loud[0]) - margin), min(len(is_loud), start + int(loud[-1]) + 1 + margin)
+
+
+def _quietest(energy: NDArray[np.float64], low: int, high: int) -> int:
+    """Give the frame in (low, high] with the least energy around it; the last of equals."""
+    reversed_window = energy[low + 1 : high + 1][::-1]
+    return high - int(np.argmin(reversed_window)) if len(reversed_window) else high
+
+
+def _smooth(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average (F,) over 0.2 s around each frame."""
+    width = int(_SMOOTHING_S * SAMPLING_RATE) // HOP_LENGTH
+    kernel = np.full(width, 1.0 / width)
+    return np.convolve(energy, kernel, mode="full")[width // 2 : width // 2 + len(energy)] if len(energy) else energy

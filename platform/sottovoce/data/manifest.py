@@ -1,0 +1,81 @@
+"""The manifest: one JSON object per utterance and line, and beside it the rows that were rejected."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sottovoce.errors import ManifestError
+from sottovoce.schema import Record, Reject, Utterance
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read every utterance; audio paths come back absolute.
+
+    Args:
+        path: a ``manifest.jsonl``; relative audio paths in it count from its folder.
+
+    Raises:
+        ManifestError: no such file, a line that is no utterance (with its number and field), or an id met twice.
+    """
+    folder = path.resolve().parent
+    utterances: list[Utterance] = []
+    line_of_id: dict[str, int] = {}
+    for number, line in enumerate(_read_lines(path), start=1):
+        if not line.strip():
+            continue
+        utterance = _parse(line, path=path, number=number)
+        first = line_of_id.setdefault(utterance.id, number)
+        if first != number:
+            raise ManifestError(path, f"line {number}, field id: {utterance.id!r} is already on line {first}")
+        audio = os.path.normpath(folder / utterance.audio)
+        utterances.append(utterance.model_copy(update={"audio": audio}))
+    return utterances
+
+
+def write_manifest(utterances: Sequence[Utterance], path: Path) -> None:
+    """Write one line per utterance, replacing the file at once.
+
+    Audio below the manifest's folder is written relative to it, so the folder can be moved.
+    """
+    folder = path.resolve().parent
+    _write_lines((_relative_to(utterance, folder) for utterance in utterances), path)
+
+
+def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
+    """Write one line per rejected row, replacing the file at once."""
+    _write_lines(rejects, path)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError(path, f"is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise ManifestError(path, f"cannot be read: {error.strerror}; run jobs.prepare_manifest to make one") from error
+
+
+def _parse(line: str, *, path: Path, number: int) -> Utterance:
+    try:
+        return Utterance.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(the whole line)"
+        raise ManifestError(path, f"line {number}, field {field}: {first['msg']}") from error
+
+
+def _relative_to(utterance: Utterance, folder: Path) -> Utterance:
+    audio = Path(utterance.audio)
+    if not audio.is_relative_to(folder):
+        return utterance
+    return utterance.model_copy(update={"audio": audio.relative_to(folder).as_posix()})
+
+
+def _write_lines(records: Iterable[Record], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(record.model_dump_json() + "\n" for record in records)
+    partial.replace(path)
