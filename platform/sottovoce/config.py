@@ -42,7 +42,9 @@ def load_config(config_class: type[ConfigT], arguments: Sequence[str] | None = N
     try:
         if known.config is None:
             return tyro.cli(config_class, args=rest, description=description)
-        return tyro.cli(config_class, args=rest, default=read_recipe(config_class, known.config), description=description)
+        return tyro.cli(
+            config_class, args=rest, default=read_recipe(config_class, known.config), description=description
+        )
     except ValidationError as error:
         raise ConfigError(f"settings of {config_class.__name__}: {error}") from error
 
@@ -51,12 +53,12 @@ def read_recipe(config_class: type[ConfigT], path: Path) -> ConfigT:
     """Read and validate one recipe.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or names an unknown or invalid setting.
+        ConfigError: the file is missing, is not UTF-8 or not YAML, or names an unknown or invalid setting.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         return config_class.model_validate(values)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise ConfigError(f"recipe {path}: {error}") from error
 
 

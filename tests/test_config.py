@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+from pydantic import Field, ValidationError, model_validator
+
+from sottovoce.config import Config, load_config, read_recipe, write_config
+from sottovoce.errors import ConfigError
+
+
+class Optimizer(Config):
+    """How the weights move."""
+
+    learning_rate: float = Field(default=1e-4, gt=0.0)
+    """Peak of the schedule."""
+    warmup_steps: int = 10
+
+
+class Run(Config):
+    """One run of the example."""
+
+    output: Path = Path("runs") / "x"
+    """Folder that receives everything."""
+    optimizer: Optimizer = Optimizer()
+    max_steps: int = 100
+
+    @model_validator(mode="after")
+    def warms_up_before_the_end(self) -> "Run":
+        if self.optimizer.warmup_steps > self.max_steps:
+            raise ValueError("warmup_steps is longer than the run")
+        return self
+
+
+class Needy(Config):
+    """A run that must be told where to write."""
+
+    output: Path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_arguments_the_defaults_stand() -> None:
+    assert load_config(Run, []) == Run()
+
+
+def test_the_command_line_beats_the_recipe_and_the_recipe_beats_the_default(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "max_steps: 50\noptimizer:\n  learning_rate: 0.01\n  warmup_steps: 5\n")
+    run = load_config(Run, ["--config", str(recipe), "--optimizer.learning-rate", "0.02"])
+    assert (run.max_steps, run.optimizer.warmup_steps, run.optimizer.learning_rate) == (50, 5, 0.02)
+
+
+def test_a_recipe_may_give_what_has_no_default(tmp_path: Path) -> None:
+    assert load_config(Needy, ["--config", str(write(tmp_path, "output: there\n"))]).output == Path("there")
+
+
+def test_an_empty_recipe_changes_nothing(tmp_path: Path) -> None:
+    assert read_recipe(Run, write(tmp_path, "# job: jobs.example\n")) == Run()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["max_stesp: 3\n", "optimizer: {momentum: 1}\n", "max_steps: many\n", "- a list\n", "a: [1\n", "max_steps: 1\n"],
+    ids=["unknown key", "unknown nested key", "wrong type", "not a mapping", "not YAML", "against a validator"],
+)
+def test_a_bad_recipe_raises_config_error_that_names_the_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.yaml"):
+        read_recipe(Run, write(tmp_path, text))
+
+
+def test_a_missing_recipe_raises_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_config(Run, ["--config", str(tmp_path / "none.yaml")])
+
+
+def test_a_recipe_in_another_encoding_raises_config_error(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes("output: grün\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"recipe\.yaml"):
+        read_recipe(Run, path)
+
+
+@pytest.mark.parametrize("arguments", [["--max-steps", "5"], ["--optimizer.learning-rate", "-1"]])
+def test_values_that_do_not_fit_on_the_command_line_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((ConfigError, SystemExit)) as refusal:
+        load_config(Run, arguments)
+    said = str(refusal.value) + capsys.readouterr().err
+    assert "warmup_steps" in said or "learning" in said
+
+
+def test_an_unknown_option_ends_the_program_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        load_config(Run, ["--max-stesp", "3"])
+    assert "max-stesp" in capsys.readouterr().err
+
+
+def test_help_shows_the_docstring_below_a_field(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        load_config(Run, ["--help"])
+    said = capsys.readouterr().out
+    assert "Peak of the schedule." in said
+    assert "--config FILE" in said
+
+
+def test_a_config_is_frozen_and_refuses_unknown_keys() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Run().max_steps = 3
+    with pytest.raises(ValidationError, match="extra"):
+        Run.model_validate({"steps": 3})
+
+
+def test_a_written_config_reads_back_the_same(tmp_path: Path) -> None:
+    run = Run(output=tmp_path / "o", optimizer=Optimizer(learning_rate=3e-5), max_steps=7000)
+    write_config(run, tmp_path / "new" / "config.yaml")
+    assert read_recipe(Run, tmp_path / "new" / "config.yaml") == run
