@@ -1,0 +1,114 @@
+"""The cluster commands of README against a real head: token on, checkout shipped by jobs/runtime_env.yaml."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+RAY = str(Path(sys.executable).parent / "ray")
+START_S = 60.0
+PROBE = """
+import platform, ray, sottovoce
+
+@ray.remote
+def where():
+    import jobs, platform, sottovoce
+    return platform.system(), sottovoce.__file__, list(jobs.__path__)[0]
+
+ray.init(log_to_driver=False)
+print("driver", platform.system(), sottovoce.__file__)
+print("worker", *ray.get(where.remote()))
+"""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node and what a client needs to reach it."""
+
+    address: str
+    environment: dict[str, str]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def http_status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        return refusal.code
+    except OSError:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """`ray start --head --block`, which takes its own processes, and no others, with it when it ends."""
+    home = tmp_path_factory.mktemp("home")
+    ray_folder = Path("/tmp") / f"sottovoce-{os.getpid()}"  # short: a socket's path has at most 107 characters
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment = inherited | {"HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    port, dashboard, client, agent = free_ports(4)
+    options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+    options += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={ray_folder}", "--num-cpus=2"]
+    options += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
+    address = f"http://127.0.0.1:{dashboard}"
+    with (home / "head.log").open("wb") as log:
+        process = subprocess.Popen(
+            [RAY, "start", "--head", "--block", *options], env=environment, stdout=log, stderr=log
+        )
+        deadline = time.monotonic() + START_S
+        while http_status(address) == 0 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.5)
+        yield Head(address, environment | {"RAY_ADDRESS": address})
+        process.terminate()
+        process.wait(timeout=30)
+    shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+def submit(head: Head, root: Path, entrypoint: list[str], **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [RAY, "job", "submit", "--runtime-env", "jobs/runtime_env.yaml", "--", *entrypoint]
+    return subprocess.run(
+        command, cwd=root, env=head.environment | changes, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_submitted_job_finds_the_shipped_package_on_driver_and_worker(head: Head, root: Path) -> None:
+    answer = submit(head, root, ["python", "-c", PROBE])
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    lines = {
+        line.split()[0]: line.split()[1:]
+        for line in answer.stdout.splitlines()
+        if line.startswith(("driver", "worker"))
+    }
+    assert "/py_modules_files/" in lines["driver"][1]
+    assert "/py_modules_files/" in lines["worker"][1]
+    assert "/working_dir_files/" in lines["worker"][2]
+
+
+def test_without_the_token_nothing_can_be_submitted(head: Head, root: Path, tmp_path: Path) -> None:
+    assert http_status(f"{head.address}/api/jobs/") in (401, 403)
+    answer = submit(head, root, ["python", "-c", "print('hijacked')"], HOME=str(tmp_path), RAY_AUTH_MODE="disabled")
+    assert answer.returncode != 0
+    assert "hijacked" not in answer.stdout
