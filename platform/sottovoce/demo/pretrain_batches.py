@@ -1,0 +1,167 @@
+"""Batches for training micro: packed synthetic speech at random audio contexts, the same for the same seed and step.
+
+Shapes: B batch, M mel bins, F frames, T tokens, C letters.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+from torch.utils.data import IterableDataset
+from transformers import WhisperTokenizerFast
+
+from sottovoce.audio.features import log_mel
+from sottovoce.demo.distort import change_speed, distort, noise
+from sottovoce.demo.pool import SpeechPool
+from sottovoce.model.labels import IGNORED, prefix_ids
+from sottovoce.schema import FRAMES_PER_SECOND, SAMPLING_RATE, Waveform
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz' "
+"""Targets of the auxiliary alignment loss; 0 is its blank, so a letter's class is its place here plus one."""
+
+_SHORTEST_CONTEXT_S = 2.0
+# Curriculum: until this step, contexts up to this many seconds. Without it nothing is learned for 800 steps;
+# short contexts stay in the mix to the end, or they are forgotten.
+_CURRICULUM = ((500, 2.5), (1_200, 4.0), (2_000, 6.0))
+_LONGEST_CONTEXT_S = 10.0
+_SILENT = 0.02  # share of windows without speech, whose transcript is empty
+_TIMESTAMPED = 0.1  # share of windows whose labels carry timestamps
+_SPEC_AUGMENT = 0.3
+_TIMESTAMP_STEP_S = 0.02
+
+
+@dataclass(frozen=True)
+class PretrainBatch:
+    """One step's tensors."""
+
+    input_features: Tensor
+    """(B, M, F) float32."""
+    decoder_input_ids: Tensor
+    """(B, T) int64."""
+    labels: Tensor
+    """(B, T) int64, -100 where there is no loss."""
+    letters: Tensor
+    """(sum of C) int64, all transcripts' letters end to end."""
+    num_letters: Tensor
+    """(B,) int64."""
+    audio_s: float
+    """Seconds of sound read by the encoder."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    text: str
+    start_s: float
+    end_s: float
+
+
+class PretrainBatches(IterableDataset[PretrainBatch]):
+    """An endless stream of batches from one step on."""
+
+    def __init__(
+        self, pool_folder: Path, tokenizer_folder: Path, *, seed: int, first_step: int, audio_s_per_step: float
+    ) -> None:
+        self._pool_folder = pool_folder
+        self._tokenizer_folder = tokenizer_folder
+        self._seed = seed
+        self._first_step = first_step
+        self._audio_s_per_step = audio_s_per_step
+
+    def __iter__(self) -> Iterator[PretrainBatch]:
+        torch.set_num_threads(1)  # the training process has the cores
+        pool = SpeechPool(self._pool_folder)
+        tokenizer = WhisperTokenizerFast.from_pretrained(self._tokenizer_folder)
+        step = self._first_step
+        while True:
+            generator = np.random.default_rng((self._seed, step))
+            context_s = pick_context(step, generator)
+            size = max(6, round(self._audio_s_per_step / context_s))
+            yield build_batch(pool, tokenizer, generator, context_s=context_s, size=size)
+            step += 1
+
+
+def pick_context(step: int, generator: Generator) -> float:
+    """Draw a context [s] in half seconds; the longest one allowed grows with the step."""
+    longest = next((limit for until, limit in _CURRICULUM if step < until), _LONGEST_CONTEXT_S)
+    return float(generator.integers(2 * _SHORTEST_CONTEXT_S, 2 * longest + 1)) / 2
+
+
+def build_batch(
+    pool: SpeechPool, tokenizer: WhisperTokenizerFast, generator: Generator, *, context_s: float, size: int
+) -> PretrainBatch:
+    """Pack, distort and label ``size`` windows of one context."""
+    num_frames = round(context_s * FRAMES_PER_SECOND)
+    features, ids, texts = [], [], []
+    for _ in range(size):
+        waveform, parts = pack_window(pool, generator, context_s=context_s)
+        picture = log_mel(distort(waveform, generator), num_mel_bins=80, num_frames=num_frames)
+        features.append(_mask(picture, generator))
+        ids.append(_label(tokenizer, parts, with_times=generator.random() < _TIMESTAMPED))
+        texts.append(" ".join(part.text for part in parts))
+    longest = max(map(len, ids))
+    padded = np.full((size, longest), IGNORED, dtype=np.int64)
+    for row, tokens in zip(padded, ids, strict=True):
+        row[: len(tokens)] = tokens
+    inputs = np.where(padded == IGNORED, tokenizer.eos_token_id, padded)[:, :-1]
+    letters = [[LETTERS.index(letter) + 1 for letter in text.lower() if letter in LETTERS] for text in texts]
+    labels = padded[:, 1:].copy()
+    labels[:, :2] = IGNORED  # language and task are given, not guessed
+    return PretrainBatch(
+        input_features=torch.from_numpy(np.stack(features)),
+        decoder_input_ids=torch.from_numpy(inputs.copy()),
+        labels=torch.from_numpy(labels),
+        letters=torch.tensor([letter for row in letters for letter in row], dtype=torch.int64),
+        num_letters=torch.tensor([len(row) for row in letters]),
+        audio_s=size * context_s,
+    )
+
+
+def pack_window(pool: SpeechPool, generator: Generator, *, context_s: float) -> tuple[Waveform, list[_Part]]:
+    """Lay one to four utterances with pauses into a window, or nothing but noise."""
+    window = np.zeros(round(context_s * SAMPLING_RATE), dtype=np.float32)
+    if generator.random() < _SILENT:
+        return noise(window.shape[0], generator) * np.float32(1e-3), []
+    position = int(generator.uniform(0.0, 0.3) * SAMPLING_RATE)
+    parts: list[_Part] = []
+    while len(parts) < 4:  # noqa: PLR2004 - four sentences fill ten seconds
+        room_s = (window.shape[0] - position) / SAMPLING_RATE
+        fitting = int(np.searchsorted(pool.durations_s, room_s / 1.13))  # 1.13: the slowest change of speed
+        if fitting == 0 or (parts and (room_s < 1.0 or generator.random() < 0.35)):  # noqa: PLR2004 - guesses
+            break
+        index = int(fitting * np.sqrt(generator.random()))  # prefers long utterances to many short ones
+        speech = change_speed(pool.waveform(index), generator)
+        speech = speech * np.float32(0.2 / max(float(speech.std()), 1e-3))
+        window[position : position + len(speech)] += speech
+        end = position + len(speech)
+        parts.append(_Part(pool.texts[index], position / SAMPLING_RATE, end / SAMPLING_RATE))
+        position = end + int(generator.uniform(0.1, 0.6) * SAMPLING_RATE)
+    return window, parts
+
+
+def _label(tokenizer: WhisperTokenizerFast, parts: list[_Part], *, with_times: bool) -> list[int]:
+    ids = prefix_ids(tokenizer, language="en", task="transcribe", timestamps=with_times)
+    for part in parts:
+        text_ids = tokenizer(f" {part.text}", add_special_tokens=False).input_ids
+        ids += [_time(tokenizer, part.start_s), *text_ids, _time(tokenizer, part.end_s)] if with_times else text_ids
+    return [*ids, tokenizer.eos_token_id]
+
+
+def _time(tokenizer: WhisperTokenizerFast, seconds: float) -> int:
+    return int(tokenizer.convert_tokens_to_ids("<|0.00|>")) + round(seconds / _TIMESTAMP_STEP_S)
+
+
+def _mask(picture: np.ndarray[tuple[int, int], np.dtype[np.float32]], generator: Generator) -> np.ndarray[
+    tuple[int, int], np.dtype[np.float32]
+]:
+    """SpecAugment (Park et al. 2019), light: one band and one stretch set to the mean."""
+    if generator.random() < _SPEC_AUGMENT:
+        mean = picture.mean()
+        band, stretch = generator.integers(1, 14), generator.integers(1, 20)
+        low, start = generator.integers(picture.shape[0] - band), generator.integers(picture.shape[1] - stretch)
+        picture[low : low + band] = mean
+        picture[:, start : start + stretch] = mean
+    return picture

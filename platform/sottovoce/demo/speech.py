@@ -1,0 +1,94 @@
+"""Synthetic speech by espeak-ng, through the shared library in the espeakng-loader wheel.
+
+The library keeps one global state: one synthesizer per process.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+
+import espeakng_loader
+import numpy as np
+import soxr
+
+from sottovoce.errors import ConfigError
+from sottovoce.schema import SAMPLING_RATE, Waveform
+
+_RETRIEVAL = 1  # AUDIO_OUTPUT_RETRIEVAL: samples go to the callback
+_UTF8 = 1  # espeakCHARS_UTF8
+_RATE, _PITCH, _RANGE, _WORD_GAP = 1, 3, 4, 7  # espeak_PARAMETER
+
+TRAINING_VOICES = (
+    "en-us", "en-us+f2", "en-us+m3", "en-us+linda", "en-us+david", "en-us+Andy", "en-us+paul", "en-us+klatt4",
+    "en-us-nyc+m6", "en-us-nyc+f1", "en+f3", "en+m7", "en+steph", "en+edward", "en-gb-x-rp+f4",
+    "en-gb-x-rp+m1", "en-gb-scotland+m2", "en-gb-scotland+f2", "en-gb-x-gbclan+m4", "en-gb-x-gbcwmd+f1",
+    "en-029+m5", "en-029+belinda",
+)  # fmt: skip
+"""Accent and variant of the voices micro is trained on."""
+
+UNSEEN_VOICES = ("en-us+f5", "en+m8", "en-us+john", "en-029+f3")
+"""Voices kept out of training, to measure on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """How one sentence is spoken."""
+
+    name: str
+    words_per_minute: int = 170
+    pitch: int = 50
+    """0 to 99."""
+    pitch_range: int = 50
+    """0 (monotone) to 99."""
+    word_gap: int = 0
+    """Extra pause between words, in 10 ms."""
+
+
+def speak(text: str, voice: Voice) -> Waveform:
+    """Synthesize one text.
+
+    Returns:
+        (S,) float32 in [-1, 1], mono, 16 000 Hz.
+
+    Raises:
+        ConfigError: a voice that espeak-ng does not have.
+    """
+    library = _library()
+    if library.handle.espeak_SetVoiceByName(voice.name.encode()) != 0:
+        raise ConfigError(f"espeak-ng has no voice {voice.name!r}; list them with espeak-ng --voices=en")
+    settings = {_RATE: voice.words_per_minute, _PITCH: voice.pitch, _RANGE: voice.pitch_range, _WORD_GAP: voice.word_gap}
+    for parameter, value in settings.items():
+        library.handle.espeak_SetParameter(parameter, value, 0)
+    library.blocks.clear()
+    encoded = text.encode() + b"\0"
+    library.handle.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 0, 0, _UTF8, None, None)
+    library.handle.espeak_Synchronize()
+    pcm = np.concatenate(library.blocks) if library.blocks else np.zeros(0, dtype=np.int16)
+    waveform = pcm.astype(np.float32) / np.float32(32_768)
+    return np.asarray(soxr.resample(waveform, library.sampling_rate, SAMPLING_RATE), dtype=np.float32)
+
+
+class _Library:
+    """The loaded shared library and the blocks its callback has delivered."""
+
+    def __init__(self) -> None:
+        self.handle = ctypes.CDLL(espeakng_loader.get_library_path())
+        self.blocks: list[np.ndarray[tuple[int], np.dtype[np.int16]]] = []
+        self.sampling_rate = int(
+            self.handle.espeak_Initialize(_RETRIEVAL, 0, espeakng_loader.get_data_path().encode(), 0)
+        )
+        if self.sampling_rate <= 0:
+            raise ConfigError("espeak-ng did not start; reinstall the espeakng-loader package")
+        signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        self._callback = signature(self._receive)  # kept: the library holds only a bare pointer
+        self.handle.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", num_samples: int, _events: int | None) -> int:
+        if samples and num_samples > 0:
+            self.blocks.append(np.ctypeslib.as_array(samples, shape=(num_samples,)).copy())
+        return 0
+
+
+@cache
+def _library() -> _Library:
+    return _Library()
