@@ -1,0 +1,154 @@
+"""Word and character error rates with their counts and how sure they are.
+
+Shapes: U utterances, R bootstrap resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.text.normalize import Normalizer, build_normalizer
+
+NUM_RESAMPLES = 1_000  # enough for a 95 % interval to two digits (Bisani and Ney 2004 use 10 000)
+_MAX_DRAWS = 4_000_000  # utterance draws held at once: 32 MB of int64
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """Errors over reference units (words or characters), micro-averaged over all utterances."""
+
+    rate: float
+    """Fraction, above 1 where insertions abound; errors over 1 where the references hold no unit at all."""
+    substitutions: int
+    deletions: int
+    insertions: int
+    num_reference: int
+    """Words or characters in the references."""
+    low: float
+    """Lower end of the bootstrap 95 % interval."""
+    high: float
+    """Upper end of the bootstrap 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well hypotheses match references, normalized and raw."""
+
+    wer: ErrorRate
+    cer: ErrorRate
+    wer_raw: ErrorRate
+    cer_raw: ErrorRate
+    normalizer: str
+    """Name of the normalizer behind ``wer`` and ``cer``."""
+    num_utterances: int
+
+
+def score_texts(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    normalizer: Normalizer,
+    seed: int = 0,
+    spelling: Mapping[str, str] | None = None,
+) -> Score:
+    """Score hypotheses against references of the same order.
+
+    An utterance with an empty reference counts its hypothesis as insertions.
+
+    Args:
+        references: U texts that were said.
+        hypotheses: U texts that were recognized.
+        normalizer: applied to both sides for ``wer`` and ``cer``.
+        seed: of the bootstrap.
+        spelling: see ``normalize``.
+
+    Raises:
+        ValueError: different numbers of references and hypotheses.
+    """
+    pairs = list(zip(references, hypotheses, strict=True))
+    rules, keep = build_normalizer(normalizer, spelling), build_normalizer("none")
+    normalized = [(rules(reference), rules(hypothesis)) for reference, hypothesis in pairs]
+    raw = [(keep(reference), keep(hypothesis)) for reference, hypothesis in pairs]
+    return Score(
+        wer=_error_rate(_count_words(normalized), seed=seed),
+        cer=_error_rate(_count_characters(normalized), seed=seed),
+        wer_raw=_error_rate(_count_words(raw), seed=seed),
+        cer_raw=_error_rate(_count_characters(raw), seed=seed),
+        normalizer=normalizer,
+        num_utterances=len(pairs),
+    )
+
+
+def _count_words(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    """Count (U, 4): substitutions, deletions, insertions and reference words of each utterance."""
+    scored = [pair for pair in pairs if pair[0]]
+    output = jiwer.process_words([ref for ref, _ in scored], [hyp for _, hyp in scored]) if scored else None
+    insertions = [len(hyp.split()) for ref, hyp in pairs if not ref]
+    return _join_counts(output, [not ref for ref, _ in pairs], insertions)
+
+
+def _count_characters(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    """Count (U, 4): substitutions, deletions, insertions and reference characters, spaces among them."""
+    scored = [pair for pair in pairs if pair[0]]
+    output = jiwer.process_characters([ref for ref, _ in scored], [hyp for _, hyp in scored]) if scored else None
+    insertions = [len(hyp) for ref, hyp in pairs if not ref]
+    return _join_counts(output, [not ref for ref, _ in pairs], insertions)
+
+
+def _join_counts(
+    output: jiwer.WordOutput | jiwer.CharacterOutput | None, is_empty: Sequence[bool], insertions: Sequence[int]
+) -> NDArray[np.int64]:
+    """Put the counts of empty references, which jiwer refuses, among those it aligned."""
+    counts = np.zeros((len(is_empty), 4), np.int64)
+    empty = np.array(is_empty, bool)
+    counts[empty, 2] = insertions
+    if output is not None:
+        counts[~empty] = [
+            _count_chunks(chunks, len(reference))
+            for chunks, reference in zip(output.alignments, output.references, strict=True)
+        ]
+    return counts
+
+
+def _count_chunks(chunks: Sequence[jiwer.AlignmentChunk], num_reference: int) -> tuple[int, int, int, int]:
+    totals = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
+    for chunk in chunks:
+        width = chunk.hyp_end_idx - chunk.hyp_start_idx if chunk.type == "insert" else 0
+        totals[chunk.type] += width or chunk.ref_end_idx - chunk.ref_start_idx
+    return totals["substitute"], totals["delete"], totals["insert"], num_reference
+
+
+def _error_rate(counts: NDArray[np.int64], *, seed: int) -> ErrorRate:
+    substitutions, deletions, insertions, num_reference = (int(total) for total in counts.sum(axis=0))
+    low, high = _bootstrap(counts[:, :3].sum(axis=1), counts[:, 3], seed=seed)
+    return ErrorRate(
+        rate=(substitutions + deletions + insertions) / max(1, num_reference),
+        substitutions=substitutions,
+        deletions=deletions,
+        insertions=insertions,
+        num_reference=num_reference,
+        low=low,
+        high=high,
+    )
+
+
+def _bootstrap(errors: NDArray[np.int64], lengths: NDArray[np.int64], *, seed: int) -> tuple[float, float]:
+    """Give the 2.5th and 97.5th percentile of the rate over resampled corpora.
+
+    Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
+    """
+    num_utterances = len(errors)
+    if not num_utterances:
+        return 0.0, 0.0
+    generator = np.random.default_rng(seed)
+    rates = np.empty(NUM_RESAMPLES)
+    step = max(1, _MAX_DRAWS // num_utterances)
+    for start in range(0, NUM_RESAMPLES, step):
+        num_rows = min(step, NUM_RESAMPLES - start)
+        drawn = generator.integers(num_utterances, size=(num_rows, num_utterances))
+        rates[start : start + num_rows] = errors[drawn].sum(axis=1) / np.maximum(1, lengths[drawn].sum(axis=1))
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
