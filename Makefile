@@ -60,7 +60,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 constraints: ## write constraints.txt anew from what .venv holds
 	@sed -n '/^#/p' constraints.txt > .constraints.new
-	@$(PYTHON) -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia-\|^triton' >> .constraints.new
+	@$(PYTHON) -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -vE '^(nvidia|cuda|triton)' >> .constraints.new
 	@mv .constraints.new constraints.txt
 
 clean: ## remove .venv, caches and coverage; runs/ stays
