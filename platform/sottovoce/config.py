@@ -1,6 +1,7 @@
 """The base of every stage's settings, and how a job reads them: default < recipe YAML < command line."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,3 +67,9 @@ def write_config(config: Config, path: Path) -> None:
     """Save the resolved settings beside an output, as YAML that ``--config`` reads back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def setup_logging() -> None:
+    """Show the stages' one-line summaries on stderr; called by jobs, never on import."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("sottovoce").setLevel(logging.INFO)

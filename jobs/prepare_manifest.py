@@ -1,0 +1,28 @@
+"""Turn a corpus into a manifest: ``python -m jobs.prepare_manifest --corpus FOLDER --output FOLDER``."""
+
+from pathlib import Path
+
+from sottovoce.config import Config, load_config, setup_logging, write_config
+from sottovoce.data.prepare import PrepareConfig, prepare_corpus
+
+
+class PrepareJob(Config):
+    """Check every row of a corpus: manifest.jsonl gets what can be trained on, rejects.jsonl the rest with reasons."""
+
+    corpus: Path
+    """Audio folder with metadata.csv or metadata.jsonl, or a JSONL file with our keys."""
+    output: Path
+    """Folder that receives manifest.jsonl, rejects.jsonl and the settings."""
+    prepare: PrepareConfig = PrepareConfig()
+    """Limits and splits."""
+
+
+def main(job: PrepareJob) -> None:
+    """Run the job."""
+    setup_logging()
+    write_config(job, job.output / "prepare_manifest.yaml")
+    prepare_corpus(job.corpus, job.output, job.prepare)
+
+
+if __name__ == "__main__":
+    main(load_config(PrepareJob))
