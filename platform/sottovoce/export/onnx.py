@@ -1,0 +1,80 @@
+"""Export a checkpoint to ONNX with Optimum: encoder, decoder, decoder with past, and both decoders merged.
+
+Every graph has a dynamic batch and a dynamic time axis, so that one file runs every audio context.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from optimum.exporters.onnx import export_models
+from optimum.exporters.onnx.model_configs import WhisperOnnxConfig
+from optimum.exporters.utils import get_encoder_decoder_models_for_export
+
+from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.variants import onnx_path
+from sottovoce.schema import FRAMES_PER_SECOND
+
+logger = logging.getLogger(__name__)
+
+_DummyAxes = dict[str, dict[int, str]]
+
+
+class TrimmedOnnxConfig(WhisperOnnxConfig):  # type: ignore[misc] - optimum has no types
+    """Whisper's graphs with the time axis that Optimum's own configuration takes out of the encoder."""
+
+    @property
+    def inputs(self) -> _DummyAxes:
+        """Name the dynamic axes of each input."""
+        axes: _DummyAxes = super().inputs
+        if "input_features" in axes:
+            axes["input_features"] = {0: "batch_size", 2: "num_frames"}
+        return axes
+
+    @property
+    def outputs(self) -> _DummyAxes:
+        """Name the dynamic axes of each output."""
+        axes: _DummyAxes = super().outputs
+        if "last_hidden_state" in axes:
+            axes["last_hidden_state"] = {0: "batch_size", 1: "encoder_sequence_length"}
+        return axes
+
+
+def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write the four fp32 graphs of a checkpoint into a variant's folder.
+
+    The model must be on the CPU in float32, as ``load_checkpoint`` gives it.
+    """
+    first = onnx_path(folder, "encoder_model", "fp32")
+    first.parent.mkdir(parents=True, exist_ok=True)
+    config = TrimmedOnnxConfig(checkpoint.model.config, task="automatic-speech-recognition", use_past=True)
+    models: dict[str, Any] = get_encoder_decoder_models_for_export(checkpoint.model, config)
+    names = [f"{name}.onnx" for name in models]
+    traced_frames = round(checkpoint.context.max_s * FRAMES_PER_SECOND)
+    with _quiet_trace():
+        export_models(models, first.parent, output_names=names, input_shapes={"nb_max_frames": traced_frames})
+        # Optimum's second half: the token embedding is stored once, not again as output layer; the decoders are merged.
+        config.post_process_exported_models(first.parent, models, names)
+    logger.info("exported %s to %s", checkpoint.source, first.parent)
+
+
+@contextmanager
+def _quiet_trace() -> Iterator[None]:
+    """Leave out the trace's warnings, which name branches that are constant for a Whisper.
+
+    They come from transformers 4.57's attention and cache code, and from Optimum about the tied weights it then shares.
+    """
+    exporter_log = logging.getLogger("optimum")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        exporter_log.setLevel(level)

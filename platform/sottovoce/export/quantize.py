@@ -1,0 +1,123 @@
+"""Quantize an exported fp32 variant to int8, dynamically: weights once, activations as they come.
+
+Three traps are avoided here. ONNX Runtime's quantizer leaves the merged decoder's branches alone, so the split graphs
+are quantized and merged again. It has no int8 convolution for signed weights, so only matrix products are quantized.
+And the output layer is the token embedding transposed, which it does not see as a constant: it would turn the embedding
+back to float at every step. So the transposition is written out before, and afterwards the look-up of tokens reads the
+quantized output layer: the largest matrix of a small Whisper is stored once, in int8.
+
+Signed weights lose accuracy where a CPU has AVX2 but no VNNI (its 16-bit sums saturate): score a variant on the kind of
+machine that serves it.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+from optimum.onnx import merge_decoders
+
+from sottovoce.model.variants import Part, onnx_path
+
+logger = logging.getLogger(__name__)
+
+_SPLIT_PARTS: tuple[Part, ...] = ("encoder_model", "decoder_model", "decoder_with_past_model")
+_TRANSPOSED = "_written_out"  # our mark on a weight whose transposition became a weight of its own
+
+
+def quantize_int8(source: Path, target: Path) -> None:
+    """Write the four int8 graphs of a variant.
+
+    Args:
+        source: the fp32 variant's folder.
+        target: the folder that receives ``onnx/*_int8.onnx``.
+    """
+    onnx_path(target, "encoder_model", "int8").parent.mkdir(parents=True, exist_ok=True)
+    for part in _SPLIT_PARTS:
+        path = onnx_path(target, part, "int8")
+        _quantize_graph(onnx_path(source, part, "fp32"), path)
+        logger.info(
+            "quantized %s: %d to %d bytes", part, onnx_path(source, part, "fp32").stat().st_size, path.stat().st_size
+        )
+    merge_decoders(
+        decoder=onnx_path(target, "decoder_model", "int8"),
+        decoder_with_past=onnx_path(target, "decoder_with_past_model", "int8"),
+        save_path=onnx_path(target, "decoder_model_merged", "int8"),
+        strict=False,  # the decoder with past gives no encoder keys and values: they do not change
+    )
+
+
+def _quantize_graph(source: Path, target: Path) -> None:
+    model = onnx.load(source)
+    _write_out_transposed_weights(model)
+    model = onnx.shape_inference.infer_shapes(model)
+    add_pre_process_metadata(model)  # shapes are inferred; ONNX Runtime asks for it in a warning otherwise
+    with tempfile.TemporaryDirectory() as scratch:
+        quantized = Path(scratch) / "quantized.onnx"
+        quantize_dynamic(
+            model, quantized, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True
+        )
+        model = onnx.load(quantized)
+    _look_up_in_output_layer(model)
+    onnx.save(model, target)
+
+
+def _write_out_transposed_weights(model: ModelProto) -> None:
+    """Replace each transposition of a stored weight by the transposed weight, a constant the quantizer sees."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
+        matrix = numpy_helper.to_array(weights[node.input[0]])
+        transposed = np.ascontiguousarray(matrix.T)
+        model.graph.initializer.append(numpy_helper.from_array(transposed, node.input[0] + _TRANSPOSED))
+        _rename_input(model, node.output[0], node.input[0] + _TRANSPOSED)
+        model.graph.node.remove(node)
+
+
+def _rename_input(model: ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+
+
+def _look_up_in_output_layer(model: ModelProto) -> None:
+    """Let the look-up of tokens read the quantized output layer, and drop the float embedding.
+
+    The output layer (D, V) was quantized symmetrically with one scale per token, so a token's embedding is its column
+    times its scale. It is stored as (V, D); ONNX Runtime transposes it once, when it loads.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Gather" and node.input[0] in weights]:
+        embedding = node.input[0]
+        quantized = f"{embedding}{_TRANSPOSED}_quantized"
+        if quantized not in weights:
+            continue
+        rows = np.ascontiguousarray(numpy_helper.to_array(weights[quantized]).T)
+        model.graph.initializer.remove(weights[embedding])
+        model.graph.initializer.remove(weights[quantized])
+        model.graph.initializer.append(numpy_helper.from_array(rows, f"{embedding}_rows"))
+        for index, replacement in enumerate(_look_up_nodes(node, embedding, quantized)):
+            model.graph.node.insert(index + list(model.graph.node).index(node), replacement)
+        model.graph.node.remove(node)
+
+
+def _look_up_nodes(node: onnx.NodeProto, embedding: str, quantized: str) -> list[onnx.NodeProto]:
+    """Give the nodes that stand in for ``node``, and the transposition that gives the output layer."""
+    token_ids, rows, scales = node.input[1], f"{embedding}_rows", f"{embedding}{_TRANSPOSED}_scale"
+    names = {step: f"{node.output[0]}_{step}" for step in ("rows", "cast", "scales", "column")}
+    axes = f"{embedding}_axes"
+    return [
+        helper.make_node("Transpose", [rows], [quantized], name=f"{quantized}_node", perm=[1, 0]),
+        helper.make_node("Gather", [rows, token_ids], [names["rows"]], name=names["rows"]),
+        helper.make_node("Cast", [names["rows"]], [names["cast"]], name=names["cast"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Gather", [scales, token_ids], [names["scales"]], name=names["scales"]),
+        helper.make_node(
+            "Constant", [], [axes], name=axes, value=numpy_helper.from_array(np.array([-1], dtype=np.int64))
+        ),
+        helper.make_node("Unsqueeze", [names["scales"], axes], [names["column"]], name=names["column"]),
+        helper.make_node("Mul", [names["cast"], names["column"]], [node.output[0]], name=f"{node.output[0]}_scaled"),
+    ]

@@ -1,0 +1,84 @@
+"""Windows of any length and option to batches an engine can run: what the engines' ``recognize`` share.
+
+Shapes: B batch, S samples, M mel bins, F frames, T tokens.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.audio.features import log_mel
+from sottovoce.model.context import AudioContext
+from sottovoce.recognize.greedy import DecoderSession, decode_greedy, detect_languages
+from sottovoce.recognize.vocabulary import Vocabulary
+from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, DecodeOptions, Waveform, WindowResult
+
+OpenSession = Callable[[NDArray[np.float32]], DecoderSession]
+"""Encode input_features (B, M, F) and give a session for them."""
+
+
+def recognize_windows(
+    open_session: OpenSession,
+    windows: Sequence[Waveform],
+    options: Sequence[DecodeOptions],
+    *,
+    vocabulary: Vocabulary,
+    context: AudioContext,
+    num_mel_bins: int,
+    max_batch_size: int,
+) -> list[WindowResult]:
+    """Decode windows in batches that share a context and a prefix length.
+
+    A window's result does not depend on what else is in its batch: nothing is padded to a neighbour's length.
+
+    Returns:
+        One result for each window, in order.
+
+    Raises:
+        ContextError: a window longer than the longest context.
+        LanguageError: a language the model does not know.
+    """
+    groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    for index, (window, option) in enumerate(zip(windows, options, strict=True)):
+        num_frames = context.num_frames_for(window.shape[0] / SAMPLING_RATE)
+        vocabulary.prefix(option.language or vocabulary.languages[0], option)  # a wrong language fails before the work
+        groups[num_frames, option.timestamps].append(index)
+    results: dict[int, WindowResult] = {}
+    for (num_frames, _), indices in groups.items():
+        for start in range(0, len(indices), max_batch_size):
+            batch = indices[start : start + max_batch_size]
+            pictures = [log_mel(windows[i], num_mel_bins=num_mel_bins, num_frames=num_frames) for i in batch]
+            session = open_session(np.stack(pictures))
+            results.update(zip(batch, _decode_batch(session, [options[i] for i in batch], vocabulary), strict=True))
+    return [results[index] for index in range(len(windows))]
+
+
+def _decode_batch(
+    session: DecoderSession, options: Sequence[DecodeOptions], vocabulary: Vocabulary
+) -> list[WindowResult]:
+    languages = [option.language for option in options]
+    if None in languages:
+        detected = detect_languages(session, vocabulary, batch_size=len(options))
+        languages = [given or found for given, found in zip(languages, detected, strict=True)]
+    known = [language for language in languages if language is not None]
+    prefix = np.array([vocabulary.prefix(*pair) for pair in zip(known, options, strict=True)], dtype=np.int64)
+    room = MAX_LABEL_TOKENS - prefix.shape[1]
+    hypotheses = decode_greedy(
+        session,
+        prefix,
+        vocabulary=vocabulary,
+        limits=[min(option.max_new_tokens, room) for option in options],
+        timestamps=options[0].timestamps,
+    )
+    return [
+        WindowResult(
+            text=vocabulary.text(hypothesis.token_ids),
+            token_ids=hypothesis.token_ids,
+            language=language,
+            avg_logprob=hypothesis.avg_logprob,
+            no_speech_prob=hypothesis.no_speech_prob,
+        )
+        for language, hypothesis in zip(known, hypotheses, strict=True)
+    ]

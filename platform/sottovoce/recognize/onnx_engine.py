@@ -1,0 +1,194 @@
+"""The ONNX Runtime engine: a short decode loop over an exported variant's encoder and merged decoder.
+
+The merged decoder is read, and not the two split ones: the same speed and memory, half the bytes to ship
+(measured on a 4-layer decoder of width 384, 1 thread of a Xeon with AVX-512: 5.9 ms a step and 393 MB against 416 MB).
+The encoder's keys and values are computed once and bound once; a step passes their buffers on without a copy.
+
+Shapes: B batch, M mel bins, F frames, T tokens, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+    NotImplemented,  # noqa: A004 - ONNX Runtime's own name
+)
+
+from sottovoce.errors import CheckpointError
+from sottovoce.model.context import AudioContext
+from sottovoce.recognize.batching import recognize_windows
+from sottovoce.recognize.greedy import Logits, TokenIds
+from sottovoce.recognize.vocabulary import Vocabulary
+from sottovoce.schema import DecodeOptions, Waveform, WindowResult
+
+_PAST, _PRESENT = "past_key_values", "present"
+_LOAD_ERRORS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented)
+
+
+class OnnxRecognizer:
+    """Decode with an exported variant on CPU cores."""
+
+    def __init__(
+        self,
+        *,
+        encoder: onnxruntime.InferenceSession,
+        decoder: onnxruntime.InferenceSession,
+        vocabulary: Vocabulary,
+        context: AudioContext,
+        variant: str,
+        max_batch_size: int = 16,
+    ) -> None:
+        """Take loaded sessions; ``load_recognizer`` builds them from a folder."""
+        self._encoder = encoder
+        self._decoder = decoder
+        self._vocabulary = vocabulary
+        self._context = context
+        self._variant = variant
+        self._num_mel_bins = int(encoder.get_inputs()[0].shape[1])
+        self._max_batch_size = max_batch_size
+
+    @property
+    def name(self) -> str:
+        """Engine and variant, as in ``onnx-int8``."""
+        return f"onnx-{self._variant}"
+
+    @property
+    def context(self) -> AudioContext:
+        """The audio contexts the model was trained on."""
+        return self._context
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639-1 codes the model knows."""
+        return self._vocabulary.languages
+
+    def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
+        """Decode windows greedily; see ``Recognizer``.
+
+        Raises:
+            ContextError: a window longer than the longest context.
+            LanguageError: a language the model does not know.
+        """
+        return recognize_windows(
+            self._open,
+            windows,
+            options,
+            vocabulary=self._vocabulary,
+            context=self._context,
+            num_mel_bins=self._num_mel_bins,
+            max_batch_size=self._max_batch_size,
+        )
+
+    def _open(self, input_features: NDArray[np.float32]) -> "_OnnxSession":
+        return _OnnxSession(self._encoder, self._decoder, input_features)
+
+
+def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSession:
+    """Load one graph for CPU cores.
+
+    Args:
+        path: the ONNX file.
+        num_threads: threads one call may use; ONNX Runtime ignores OMP_NUM_THREADS.
+
+    Raises:
+        CheckpointError: a file that is missing or damaged.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle replicas share their cores
+    options.log_severity_level = 3  # errors only: the merged graph's unused outputs are warned of at each load
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _LOAD_ERRORS as error:
+        raise CheckpointError(path, f"{error}") from error
+
+
+class _OnnxSession:
+    """One batch: the encoder's output and the decoder's cache, in buffers that ONNX Runtime owns."""
+
+    def __init__(
+        self,
+        encoder: onnxruntime.InferenceSession,
+        decoder: onnxruntime.InferenceSession,
+        input_features: NDArray[np.float32],
+    ) -> None:
+        self._decoder = decoder
+        self._encoded = _encode(encoder, input_features)
+        outputs = [output.name for output in decoder.get_outputs()]
+        self._self_names = [name.removeprefix(_PRESENT) for name in outputs if ".decoder." in name]
+        self._cross_names = [name.removeprefix(_PRESENT) for name in outputs if ".encoder." in name]
+        self._flags = {flag: np.array([flag]) for flag in (False, True)}  # a binding does not keep its arrays alive
+        self._step: Any = None
+
+    def start(self, prefix: TokenIds) -> Logits:
+        """Read a prefix (B, T) with an empty cache. Gives (B, T, V)."""
+        first = self._bind(use_cache=False)
+        empty_caches = self._empty_caches(batch_size=len(prefix))
+        for name, empty in empty_caches.items():
+            first.bind_ortvalue_input(name, empty)
+        self._step = self._bind(use_cache=True)
+        logits, caches = self._run(first, prefix, [*self._self_names, *self._cross_names])
+        for name, cache in caches.items():
+            self._step.bind_ortvalue_input(_PAST + name, cache)
+        return logits
+
+    def advance(self, token_ids: TokenIds) -> Logits:
+        """Read one more token for each window, (B,). Gives (B, V)."""
+        logits, caches = self._run(self._step, token_ids[:, None], self._self_names)
+        for name, cache in caches.items():
+            self._step.bind_ortvalue_input(_PAST + name, cache)
+        last: Logits = logits[:, -1]
+        return last
+
+    def _bind(self, *, use_cache: bool) -> Any:  # noqa: ANN401 - onnxruntime has no types
+        binding = self._decoder.io_binding()
+        binding.bind_ortvalue_input("encoder_hidden_states", self._encoded)
+        binding.bind_cpu_input("use_cache_branch", self._flags[use_cache])
+        return binding
+
+    def _run(
+        self,
+        binding: Any,  # noqa: ANN401 - onnxruntime has no types
+        token_ids: TokenIds,
+        cache_names: Sequence[str],
+    ) -> tuple[Logits, dict[str, onnxruntime.OrtValue]]:
+        """Run the decoder; the caches named come back as buffers, uncopied."""
+        held_ids = np.ascontiguousarray(token_ids)  # a binding does not keep its arrays alive
+        binding.bind_cpu_input("input_ids", held_ids)
+        binding.clear_binding_outputs()
+        for name in ("logits", *(_PRESENT + name for name in cache_names)):
+            binding.bind_output(name)
+        self._decoder.run_with_iobinding(binding)
+        logits, *caches = binding.get_outputs()
+        return logits.numpy(), dict(zip(cache_names, caches, strict=True))
+
+    def _empty_caches(self, *, batch_size: int) -> dict[str, onnxruntime.OrtValue]:
+        """Give caches of no tokens: the first step's branch ignores them, and the graph still asks for them."""
+        caches = [entry for entry in self._decoder.get_inputs() if entry.name.startswith(_PAST)]
+        return {
+            entry.name: onnxruntime.OrtValue.ortvalue_from_numpy(
+                np.zeros((batch_size, entry.shape[1], 0, entry.shape[3]), dtype=np.float32)
+            )
+            for entry in caches
+        }
+
+
+def _encode(encoder: onnxruntime.InferenceSession, input_features: NDArray[np.float32]) -> onnxruntime.OrtValue:
+    """Encode (B, M, F) log-mel into (B, F / 2, D), in a buffer the decoder reads without a copy."""
+    binding = encoder.io_binding()
+    held_features = np.ascontiguousarray(input_features)  # a binding does not keep its arrays alive
+    binding.bind_cpu_input("input_features", held_features)
+    binding.bind_output("last_hidden_state")
+    encoder.run_with_iobinding(binding)
+    (encoded,) = binding.get_outputs()
+    return encoded

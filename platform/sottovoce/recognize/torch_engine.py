@@ -1,0 +1,152 @@
+"""The torch engine: a checkpoint decodes in the process that holds it, on a CPU or a GPU.
+
+Shapes: B batch, M mel bins, F frames, T tokens, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache, EncoderDecoderCache
+
+from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.context import AudioContext, TrimmedWhisper
+from sottovoce.recognize.batching import recognize_windows
+from sottovoce.recognize.greedy import Logits, TokenIds
+from sottovoce.recognize.vocabulary import build_vocabulary
+from sottovoce.schema import DecodeOptions, Waveform, WindowResult
+
+
+class TorchRecognizer:
+    """Decode with a checkpoint's model as it stands: on its device, in its precision, never changing it.
+
+    So a training worker can evaluate the model it trains.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        num_threads: int | None = None,
+        autocast: torch.dtype | None = None,
+        max_batch_size: int = 16,
+    ) -> None:
+        """Wrap a checkpoint.
+
+        Args:
+            checkpoint: the model with its tokenizer.
+            num_threads: torch threads during a call, put back after it; None leaves the process's setting alone.
+            autocast: precision to compute in where the weights stay float32, as in mixed-precision training.
+            max_batch_size: windows per batch.
+
+        Raises:
+            CheckpointError: a generation config without languages.
+        """
+        self._model = checkpoint.model
+        self._num_mel_bins = checkpoint.num_mel_bins
+        self._vocabulary = build_vocabulary(
+            checkpoint.tokenizer, checkpoint.model.generation_config, source=checkpoint.source
+        )
+        self._num_threads = num_threads
+        self._autocast = autocast
+        self._max_batch_size = max_batch_size
+
+    @property
+    def name(self) -> str:
+        """``torch``."""
+        return "torch"
+
+    @property
+    def context(self) -> AudioContext:
+        """The audio contexts the model was trained on."""
+        return self._model.audio_context
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639-1 codes the model knows."""
+        return self._vocabulary.languages
+
+    def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
+        """Decode windows greedily; see ``Recognizer``.
+
+        Raises:
+            ContextError: a window longer than the longest context.
+            LanguageError: a language the model does not know.
+        """
+        device = self._model.device.type
+        with (
+            torch.inference_mode(),
+            torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None),
+            _evaluating(self._model),
+            _threads(self._num_threads),
+        ):
+            return recognize_windows(
+                self._open,
+                windows,
+                options,
+                vocabulary=self._vocabulary,
+                context=self.context,
+                num_mel_bins=self._num_mel_bins,
+                max_batch_size=self._max_batch_size,
+            )
+
+    def _open(self, input_features: NDArray[np.float32]) -> "_TorchSession":
+        return _TorchSession(self._model, input_features)
+
+
+class _TorchSession:
+    """One batch: the encoder's output, and the decoder's cache."""
+
+    def __init__(self, model: TrimmedWhisper, input_features: NDArray[np.float32]) -> None:
+        features = torch.from_numpy(input_features).to(device=model.device, dtype=model.dtype)
+        self._model = model
+        self._encoded = model.get_encoder()(features).last_hidden_state
+        self._cross_cache: Any = DynamicCache()
+        self._cache: Any = None
+
+    def start(self, prefix: TokenIds) -> Logits:
+        """Read a prefix (B, T) with an empty cache; keys and values of the encoder are kept. Gives (B, T, V)."""
+        self._cache = EncoderDecoderCache(DynamicCache(), self._cross_cache)
+        return self._read(prefix)
+
+    def advance(self, token_ids: TokenIds) -> Logits:
+        """Read one more token for each window, (B,). Gives (B, V)."""
+        logits: Logits = self._read(token_ids[:, None])[:, -1]
+        return logits
+
+    def _read(self, token_ids: TokenIds) -> Logits:
+        output = self._model.get_decoder()(
+            input_ids=torch.from_numpy(token_ids).to(self._model.device),
+            encoder_hidden_states=self._encoded,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        logits: Logits = self._model.proj_out(output.last_hidden_state).float().cpu().numpy()
+        return logits
+
+
+@contextmanager
+def _evaluating(model: TrimmedWhisper) -> Iterator[None]:
+    """Switch dropout off, and back on where it was on."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    """Set torch's process-wide thread count for a while."""
+    before = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        if num_threads is not None:
+            torch.set_num_threads(before)
