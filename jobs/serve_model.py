@@ -1,0 +1,36 @@
+"""Serve a model on this machine until Ctrl-C: ``python -m jobs.serve_model --model FOLDER --variant int8``."""
+
+from typing import Annotated
+
+import ray
+import tyro
+from pydantic import Field
+
+from serve.launch import curl_line, start_ray, start_service, stop_service, wait_for_signal, with_embedded_default
+from serve.settings import ServeConfig
+from sottovoce.config import Config, load_config, setup_logging
+
+
+class ServeJob(Config):
+    """One service on one machine."""
+
+    service: Annotated[ServeConfig, tyro.conf.arg(name="")] = ServeConfig()
+    host: str = "127.0.0.1"
+    """Interface to listen on."""
+    port: int = Field(default=8000, ge=1, le=65_535)
+    """Port to listen on."""
+
+
+def main(job: ServeJob) -> None:
+    """Start the service, say how to call it, and stop it on Ctrl-C."""
+    setup_logging()
+    start_ray(host=job.host)
+    base_url = start_service(with_embedded_default(job.service), host=job.host, port=job.port)
+    print(f"ready; try\n  {curl_line(base_url, job.service.model_id)}\nCtrl-C stops it", flush=True)
+    wait_for_signal()
+    stop_service()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(load_config(ServeJob))

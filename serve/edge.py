@@ -1,0 +1,67 @@
+"""The outermost layer of the HTTP application: request ids, keys, and exceptions into responses."""
+
+import logging
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.keys import ApiKeys
+from serve.problems import problem_response
+
+REQUEST_ID_HEADER = "x-request-id"
+_MAX_REQUEST_ID_LENGTH = 128
+_PUBLIC_PATHS = frozenset({"/healthz"})
+
+_log = logging.getLogger(__name__)
+
+
+class Edge:
+    """ASGI middleware around every route."""
+
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; whatever goes wrong before the response starts becomes a response."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send)
+        try:
+            if scope["path"] not in _PUBLIC_PATHS:
+                self._keys.check(Headers(scope=scope).get("authorization"))
+            await self._app(scope, receive, exchange.send)
+        except Exception as error:  # noqa: BLE001 - the one place where anything becomes an answer
+            if exchange.has_started:
+                _log.exception("request %s failed after its response had started", exchange.request_id)
+                return
+            response = problem_response(error, request_id=exchange.request_id)
+            await response(scope, receive, exchange.send)
+
+
+class _Exchange:
+    """One request's id, and whether its response has started."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER)
+        # A request that carries an id came through Serve's proxy, which writes the id on the response itself.
+        self._is_ours = given is None
+        self.request_id = clean_request_id(given) if given else uuid.uuid4().hex
+        self.has_started = False
+        self._send = send
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        """Send on, with the id on the response's first message."""
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            if self._is_ours:
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
+        await self._send(message)
+
+
+def clean_request_id(given: str) -> str:
+    """Cut a client's id to what may stand in a log line."""
+    return "".join(letter for letter in given[:_MAX_REQUEST_ID_LENGTH] if letter.isalnum() or letter in "-_.")

@@ -1,0 +1,87 @@
+"""What a request can do wrong, and what the service can fail at; ``problems.py`` turns each into a response.
+
+SottovoceError
+├── InvalidRequestError (ValueError)      a form the service cannot use
+├── ModelNotFoundError (LookupError)      a model that is not served here
+├── BodyTooLargeError (ValueError)        more bytes than the limit
+├── UnauthorizedError (PermissionError)   no key, or a wrong one
+├── OverloadedError (RuntimeError)        every place is taken
+├── TranscriberLostError (RuntimeError)   replicas died while they had the request
+└── DeadlineError (TimeoutError)          the answer took too long
+"""
+
+from sottovoce.errors import SottovoceError
+
+
+class InvalidRequestError(SottovoceError, ValueError):
+    """A request that cannot be used as it is: the reason, the form field at fault, OpenAI's short name of the fault."""
+
+    def __init__(self, message: str, param: str | None, code: str) -> None:
+        super().__init__(message, param, code)
+
+    @property
+    def param(self) -> str | None:
+        """The form field at fault."""
+        param: str | None = self.args[1]
+        return param
+
+    @property
+    def code(self) -> str:
+        """OpenAI's short name of the fault."""
+        return str(self.args[2])
+
+
+class ModelNotFoundError(SottovoceError, LookupError):
+    """A model id that is not served here."""
+
+    sentence = "the model {0!r} does not exist here; GET /v1/models lists those that do"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+
+
+class BodyTooLargeError(SottovoceError, ValueError):
+    """A body above the limit, found by its declared or by its real length."""
+
+    sentence = (
+        "the request is larger than the limit of {0} bytes; send a compressed format such as mp3, or cut the audio"
+    )
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+
+
+class UnauthorizedError(SottovoceError, PermissionError):
+    """No API key, or one that is not known."""
+
+    sentence = "missing or wrong API key; send it as 'Authorization: Bearer KEY'"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class OverloadedError(SottovoceError, RuntimeError):
+    """No place for another request now."""
+
+    sentence = "the service is at its limit of {0} requests; try again in a moment"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+
+
+class TranscriberLostError(SottovoceError, RuntimeError):
+    """The transcriber replicas that had a window died, one after the other."""
+
+    sentence = "{0} transcriber replicas stopped while they had this request; try again in a moment"
+
+    def __init__(self, num_attempts: int) -> None:
+        super().__init__(num_attempts)
+
+
+class DeadlineError(SottovoceError, TimeoutError):
+    """An answer that took longer than the deadline."""
+
+    sentence = "no answer within {0:g} s; send shorter audio, or several requests"
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(deadline_s)

@@ -1,0 +1,51 @@
+"""API keys: only their digests are kept, and comparing takes the same time for any key."""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Sequence
+
+from serve.errors import UnauthorizedError
+from sottovoce.errors import ConfigError
+
+_SCHEME = "bearer "
+
+
+class ApiKeys:
+    """The accepted keys; with none at all, everyone is let in."""
+
+    def __init__(self, keys: Sequence[str] = ()) -> None:
+        self._digests = tuple(_digest(key) for key in keys)
+
+    def check(self, authorization: str | None) -> None:
+        """Check an ``Authorization`` header.
+
+        Raises:
+            UnauthorizedError: keys are set and the header does not hold one of them.
+        """
+        if not self._digests:
+            return
+        header = authorization or ""
+        given = _digest(header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else "")
+        # A list first: stopping at the key that fits would tell its place by time.
+        matches = [hmac.compare_digest(given, known) for known in self._digests]
+        if not any(matches):
+            raise UnauthorizedError
+
+
+def read_api_keys(variable: str | None) -> ApiKeys:
+    """Read comma-separated keys from an environment variable; None asks for no keys.
+
+    Raises:
+        ConfigError: the variable is named but holds no key here, so the service would stand open unnoticed.
+    """
+    if variable is None:
+        return ApiKeys()
+    keys = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
+    if not keys:
+        raise ConfigError(f"api_keys_env names {variable}, which holds no key where the gateway runs; set it there")
+    return ApiKeys(keys)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", errors="surrogateescape")).digest()

@@ -1,0 +1,101 @@
+"""Start and stop the service from Python, on this machine or inside a Ray that already runs."""
+
+import ipaddress
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+import ray
+from ray import serve as ray_serve
+from ray.serve.config import HTTPOptions
+
+import sottovoce.demo
+from serve.app import build_app
+from serve.settings import ServeConfig
+from sottovoce.errors import ConfigError
+
+APP_NAME = "sottovoce"
+EMBEDDED_MODEL = Path(sottovoce.demo.__file__).parent / "assets" / "micro"
+_TIMEOUT_MARGIN_S = 30.0  # Serve's own timeout lies above the gateway's, which answers 504 in OpenAI's shape
+
+_log = logging.getLogger(__name__)
+
+
+def with_embedded_default(config: ServeConfig) -> ServeConfig:
+    """Put the embedded base model in the place of the default model while nothing has been trained yet."""
+    if config.model != ServeConfig().model or Path(config.model).exists():
+        return config
+    _log.info("%s does not exist yet: serving the embedded model", config.model)
+    return config.model_copy(update={"model": str(EMBEDDED_MODEL), "variant": "torch"})
+
+
+def start_ray(*, host: str) -> None:
+    """Start a Ray of our own on this machine, with token authentication; does nothing where one runs already.
+
+    Each Serve replica opens a port that unpickles what it receives, so nothing but this machine may reach it unless
+    the token guards it. A local Ray turns the token on and makes one where there is none, unless told not to.
+
+    Raises:
+        ConfigError: token authentication is switched off, and the service shall listen beyond this machine.
+    """
+    if not ray.is_initialized():
+        ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=True)
+    has_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # Ray sets it when it turns the token on
+    if not has_token and not is_loopback(host):
+        raise ConfigError(
+            f"RAY_AUTH_MODE is not token, so the service must not listen on {host}; set it, or use 127.0.0.1"
+        )
+
+
+def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8000) -> str:
+    """Start the service inside the running Ray and wait until it answers.
+
+    Args:
+        config: what to serve.
+        host: interface to listen on.
+        port: port to listen on.
+
+    Returns:
+        The base URL for OpenAI's clients, as in ``http://127.0.0.1:8000/v1``.
+
+    Raises:
+        ConfigError: no Ray runs in this process.
+        RuntimeError: Serve could not start a replica; its log says why.
+    """
+    if not ray.is_initialized():
+        raise ConfigError("no Ray runs in this process; call ray.init() or start_ray() first")
+    ray_serve.start(
+        http_options=HTTPOptions(host=host, port=port, request_timeout_s=config.limits.deadline_s + _TIMEOUT_MARGIN_S)
+    )
+    ray_serve.run(build_app(config), name=APP_NAME, route_prefix="/")
+    base_url = f"http://{host}:{port}/v1"
+    _log.info("serving %s (%s) at %s", config.resolved_model(), config.variant, base_url)
+    return base_url
+
+
+def stop_service() -> None:
+    """Stop the service and Serve with it; requests in flight are answered first. The running Ray stays."""
+    ray_serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def wait_for_signal() -> None:
+    """Block until Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+
+
+def curl_line(base_url: str, model_id: str) -> str:
+    """Give the command that transcribes one file."""
+    return f"curl {base_url}/audio/transcriptions -F file=@speech.wav -F model={model_id}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an interface."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

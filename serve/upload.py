@@ -1,0 +1,63 @@
+"""Read a form while it arrives, never holding more than the limits allow."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from serve.errors import BodyTooLargeError, InvalidRequestError
+
+_MAX_FILES = 1
+_MAX_FIELDS = 32
+_MAX_FIELD_BYTES = 16 * 2**10  # a prompt of 224 tokens needs one or two KiB
+
+
+@asynccontextmanager
+async def read_form(request: Request, *, max_body_bytes: int) -> AsyncIterator[FormData]:
+    """Parse a multipart body; its file is spooled to disk above 1 MiB and closed at the end.
+
+    Raises:
+        BodyTooLargeError: more bytes than the limit, declared or sent.
+        InvalidRequestError: another content type, a broken body, or too many or too large fields.
+    """
+    _check_headers(request, max_body_bytes)
+    parser = MultiPartParser(
+        request.headers,
+        _limited(request, max_body_bytes),
+        max_files=_MAX_FILES,
+        max_fields=_MAX_FIELDS,
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequestError(f"the form cannot be read: {error.message}", None, "invalid_form") from error
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def _check_headers(request: Request, max_body_bytes: int) -> None:
+    content_type = request.headers.get("content-type", "")
+    if content_type.split(";")[0].strip().lower() != "multipart/form-data":
+        raise InvalidRequestError("send the request as multipart/form-data", None, "invalid_content_type")
+    declared = request.headers.get("content-length")
+    if declared is None:
+        return  # a chunked body: counted while it arrives
+    if not (declared.isascii() and declared.isdigit()):
+        raise InvalidRequestError("content-length is no number", None, "invalid_content_length")
+    if int(declared) > max_body_bytes:
+        raise BodyTooLargeError(max_body_bytes)
+
+
+async def _limited(request: Request, max_body_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Pass the body on until it is larger than allowed, whatever its headers say."""
+    num_bytes = 0
+    async for chunk in request.stream():
+        num_bytes += len(chunk)
+        if num_bytes > max_body_bytes:
+            raise BodyTooLargeError(max_body_bytes)
+        yield chunk
