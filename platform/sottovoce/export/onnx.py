@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from optimum.exporters.onnx import export_models
 from optimum.exporters.onnx.model_configs import WhisperOnnxConfig
 from optimum.exporters.utils import get_encoder_decoder_models_for_export
+from torch.jit._trace import TracerWarning
 
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.variants import onnx_path
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _DummyAxes = dict[str, dict[int, str]]
 
 
-class TrimmedOnnxConfig(WhisperOnnxConfig):  # type: ignore[misc] - optimum has no types
+class TrimmedOnnxConfig(WhisperOnnxConfig):  # type: ignore[misc]
     """Whisper's graphs with the time axis that Optimum's own configuration takes out of the encoder."""
 
     @property
@@ -73,7 +73,7 @@ def _quiet_trace() -> Iterator[None]:
     exporter_log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", TracerWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:

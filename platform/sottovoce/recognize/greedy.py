@@ -84,7 +84,7 @@ def decode_greedy(
     return [
         Hypothesis(
             token_ids=tuple(int(token) for token in row if token != vocabulary.end_id),
-            avg_logprob=float(total / max(count, 1)),
+            avg_logprob=float(total) / max(int(count), 1),
             no_speech_prob=float(np.exp(silence)),
         )
         for row, total, count, silence in zip(written, sums, counts, no_speech, strict=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import GenerationConfig, WhisperTokenizerFast
 
 from sottovoce.errors import CheckpointError
@@ -43,7 +44,7 @@ def load_torch_recognizer(
         CheckpointError: a checkpoint that cannot be loaded.
     """
     checkpoint = load_checkpoint(folder)
-    checkpoint.model.to(device=device, dtype=dtype)
+    nn.Module.to(checkpoint.model, device=device, dtype=dtype)
     return TorchRecognizer(checkpoint, max_batch_size=max_batch_size)
 
 
@@ -63,7 +64,8 @@ def _find_variant(folder: Path, variant: Variant) -> Path:
 def _load_onnx(folder: Path, variant: Variant, *, num_threads: int) -> OnnxRecognizer:
     record = read_variant_record(folder)
     if record is not None and not record.is_servable:
-        reason = f"the export gate refused variant {variant}: WER {record.wer:.4f} against {record.reference_wer:.4f} in torch"
+        rates = f"WER {record.wer:.4f} against {record.reference_wer:.4f} in torch"
+        reason = f"the export gate refused variant {variant}: {rates}"
         raise CheckpointError(folder, reason)
     config = read_model_config(folder)
     try:

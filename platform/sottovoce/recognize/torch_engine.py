@@ -103,7 +103,7 @@ class _TorchSession:
     def __init__(self, model: TrimmedWhisper, input_features: NDArray[np.float32]) -> None:
         features = torch.from_numpy(input_features).to(device=model.device, dtype=model.dtype)
         self._model = model
-        self._encoded = model.get_encoder()(features).last_hidden_state
+        self._encoded = model.model.encoder(features).last_hidden_state
         self._cross_cache: Any = DynamicCache()
         self._cache: Any = None
 
@@ -118,7 +118,7 @@ class _TorchSession:
         return logits
 
     def _read(self, token_ids: TokenIds) -> Logits:
-        output = self._model.get_decoder()(
+        output = self._model.model.decoder(
             input_ids=torch.from_numpy(token_ids).to(self._model.device),
             encoder_hidden_states=self._encoded,
             past_key_values=self._cache,
@@ -132,11 +132,11 @@ class _TorchSession:
 def _evaluating(model: TrimmedWhisper) -> Iterator[None]:
     """Switch dropout off, and back on where it was on."""
     was_training = model.training
-    model.eval()
+    model.train(mode=False)
     try:
         yield
     finally:
-        model.train(was_training)
+        model.train(mode=was_training)
 
 
 @contextmanager

@@ -77,13 +77,14 @@ def build_vocabulary(tokenizer: WhisperTokenizerFast, generation: GenerationConf
             "generation_config.json lacks lang_to_id or no_timestamps_token_id; only multilingual Whispers are read"
         )
         raise CheckpointError(source, reason)
+    codes = tuple(name.strip("<|>") for name in languages)
     end_id = int(tokenizer.eos_token_id)
     marks = range(end_id + 1, no_timestamps + 1)  # start, languages, tasks, no-speech, no-timestamps: no transcript
     return Vocabulary(
         tokenizer=tokenizer,
-        languages=tuple(name.strip("<|>") for name in languages),
+        languages=codes,
         language_ids=np.array(list(languages.values()), dtype=np.int64),
-        start_id=int(tokenizer.convert_tokens_to_ids("<|startoftranscript|>")),
+        start_id=prefix_ids(tokenizer, language=codes[0], task="transcribe", timestamps=True)[0],
         end_id=end_id,
         no_speech_id=no_timestamps - 1,  # <|nospeech|> in OpenAI's files, <|nocaptions|> in Hugging Face's
         suppressed=_ids([*(generation.suppress_tokens or ()), *marks]),

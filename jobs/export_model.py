@@ -1,0 +1,45 @@
+"""Export a checkpoint: ``python -m jobs.export_model --checkpoint FOLDER --manifest FILE --output FOLDER``."""
+
+from functools import partial
+from pathlib import Path
+
+from sottovoce.config import Config, load_config, setup_logging, write_config
+from sottovoce.data.manifest import read_manifest
+from sottovoce.export.exporter import ExportConfig, export_checkpoint
+from sottovoce.recognize.scoring import score_folder, select_split
+from sottovoce.schema import Split
+from sottovoce.text.normalize import Normalizer
+
+
+class ExportJob(Config):
+    """Write ONNX variants, load each back, score it on held-out speech, and refuse those that lost too much."""
+
+    checkpoint: str
+    """Checkpoint folder or Hub id."""
+    manifest: Path
+    """Speech to score on."""
+    output: Path
+    """Folder that receives one folder for each variant, variants.json and the settings."""
+    split: Split = "test"
+    """Utterances of the manifest to score on."""
+    max_utterances: int | None = None
+    """Score on the first so many only; None takes all."""
+    normalizer: Normalizer = "english"
+    """How texts are made comparable before the word error rate."""
+    num_threads: int = 1
+    """CPU threads of the recognizers that are scored."""
+    export: ExportConfig = ExportConfig()
+    """Variants and bound."""
+
+
+def main(job: ExportJob) -> None:
+    """Run the job."""
+    setup_logging()
+    write_config(job, job.output / "export_model.yaml")
+    utterances = select_split(read_manifest(job.manifest), job.split, limit=job.max_utterances)
+    score = partial(score_folder, utterances=utterances, normalizer=job.normalizer, num_threads=job.num_threads)
+    export_checkpoint(job.export, job.checkpoint, job.output, score=score)
+
+
+if __name__ == "__main__":
+    main(load_config(ExportJob))

@@ -1,0 +1,53 @@
+"""Score a model on a manifest: ``python -m jobs.score_manifest --model FOLDER --manifest FILE --output score.json``."""
+
+from pathlib import Path
+
+from sottovoce.config import Config, load_config, setup_logging, write_config
+from sottovoce.data.manifest import read_manifest
+from sottovoce.recognize.report import score_table, write_score
+from sottovoce.recognize.scoring import score_folder, select_split
+from sottovoce.schema import Split
+from sottovoce.text.normalize import Normalizer
+
+
+class ScoreJob(Config):
+    """Word and character error rates with counts and intervals, and how fast the model was."""
+
+    model: str
+    """Checkpoint folder or Hub id, or an export folder."""
+    manifest: Path
+    """Speech to score on."""
+    output: Path
+    """JSON file that receives the score and every hypothesis; the settings are written beside it."""
+    variant: str = "torch"
+    """torch for a checkpoint; fp32 or int8 for an export."""
+    split: Split = "test"
+    """Utterances of the manifest to score on."""
+    max_utterances: int | None = None
+    """Score on the first so many only; None takes all."""
+    normalizer: Normalizer = "english"
+    """How texts are made comparable before the rates."""
+    batch_size: int = 8
+    """Windows recognized at once."""
+    num_threads: int = 1
+    """CPU threads of the recognizer."""
+
+
+def main(job: ScoreJob) -> None:
+    """Run the job."""
+    setup_logging()
+    write_config(job, job.output.with_suffix(".yaml"))
+    result = score_folder(
+        job.model,
+        job.variant,
+        utterances=select_split(read_manifest(job.manifest), job.split, limit=job.max_utterances),
+        normalizer=job.normalizer,
+        batch_size=job.batch_size,
+        num_threads=job.num_threads,
+    )
+    write_score(result, job.output)
+    print(score_table(result))
+
+
+if __name__ == "__main__":
+    main(load_config(ScoreJob))

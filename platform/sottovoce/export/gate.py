@@ -1,0 +1,37 @@
+"""The gate: which exported variants lost too much accuracy to be served. It decides; others act on the decision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sottovoce.errors import ExportGateError
+from sottovoce.model.variants import Variant
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """Whether one variant may be served, and the values that decided it."""
+
+    variant: Variant
+    wer: float
+    """Fraction."""
+    reference_wer: float
+    """WER of the checkpoint in torch, on the same utterances."""
+    max_wer_rise: float
+    """The bound, absolute: 0.01 is one point."""
+
+    @property
+    def is_servable(self) -> bool:
+        """Whether the rise is within the bound; a WER that is no number is not."""
+        return self.wer - self.reference_wer <= self.max_wer_rise + 1e-12  # rates are quotients of counts
+
+
+def raise_refused(decisions: Sequence[GateDecision], *, report: Path) -> None:
+    """Raise for the first variant that was refused.
+
+    Raises:
+        ExportGateError: a variant whose WER rose by more than its bound.
+    """
+    for decision in decisions:
+        if not decision.is_servable:
+            raise ExportGateError(decision.variant, decision.wer, decision.reference_wer, decision.max_wer_rise, report)

@@ -1,0 +1,47 @@
+"""A recognizer's score for people (a table) and for programs (score.json)."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from sottovoce.recognize.scoring import RecognizerScore
+from sottovoce.text.score import ErrorRate
+
+
+def write_score(result: RecognizerScore, path: Path) -> None:
+    """Write rates with counts and intervals, RTFx with its parts, and every hypothesis, as JSON."""
+    values = {
+        "recognizer": result.name,
+        **asdict(result.score),
+        "rtfx": result.rtfx,
+        "rtfx_means": "audio seconds per second of recognition, log-mel included, decoding of files excluded",
+        "audio_s": result.audio_s,
+        "recognition_s": result.recognition_s,
+        "hypotheses": result.hypotheses,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def score_table(result: RecognizerScore) -> str:
+    """Give the rates as a plain-text table: percent, 95 % interval, and counts."""
+    score = result.score
+    rates = [
+        (f"WER ({score.normalizer})", score.wer),
+        ("WER (raw)", score.wer_raw),
+        (f"CER ({score.normalizer})", score.cer),
+        ("CER (raw)", score.cer_raw),
+    ]
+    rows = [("rate", "percent", "95 % interval", "subst.", "delet.", "insert.", "of"), *(_row(*rate) for rate in rates)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    heading = (
+        f"{result.name}: {result.num_utterances} utterances, {result.audio_s:.0f} s of audio, RTFx {result.rtfx:.1f}"
+    )
+    return "\n".join([heading, *lines])
+
+
+def _row(name: str, rate: ErrorRate) -> tuple[str, ...]:
+    interval = f"{100 * rate.low:.2f} - {100 * rate.high:.2f}"
+    counts = (rate.substitutions, rate.deletions, rate.insertions, rate.num_reference)
+    return (name, f"{100 * rate.rate:.2f}", interval, *(str(count) for count in counts))

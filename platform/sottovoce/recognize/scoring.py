@@ -1,0 +1,170 @@
+"""Score a recognizer on a manifest: word and character error rates, and how fast it was."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sottovoce.audio.decode import read_audio
+from sottovoce.errors import ManifestError
+from sottovoce.recognize.load import load_recognizer
+from sottovoce.recognize.longform import window_spans
+from sottovoce.recognize.recognizer import Recognizer
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Split, Utterance, Waveform
+from sottovoce.text.normalize import Normalizer
+from sottovoce.text.score import Score, score_texts
+
+logger = logging.getLogger(__name__)
+
+_UTTERANCES_AT_ONCE = 256  # held in memory: 256 of 30 s are 0.5 GB
+_PROGRESS_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognizerScore:
+    """How well and how fast a recognizer was on a set of utterances."""
+
+    name: str
+    """The recognizer's name."""
+    score: Score
+    audio_s: float
+    recognition_s: float
+    """Seconds of recognition, log-mel included; reading and decoding of audio files is left out."""
+    hypotheses: dict[str, str]
+    """What was recognized, by utterance id."""
+
+    @property
+    def rtfx(self) -> float:
+        """Audio seconds per second of recognition (log-mel included, decoding of files excluded)."""
+        return self.audio_s / max(self.recognition_s, 1e-9)
+
+    @property
+    def wer(self) -> float:
+        """Word error rate after normalization, a fraction."""
+        return self.score.wer.rate
+
+    @property
+    def cer(self) -> float:
+        """Character error rate after normalization, a fraction."""
+        return self.score.cer.rate
+
+    @property
+    def num_utterances(self) -> int:
+        """Utterances scored."""
+        return len(self.hypotheses)
+
+
+def score_folder(
+    folder: str | Path,
+    variant: str,
+    *,
+    utterances: Sequence[Utterance],
+    normalizer: Normalizer,
+    batch_size: int = 8,
+    num_threads: int = 1,
+) -> RecognizerScore:
+    """Load a variant (see ``load_recognizer``) and score it.
+
+    Raises:
+        CheckpointError: a variant that cannot be loaded.
+        AudioError: a recording that cannot be read.
+        ManifestError: no utterances.
+    """
+    recognizer = load_recognizer(folder, variant=variant, num_threads=num_threads)
+    return score_recognizer(recognizer, utterances, normalizer=normalizer, batch_size=batch_size)
+
+
+def score_recognizer(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    *,
+    normalizer: Normalizer,
+    batch_size: int = 8,
+    language: str | None = None,
+) -> RecognizerScore:
+    """Recognize utterances, shortest first so that batches are of like length, and compare with what was said.
+
+    Args:
+        recognizer: the engine.
+        utterances: with absolute audio paths, as ``read_manifest`` gives them; longer ones are cut at silences.
+        normalizer: how texts are made comparable; the score names it.
+        batch_size: windows per call of the engine.
+        language: decode all in this language; None takes each utterance's own.
+
+    Raises:
+        AudioError: a recording that cannot be read.
+        ManifestError: no utterances.
+        LanguageError: a language the model does not know.
+    """
+    if not utterances:
+        raise ManifestError("utterances", "there is nothing to score; check the split")
+    hypotheses: dict[str, str] = {}
+    audio_s = recognition_s = 0.0
+    last_message = time.monotonic()
+    for group in _groups(sorted(utterances, key=lambda utterance: utterance.duration_s)):
+        waveforms = [
+            read_audio(Path(utterance.audio), start_s=utterance.start_s, duration_s=utterance.duration_s)
+            for utterance in group
+        ]
+        started = time.perf_counter()
+        texts = _recognize(recognizer, waveforms, [language or u.language for u in group], batch_size=batch_size)
+        recognition_s += time.perf_counter() - started
+        audio_s += sum(waveform.shape[0] for waveform in waveforms) / SAMPLING_RATE
+        hypotheses.update(zip((utterance.id for utterance in group), texts, strict=True))
+        if time.monotonic() - last_message > _PROGRESS_EVERY_S:
+            last_message = time.monotonic()
+            logger.info("%s: recognized %d of %d utterances", recognizer.name, len(hypotheses), len(utterances))
+    ordered = {utterance.id: hypotheses[utterance.id] for utterance in utterances}
+    result = RecognizerScore(
+        name=recognizer.name,
+        score=score_texts([u.text for u in utterances], list(ordered.values()), normalizer=normalizer),
+        audio_s=audio_s,
+        recognition_s=recognition_s,
+        hypotheses=ordered,
+    )
+    _log_summary(result)
+    return result
+
+
+def select_split(utterances: Sequence[Utterance], split: Split, *, limit: int | None = None) -> list[Utterance]:
+    """Give the utterances of one split, at most ``limit`` of them, the first ones.
+
+    Raises:
+        ManifestError: a split without utterances.
+    """
+    chosen = [utterance for utterance in utterances if utterance.split == split][:limit]
+    if not chosen:
+        raise ManifestError(f"split {split}", "the manifest has no utterance in it")
+    return chosen
+
+
+def _groups(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
+    for first in range(0, len(utterances), _UTTERANCES_AT_ONCE):
+        yield utterances[first : first + _UTTERANCES_AT_ONCE]
+
+
+def _recognize(
+    recognizer: Recognizer, waveforms: Sequence[Waveform], languages: Sequence[str], *, batch_size: int
+) -> list[str]:
+    """Cut, recognize in batches across recordings, and join the windows of each recording."""
+    windows: list[tuple[int, Waveform]] = []
+    for index, waveform in enumerate(waveforms):
+        spans = window_spans(waveform, max_window_s=recognizer.context.max_s)
+        windows.extend((index, waveform[start:end]) for start, end in spans)
+    texts: list[list[str]] = [[] for _ in waveforms]
+    for first in range(0, len(windows), batch_size):
+        batch = windows[first : first + batch_size]
+        options = [DecodeOptions(language=languages[index]) for index, _ in batch]
+        results = recognizer.recognize([window for _, window in batch], options)
+        for (index, _), result in zip(batch, results, strict=True):
+            texts[index].append(result.text)
+    return [" ".join(text for text in parts if text) for parts in texts]
+
+
+def _log_summary(result: RecognizerScore) -> None:
+    logger.info(
+        "%s: WER %.2f %%, CER %.2f %% (%s), RTFx %.1f, %d utterances, %.0f s of audio in %.1f s",
+        *(result.name, 100 * result.wer, 100 * result.cer, result.score.normalizer, result.rtfx),
+        *(result.num_utterances, result.audio_s, result.recognition_s),
+    )
