@@ -1,0 +1,59 @@
+"""A gateway without Ray: its transcribers are fakes that answer with what they were given."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_transcriber import FakeTranscriber, speech, wav
+from starlette.testclient import TestClient
+
+from serve.gateway import Gateway
+from serve.settings import Limits
+
+ClientFactory = Callable[..., TestClient]
+
+
+@pytest.fixture
+def transcriber() -> FakeTranscriber:
+    return FakeTranscriber()
+
+
+@pytest.fixture
+def make_client(transcriber: FakeTranscriber) -> Iterator[ClientFactory]:
+    """Build clients of a started gateway, with limits and keys as wanted."""
+    clients: list[TestClient] = []
+
+    def make(api_keys_env: str | None = None, **limits: Any) -> TestClient:
+        gateway = Gateway(
+            transcriber,
+            model_names=("sottovoce", "org/name", "whisper-1"),
+            limits=Limits(**limits),
+            api_keys_env=api_keys_env,
+        )
+        clients.append(TestClient(gateway.build_api()))
+        clients[-1].__enter__()
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client: ClientFactory) -> TestClient:
+    return make_client()
+
+
+@pytest.fixture
+def post(client: TestClient) -> Callable[..., Any]:
+    """Send one recording with form fields."""
+
+    def send(data: bytes | None = None, **fields: Any) -> Any:
+        content = wav(speech(3.0)) if data is None else data
+        return client.post(
+            "/v1/audio/transcriptions",
+            files={"file": ("speech.wav", content, "audio/wav")},
+            data={"model": "sottovoce", **fields},
+        )
+
+    return send
