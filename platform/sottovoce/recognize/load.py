@@ -68,6 +68,8 @@ def _load_onnx(folder: Path, variant: Variant, *, num_threads: int) -> OnnxRecog
         reason = f"the export gate refused variant {variant}: {rates}"
         raise CheckpointError(folder, reason)
     config = read_model_config(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(folder, "tokenizer.json is missing; export the checkpoint again")
     try:
         tokenizer = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
         generation = GenerationConfig.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,174 @@
+"""Both engines against the Recognizer protocol, and against each other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationMixin, WhisperForConditionalGeneration
+
+from sottovoce.audio.decode import read_audio
+from sottovoce.audio.features import log_mel
+from sottovoce.errors import ContextError, LanguageError
+from sottovoce.export.onnx import export_onnx
+from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
+from sottovoce.recognize.load import load_recognizer, load_torch_recognizer
+from sottovoce.recognize.recognizer import Recognizer
+from sottovoce.recognize.torch_engine import TorchRecognizer
+from sottovoce.schema import DecodeOptions
+
+SHORT = DecodeOptions(max_new_tokens=12)
+MIXED = [
+    SHORT,
+    replace(SHORT, language="de", task="translate"),
+    replace(SHORT, language=None, max_new_tokens=5),
+    replace(SHORT, timestamps=True),
+]
+LOGPROB_TOLERANCE = 1e-4  # float32, two runtimes
+
+
+@pytest.fixture(scope="module", params=["torch", "fp32", "int8"])
+def recognizer(request, tiny_checkpoint, tiny_export) -> Recognizer:
+    return load_recognizer(tiny_checkpoint if request.param == "torch" else tiny_export, variant=request.param)
+
+
+def test_each_window_gets_its_own_result_in_order(recognizer, speech_like):
+    options = [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
+    together = recognizer.recognize(speech_like, options)
+    alone = [recognizer.recognize([w], [o])[0] for w, o in zip(speech_like, options, strict=True)]
+    assert len(together) == len(speech_like)
+    if recognizer.name == "onnx-int8":  # activations are quantized over the whole batch, so neighbours do count
+        return
+    assert [result.token_ids for result in together] == [result.token_ids for result in alone]
+    for a, b in zip(together, alone, strict=True):
+        assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
+
+
+def test_results_are_within_their_ranges(recognizer, speech_like):
+    options = [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
+    for option, result in zip(options, recognizer.recognize(speech_like, options), strict=True):
+        assert len(result.token_ids) <= option.max_new_tokens
+        assert result.avg_logprob < 0
+        assert 0 <= result.no_speech_prob <= 1
+        assert result.language in recognizer.languages
+        assert option.language in (None, result.language)
+        assert "<|" not in result.text
+        assert result.text == result.text.strip()
+
+
+def test_tokens_that_are_no_text_are_never_written(recognizer, speech_like):
+    for result in recognizer.recognize(speech_like, [SHORT] * len(speech_like)):
+        assert max(result.token_ids, default=0) < 50_257
+        assert result.token_ids[:1] != (220,)  # begin_suppress_tokens of the generation config
+
+
+def test_nothing_in_gives_nothing_out(recognizer):
+    assert recognizer.recognize([], []) == []
+
+
+def test_an_empty_window_is_read_as_silence(recognizer):
+    assert len(recognizer.recognize([np.zeros(0, np.float32)], [SHORT])) == 1
+
+
+def test_zero_new_tokens_give_an_empty_text(recognizer, speech_like):
+    result = recognizer.recognize(speech_like[:1], [replace(SHORT, max_new_tokens=0)])[0]
+    assert (result.token_ids, result.text, result.avg_logprob) == ((), "", 0.0)
+
+
+def test_prefix_and_new_tokens_stay_within_the_decoders_positions(recognizer, speech_like):
+    result = recognizer.recognize(speech_like[:1], [replace(SHORT, max_new_tokens=10_000)])[0]
+    assert len(result.token_ids) <= 448 - 4
+
+
+def test_a_window_longer_than_the_context_raises_context_error(recognizer):
+    with pytest.raises(ContextError):
+        recognizer.recognize([np.zeros(16_000 * 10 + 1, np.float32)], [SHORT])
+
+
+@pytest.mark.parametrize("language", ["xx", "transcribe", "EN"])
+def test_an_unknown_language_raises_language_error(recognizer, speech_like, language):
+    with pytest.raises(LanguageError):
+        recognizer.recognize(speech_like[:1], [replace(SHORT, language=language)])
+
+
+def test_engines_name_themselves_and_know_their_context(recognizer):
+    assert recognizer.name in {"torch", "onnx-fp32", "onnx-int8"}
+    assert (recognizer.context.min_s, recognizer.context.max_s) == (2.0, 10.0)
+    assert len(recognizer.languages) == 99
+
+
+def test_onnx_fp32_writes_the_tokens_torch_writes(tiny_checkpoint, tiny_export, speech_like):
+    options = [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
+    expected = load_recognizer(tiny_checkpoint).recognize(speech_like, options)
+    results = load_recognizer(tiny_export, variant="fp32").recognize(speech_like, options)
+    assert [result.token_ids for result in results] == [result.token_ids for result in expected]
+    assert [result.language for result in results] == [result.language for result in expected]
+    for a, b in zip(results, expected, strict=True):
+        assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
+        assert a.no_speech_prob == pytest.approx(b.no_speech_prob, abs=LOGPROB_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_onnx_fp32_writes_torchs_tokens_on_a_hundred_recordings(shared_data, micro_assets, tmp_path):
+    if not (micro_assets / "model.safetensors").is_file():
+        pytest.skip("the embedded base model's weights are not there yet")
+    recordings = sorted((shared_data / "fsdd").rglob("*.wav"))
+    waveforms = [read_audio(path) for path in recordings[:: max(1, len(recordings) // 100)]][:100]
+    assert len(waveforms) == 100
+    checkpoint = load_checkpoint(micro_assets)
+    save_checkpoint(checkpoint, tmp_path)
+    export_onnx(checkpoint, tmp_path)
+    options = [DecodeOptions(max_new_tokens=32)] * 100
+    expected = TorchRecognizer(checkpoint).recognize(waveforms, options)
+    results = load_recognizer(tmp_path, variant="fp32").recognize(waveforms, options)
+    assert [result.token_ids for result in results] == [result.token_ids for result in expected]
+
+
+def test_torch_writes_the_tokens_of_hugging_faces_generate(tiny_checkpoint, speech_like):
+    """Over 30 s of context, where Hugging Face's own Whisper can run too."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.model.config.audio_context_s = [30.0, 30.0]
+    options = [DecodeOptions(max_new_tokens=10)] * 2
+    results = TorchRecognizer(checkpoint).recognize(speech_like[3:5], options)
+    model = WhisperForConditionalGeneration.from_pretrained(tiny_checkpoint, local_files_only=True).eval()
+    features = np.stack([log_mel(w, num_mel_bins=80, num_frames=3_000) for w in speech_like[3:5]])
+    generation = model.generation_config
+    generation.suppress_tokens = list(range(50_258, 51_865))  # what our rules never write
+    prompt = torch.tensor([[50_258, 50_259, 50_359, 50_363]] * 2)
+    ids = _generate_plainly(model, torch.from_numpy(features), prompt, generation)
+    for result, row in zip(results, ids.tolist(), strict=True):
+        expected = [token for token in row[4:] if token != 50_257]
+        assert list(result.token_ids) == expected
+
+
+def _generate_plainly(model, features, prompt, generation):
+    """The generic greedy search of transformers, without Whisper's own windowing around it."""
+    return GenerationMixin.generate(
+        model, features, generation_config=generation, decoder_input_ids=prompt, max_new_tokens=10, do_sample=False
+    )
+
+
+def test_the_torch_engine_leaves_threads_and_training_mode_as_they_were(tiny_checkpoint, speech_like):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.model.train()
+    before = torch.get_num_threads()
+    TorchRecognizer(checkpoint, num_threads=before + 1).recognize(speech_like[:1], [SHORT])
+    assert torch.get_num_threads() == before
+    assert checkpoint.model.training
+    assert all(parameter.requires_grad for parameter in checkpoint.model.model.decoder.layers.parameters())
+
+
+def test_small_batches_give_the_results_of_large_ones(tiny_checkpoint, speech_like):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    options = [SHORT] * len(speech_like)
+    one, many = (TorchRecognizer(checkpoint, max_batch_size=size).recognize(speech_like, options) for size in (1, 16))
+    assert [result.token_ids for result in one] == [result.token_ids for result in many]
+
+
+@pytest.mark.gpu
+def test_fp16_on_cuda_recognizes(tiny_checkpoint, speech_like):
+    recognizer = load_torch_recognizer(tiny_checkpoint, device="cuda", dtype=torch.float16)
+    expected = load_recognizer(tiny_checkpoint).recognize(speech_like, [SHORT] * len(speech_like))
+    results = recognizer.recognize(speech_like, [SHORT] * len(speech_like))
+    firsts = [a.token_ids[:1] == b.token_ids[:1] for a, b in zip(results, expected, strict=True)]
+    assert sum(firsts) >= 0.8 * len(firsts)
