@@ -48,15 +48,11 @@ class SpeechPool:
             self._files.append(np.memmap(path.with_suffix(".pcm"), dtype=np.int16, mode="r"))
             rows += [(index, PooledUtterance(**row)) for row in json.loads(path.read_text(encoding="utf-8"))]
         self._rows = sorted(rows, key=lambda row: (row[1].num_samples, row[1].text))
+        self.texts = [row.text for _, row in self._rows]
         self.durations_s = np.array([row.num_samples for _, row in self._rows]) / SAMPLING_RATE
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def texts(self) -> list[str]:
-        """Every utterance's text, shortest utterance first."""
-        return [row.text for _, row in self._rows]
 
     def waveform(self, index: int) -> Waveform:
         """Give one utterance's speech, (S,) float32."""
@@ -69,9 +65,7 @@ def build_pool(folder: Path, *, num_utterances: int, seed: int, num_processes: i
     """Make the shards that are missing, with a progress bar, and open the pool."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [
-        index
-        for index in range(-(-num_utterances // _SHARD_SIZE))
-        if not (folder / f"shard_{index:04d}.json").exists()
+        index for index in range(-(-num_utterances // _SHARD_SIZE)) if not (folder / f"shard_{index:04d}.json").exists()
     ]
     # espeak-ng keeps global state and Ray or torch threads do not survive a fork: start clean processes
     with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as executor:

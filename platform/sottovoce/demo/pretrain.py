@@ -5,7 +5,6 @@ encoder (letters; Watanabe et al. 2017), so that the decoder's cross-attention h
 compact vocabulary: one row stands for the 50 000 tokens that never occur, with the weight of all of them.
 """
 
-import json
 import logging
 import math
 import time
@@ -66,7 +65,8 @@ def micro_config() -> WhisperConfig:
 def micro_generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig:
     """Everything a consumer of a multilingual Whisper looks up by name."""
     vocabulary = tokenizer.get_vocab()
-    languages = {token: index for token, index in sorted(vocabulary.items()) if token.startswith("<|") and 50_259 <= index <= 50_357}  # fmt: skip  # noqa: E501, PLR2004
+    first, last = vocabulary["<|en|>"], vocabulary["<|su|>"]
+    languages = {token: index for token, index in vocabulary.items() if first <= index <= last}
     return GenerationConfig(
         alignment_heads=[[layer, head] for layer in range(2) for head in range(6)],
         begin_suppress_tokens=[220, 50_257],
@@ -95,6 +95,7 @@ class Pretraining:
         self.model = TrimmedWhisper(compact).train()
         self.letter_head = nn.Linear(compact.d_model, len(LETTERS) + 1)
         self.step = 0
+        self.audio_s = 0.0
         self.parameters = [p for p in [*self.model.parameters(), *self.letter_head.parameters()] if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
@@ -121,6 +122,7 @@ class Pretraining:
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.step += 1
+        self.audio_s += batch.audio_s
         return token_loss.item(), letter_loss.item()
 
     def _token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ class Pretraining:
         )
 
     def full_model(self) -> TrimmedWhisper:
-        """Give the model with all 51 865 rows: the tokens that never occurred get their common row plus a little noise."""
+        """Give the model with all 51 865 rows: tokens that never occurred get their common row and a little noise."""
         config = micro_config()
         full = TrimmedWhisper(config)
         state = self.model.state_dict()
@@ -149,12 +151,14 @@ class Pretraining:
         rows[self._token_ids] = table[:-1]
         state["model.decoder.embed_tokens.weight"] = state["proj_out.weight"] = rows
         full.load_state_dict(state)
-        return full.eval()
+        full.train(False)
+        return full
 
     def save(self, folder: Path) -> None:
         """Write the state under a temporary name, then rename: a kill leaves the old one."""
         state = {
             "step": self.step,
+            "audio_s": self.audio_s,
             "model": self.model.state_dict(),
             "letter_head": self.letter_head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -167,13 +171,14 @@ class Pretraining:
         if (folder / _STATE_FILE).exists():
             state = torch.load(folder / _STATE_FILE, weights_only=True)
             self.step = state["step"]
+            self.audio_s = state["audio_s"]
             self.model.load_state_dict(state["model"])
             self.letter_head.load_state_dict(state["letter_head"])
             self.optimizer.load_state_dict(state["optimizer"])
 
 
-def pretrain(config: PretrainConfig, *, output: Path, tokenizer_folder: Path) -> TrimmedWhisper:
-    """Build the pool, train to ``num_steps`` from wherever the last run stopped, and return the model."""
+def pretrain(config: PretrainConfig, *, output: Path, tokenizer_folder: Path) -> Pretraining:
+    """Build the pool, and train to ``num_steps`` from wherever the last run stopped."""
     torch.set_num_threads(config.num_processes)
     output.mkdir(parents=True, exist_ok=True)
     pool = build_pool(
@@ -188,7 +193,7 @@ def pretrain(config: PretrainConfig, *, output: Path, tokenizer_folder: Path) ->
     )  # fmt: skip
     loader = iter(DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8))
     run(training, loader, output)
-    return training.full_model()
+    return training
 
 
 def run(training: Pretraining, batches: Iterator[PretrainBatch], output: Path) -> None:
@@ -217,11 +222,7 @@ def run(training: Pretraining, batches: Iterator[PretrainBatch], output: Path) -
 def collect_token_ids(pool: SpeechPool, tokenizer: WhisperTokenizerFast) -> Tensor:
     """Every token micro's labels can hold, sorted: its texts', the special ones, timestamps up to 10 s."""
     used = {token for text in pool.texts for token in tokenizer(f" {text}", add_special_tokens=False).input_ids}
-    used.update(range(tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.convert_tokens_to_ids("<|10.00|>") + 1))
+    used.update(
+        range(tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.convert_tokens_to_ids("<|10.00|>") + 1)
+    )
     return torch.tensor(sorted(used))
-
-
-def read_record(folder: Path) -> dict[str, object]:
-    """Read the record that stands beside the model."""
-    record: dict[str, object] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    return record

@@ -32,6 +32,7 @@ _SILENT = 0.02  # share of windows without speech, whose transcript is empty
 _TIMESTAMPED = 0.1  # share of windows whose labels carry timestamps
 _SPEC_AUGMENT = 0.3
 _TIMESTAMP_STEP_S = 0.02
+_FIRST_TIMESTAMP = 50_364  # <|0.00|>
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class PretrainBatches(IterableDataset[PretrainBatch]):
 def pick_context(step: int, generator: Generator) -> float:
     """Draw a context [s] in half seconds; the longest one allowed grows with the step."""
     longest = next((limit for until, limit in _CURRICULUM if step < until), _LONGEST_CONTEXT_S)
-    return float(generator.integers(2 * _SHORTEST_CONTEXT_S, 2 * longest + 1)) / 2
+    return float(generator.integers(int(2 * _SHORTEST_CONTEXT_S), int(2 * longest) + 1)) / 2
 
 
 def build_batch(
@@ -127,10 +128,10 @@ def pack_window(pool: SpeechPool, generator: Generator, *, context_s: float) -> 
         return noise(window.shape[0], generator) * np.float32(1e-3), []
     position = int(generator.uniform(0.0, 0.3) * SAMPLING_RATE)
     parts: list[_Part] = []
-    while len(parts) < 4:  # noqa: PLR2004 - four sentences fill ten seconds
+    while len(parts) < 4:  # four sentences fill ten seconds
         room_s = (window.shape[0] - position) / SAMPLING_RATE
         fitting = int(np.searchsorted(pool.durations_s, room_s / 1.13))  # 1.13: the slowest change of speed
-        if fitting == 0 or (parts and (room_s < 1.0 or generator.random() < 0.35)):  # noqa: PLR2004 - guesses
+        if fitting == 0 or (parts and (room_s < 1.0 or generator.random() < 0.35)):  # guesses
             break
         index = int(fitting * np.sqrt(generator.random()))  # prefers long utterances to many short ones
         speech = change_speed(pool.waveform(index), generator)
@@ -146,17 +147,17 @@ def _label(tokenizer: WhisperTokenizerFast, parts: list[_Part], *, with_times: b
     ids = prefix_ids(tokenizer, language="en", task="transcribe", timestamps=with_times)
     for part in parts:
         text_ids = tokenizer(f" {part.text}", add_special_tokens=False).input_ids
-        ids += [_time(tokenizer, part.start_s), *text_ids, _time(tokenizer, part.end_s)] if with_times else text_ids
+        ids += [_time(part.start_s), *text_ids, _time(part.end_s)] if with_times else text_ids
     return [*ids, tokenizer.eos_token_id]
 
 
-def _time(tokenizer: WhisperTokenizerFast, seconds: float) -> int:
-    return int(tokenizer.convert_tokens_to_ids("<|0.00|>")) + round(seconds / _TIMESTAMP_STEP_S)
+def _time(seconds: float) -> int:
+    return _FIRST_TIMESTAMP + round(seconds / _TIMESTAMP_STEP_S)
 
 
-def _mask(picture: np.ndarray[tuple[int, int], np.dtype[np.float32]], generator: Generator) -> np.ndarray[
-    tuple[int, int], np.dtype[np.float32]
-]:
+def _mask(
+    picture: np.ndarray[tuple[int, int], np.dtype[np.float32]], generator: Generator
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """SpecAugment (Park et al. 2019), light: one band and one stretch set to the mean."""
     if generator.random() < _SPEC_AUGMENT:
         mean = picture.mean()

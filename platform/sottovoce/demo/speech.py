@@ -56,7 +56,12 @@ def speak(text: str, voice: Voice) -> Waveform:
     library = _library()
     if library.handle.espeak_SetVoiceByName(voice.name.encode()) != 0:
         raise ConfigError(f"espeak-ng has no voice {voice.name!r}; list them with espeak-ng --voices=en")
-    settings = {_RATE: voice.words_per_minute, _PITCH: voice.pitch, _RANGE: voice.pitch_range, _WORD_GAP: voice.word_gap}
+    settings = {
+        _RATE: voice.words_per_minute,
+        _PITCH: voice.pitch,
+        _RANGE: voice.pitch_range,
+        _WORD_GAP: voice.word_gap,
+    }
     for parameter, value in settings.items():
         library.handle.espeak_SetParameter(parameter, value, 0)
     library.blocks.clear()

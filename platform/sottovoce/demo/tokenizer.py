@@ -49,4 +49,5 @@ def build_tokenizer(tiktoken_file: Path, spelling_file: Path) -> WhisperTokenize
         slow.add_special_tokens({"pad_token": _END_OF_TEXT, "additional_special_tokens": specials})
         slow.add_tokens(list(_TIMESTAMP_TOKENS))
         slow.save_pretrained(folder / "slow")
-        return WhisperTokenizerFast.from_pretrained(folder / "slow", from_slow=True)
+        fast: WhisperTokenizerFast = WhisperTokenizerFast.from_pretrained(folder / "slow", from_slow=True)
+        return fast
