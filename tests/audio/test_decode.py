@@ -99,6 +99,13 @@ def test_channels_are_averaged():
     np.testing.assert_allclose(waveform, tone() * 0.5, atol=1e-6)
 
 
+def test_more_channels_than_a_frame_has_planes_do_not_end_the_process():
+    data = bytearray(encode(tone(), subtype="DOUBLE"))
+    data[22] = 62  # libsndfile refuses the PEAK chunk that no longer fits, so FFmpeg reads 62 channels
+    data[32:34] = (62 * 8).to_bytes(2, "little")
+    assert 0 < len(decode_plain(bytes(data))) < 16_000
+
+
 def test_samples_beyond_full_scale_are_clipped():
     waveform = decode_plain(encode(tone() * 4, subtype="FLOAT"))
     assert np.abs(waveform).max() == 1.0

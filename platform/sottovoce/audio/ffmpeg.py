@@ -59,14 +59,14 @@ def _read_stream(
     if is_indexed and start_s > _PREROLL_S:
         container.seek(int((start_s - _PREROLL_S) * 1_000_000))
     origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
-    to_planar_float = AudioResampler(format="fltp")
+    to_float = AudioResampler(format="flt")  # one plane: PyAV reads past the frame's eight plane pointers otherwise
     position_s = 0.0
     for decoded in container.decode(stream):
-        for frame in to_planar_float.resample(decoded):
+        for frame in to_float.resample(decoded):
             time_s = _time_s(frame, origin_s, otherwise=position_s)
             position_s = time_s + frame.samples / frame.sample_rate
             num_dropped = max(0, round((start_s - time_s) * frame.sample_rate)) if start_s else 0
-            block = frame.to_ndarray().T[num_dropped:]
+            block = frame.to_ndarray().reshape(frame.samples, -1)[num_dropped:]
             if len(block):
                 yield frame.sample_rate, np.ascontiguousarray(block, dtype=np.float32)
     if declared_s is not None and position_s + _TRUNCATION_S < declared_s:

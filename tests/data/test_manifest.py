@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from sottovoce.data.manifest import read_manifest, write_manifest, write_rejects
+from sottovoce.errors import ManifestError
+from sottovoce.schema import Reject, Utterance
+
+
+def utterance(row_id: str, audio: Path) -> Utterance:
+    return Utterance(id=row_id, audio=str(audio), duration_s=1.5, text="naïve 你好", speaker="a", split="test")
+
+
+def test_a_manifest_comes_back_as_written_and_moves_with_its_folder(tmp_path: Path):
+    inside, outside = tmp_path / "run" / "a.wav", tmp_path / "b.wav"
+    utterances = [utterance("a", inside), utterance("b", outside)]
+    write_manifest(utterances, tmp_path / "run" / "manifest.jsonl")
+    assert read_manifest(tmp_path / "run" / "manifest.jsonl") == utterances
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = read_manifest(tmp_path / "moved" / "manifest.jsonl")
+    assert [row.audio for row in moved] == [str(tmp_path / "moved" / "a.wav"), str(outside)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "b", "audio": "b.wav", "text": "b", "duration_s": -1}', "line 3, field duration_s"),
+        ('{"id": "b", "audio": "b.wav", "duration_s": 1}', "line 3, field text"),
+        ("not json", "line 3"),
+        ('{"id": "a", "audio": "b.wav", "text": "b", "duration_s": 1}', "line 3, field id: 'a' is already on line 1"),
+    ],
+)
+def test_a_wrong_line_is_named_with_its_number_and_field(tmp_path: Path, line: str, message: str):
+    path = tmp_path / "manifest.jsonl"
+    path.write_text('{"id": "a", "audio": "a.wav", "text": "a", "duration_s": 1}\n\n' + line + "\n")
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(path)
+
+
+def test_a_missing_manifest_and_one_in_another_encoding_are_named(tmp_path: Path):
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_manifest(tmp_path / "manifest.jsonl")
+    (tmp_path / "manifest.jsonl").write_bytes(b'{"id": "\xe9"}\n')
+    with pytest.raises(ManifestError, match="UTF-8"):
+        read_manifest(tmp_path / "manifest.jsonl")
+
+
+def test_rejects_are_one_line_each(tmp_path: Path):
+    write_rejects([Reject(id="a", audio="a.wav", reason="silent", detail="x")] * 2, tmp_path / "rejects.jsonl")
+    lines = (tmp_path / "rejects.jsonl").read_text().splitlines()
+    assert [Reject.model_validate_json(line).reason for line in lines] == ["silent", "silent"]
