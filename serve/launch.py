@@ -20,6 +20,8 @@ APP_NAME = "sottovoce"
 EMBEDDED_MODEL = Path(sottovoce.demo.__file__).parent / "assets" / "micro"
 _TIMEOUT_MARGIN_S = 30.0  # Serve's own timeout lies above the gateway's, which answers 504 in OpenAI's shape
 
+_MIN_CPUS = 2  # logical: one for a transcriber, a tenth for the gateway, so that one core serves as well
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,13 +42,15 @@ def start_ray(*, host: str) -> None:
     Raises:
         ConfigError: token authentication is switched off, and the service shall listen beyond this machine.
     """
-    if not ray.is_initialized():
-        ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=True)
-    has_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # Ray sets it when it turns the token on
-    if not has_token and not is_loopback(host):
+    mode = os.environ.get("RAY_AUTH_MODE", "").lower()  # Ray itself sets it when it turns the token on
+    will_turn_on = not mode and not ray.is_initialized()
+    if mode != "token" and not will_turn_on and not is_loopback(host):
         raise ConfigError(
-            f"RAY_AUTH_MODE is not token, so the service must not listen on {host}; set it, or use 127.0.0.1"
+            f"without RAY_AUTH_MODE=token the service must not listen on {host}; set it, or use 127.0.0.1"
         )
+    if not ray.is_initialized():
+        num_cpus = max(_MIN_CPUS, os.cpu_count() or 0)
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=True, dashboard_host="127.0.0.1")
 
 
 def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8000) -> str:
