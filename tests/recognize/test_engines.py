@@ -70,8 +70,9 @@ def test_an_empty_window_is_read_as_silence(recognizer):
     assert len(recognizer.recognize([np.zeros(0, np.float32)], [SHORT])) == 1
 
 
-def test_zero_new_tokens_give_an_empty_text(recognizer, speech_like):
-    result = recognizer.recognize(speech_like[:1], [replace(SHORT, max_new_tokens=0)])[0]
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_new_tokens_give_an_empty_text(recognizer, speech_like, limit):
+    result = recognizer.recognize(speech_like[:1], [replace(SHORT, max_new_tokens=limit)])[0]
     assert (result.token_ids, result.text, result.avg_logprob) == ((), "", 0.0)
 
 
@@ -163,6 +164,18 @@ def test_small_batches_give_the_results_of_large_ones(tiny_checkpoint, speech_li
     options = [SHORT] * len(speech_like)
     one, many = (TorchRecognizer(checkpoint, max_batch_size=size).recognize(speech_like, options) for size in (1, 16))
     assert [result.token_ids for result in one] == [result.token_ids for result in many]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_recognizes(tiny_checkpoint, speech_like, dtype):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    in_float, mixed = (
+        TorchRecognizer(checkpoint, autocast=kind).recognize(speech_like, [SHORT] * 12) for kind in (None, dtype)
+    )
+    halved = load_torch_recognizer(tiny_checkpoint, device="cpu", dtype=dtype).recognize(speech_like, [SHORT] * 12)
+    for a, b, c in zip(in_float, mixed, halved, strict=True):
+        assert b.avg_logprob == pytest.approx(a.avg_logprob, abs=1.0)
+        assert c.avg_logprob == pytest.approx(a.avg_logprob, abs=1.0)
 
 
 @pytest.mark.gpu

@@ -185,13 +185,18 @@ def _record_variant(
         reference_wer=decision.reference_wer,
         max_wer_rise=decision.max_wer_rise,
         is_servable=decision.is_servable,
-        size_bytes=sum(onnx_path(folder, part, decision.variant).stat().st_size for part in _READ_PARTS),
+        size_bytes=sum(_graph_bytes(onnx_path(folder, part, decision.variant)) for part in _READ_PARTS),
         folder_bytes=sum(path.stat().st_size for path in files),
         num_utterances=measured.num_utterances,
         versions=versions,
     )
     write_variant_record(record, folder)
     return record
+
+
+def _graph_bytes(path: Path) -> int:
+    """Size a graph, with the file of weights that stands beside one above 2 GB."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
 def _summary(records: dict[Variant, VariantRecord]) -> str:

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from optimum.exporters.onnx import export_models
 from optimum.exporters.onnx.model_configs import WhisperOnnxConfig
 from optimum.exporters.utils import get_encoder_decoder_models_for_export
-from torch.jit._trace import TracerWarning
 
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.variants import onnx_path
@@ -66,14 +66,15 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
 def _quiet_trace() -> Iterator[None]:
     """Leave out the trace's warnings, which name branches that are constant for a Whisper.
 
-    They come from transformers 4.57's attention and cache code, and from Optimum about the tied weights it then shares.
+    They come from transformers 4.57's attention and cache code; from Optimum 2.1, about the tied weights it then
+    shares; and from torch 2.13, about the TorchScript exporter, which Optimum still uses.
     """
     exporter_log = logging.getLogger("optimum")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TracerWarning)
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:

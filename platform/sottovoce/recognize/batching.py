@@ -31,7 +31,8 @@ def recognize_windows(
 ) -> list[WindowResult]:
     """Decode windows in batches that share a context and a prefix length.
 
-    A window's result does not depend on what else is in its batch: nothing is padded to a neighbour's length.
+    Nothing is padded to a neighbour's length, so in float a window's result does not depend on what else is in its
+    batch; in int8 it does a little, since activations are scaled over the whole batch.
 
     Returns:
         One result for each window, in order.
@@ -69,7 +70,7 @@ def _decode_batch(
         session,
         prefix,
         vocabulary=vocabulary,
-        limits=[min(option.max_new_tokens, room) for option in options],
+        limits=[max(0, min(option.max_new_tokens, room)) for option in options],
         timestamps=options[0].timestamps,
     )
     return [
