@@ -9,7 +9,6 @@ from typing import TypedDict
 
 import ray
 from pydantic import Field, TypeAdapter
-from transformers import WhisperTokenizerFast
 
 from sottovoce.audio.silence import SILENCE_DBFS
 from sottovoce.config import Config
@@ -18,7 +17,6 @@ from sottovoce.data.corpus import CorpusRow, read_corpus
 from sottovoce.data.manifest import write_manifest, write_rejects
 from sottovoce.data.split import assign_splits
 from sottovoce.errors import CheckpointError, LabelTooLongError, TooManyRejectsError
-from sottovoce.model.labels import encode_labels
 from sottovoce.schema import MAX_CONTEXT_S, Reject, Utterance
 
 logger = logging.getLogger(__name__)
@@ -147,6 +145,11 @@ def load_token_counter(folder: Path) -> Callable[[str], int]:
     Raises:
         CheckpointError: no tokenizer in the folder.
     """
+    # Imported here: every worker imports this module, and only one with a tokenizer should wait for torch.
+    from transformers import WhisperTokenizerFast
+
+    from sottovoce.model.labels import encode_labels
+
     try:
         tokenizer = WhisperTokenizerFast.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:  # TypeError: transformers' answer to missing vocabulary files
