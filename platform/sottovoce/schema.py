@@ -75,6 +75,20 @@ class Reject(Record):
     """What was wrong, with the value."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PcmBatch:
+    """What one training worker reads at one step."""
+
+    step: int
+    """Place in the run, from 0 on."""
+    epoch: int
+    recordings: tuple[Pcm, ...]
+    """One for each utterance; no samples where it could not be decoded."""
+    utterances: tuple[Utterance, ...]
+    rejects: tuple[Reject, ...]
+    """Why recordings have no samples."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
     """What one window's decoding depends on; every window in a batch has its own."""

@@ -77,10 +77,11 @@ def _read(row: CorpusRow, max_duration_s: float) -> Waveform | Reject:
     except FileNotFoundError:
         return _reject(row, "missing_file", f"there is no file {row.audio}")
     except AudioError as error:
-        return _reject(row, _reason(error), str(error))
+        return _reject(row, reject_reason(error), str(error))
 
 
-def _reason(error: AudioError) -> RejectReason:
+def reject_reason(error: AudioError) -> RejectReason:
+    """Name why a recording cannot be used."""
     if isinstance(error, EmptyAudioError):
         return "empty"
     if isinstance(error, NonFiniteAudioError):

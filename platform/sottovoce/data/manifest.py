@@ -34,6 +34,20 @@ def read_manifest(path: Path) -> list[Utterance]:
     return utterances
 
 
+def read_rejects(path: Path) -> list[Reject]:
+    """Read the rows that were rejected; none where there is no such file.
+
+    Raises:
+        ManifestError: a line that is no reject.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [Reject.model_validate_json(line) for line in _read_lines(path) if line.strip()]
+    except ValidationError as error:
+        raise ManifestError(path, f"a line is no reject: {error}") from error
+
+
 def write_manifest(utterances: Sequence[Utterance], path: Path) -> None:
     """Write one line per utterance, replacing the file at once.
 

@@ -17,6 +17,8 @@ from sottovoce.model.context import AudioContext, TrimmedWhisper
 # Keys of config.json that make transformers 4.57 fetch or run code: CVE-2026-4372, and remote code.
 _REFUSED_KEYS = ("auto_map",)
 _REFUSED_PREFIX = "_attn_implementation"
+MICRO = "micro"  # the name of the base model the package brings along
+_MICRO_FOLDER = Path(__file__).resolve().parents[1] / "demo" / "assets" / "micro"
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
 
 
@@ -74,7 +76,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def resolve_folder(source: str | Path) -> Path:
-    """Find a checkpoint's folder; a name that is no folder is fetched from the Hub (or its cache).
+    """Find a checkpoint's folder: a folder, ``micro``, or a Hub id, which is fetched (or taken from its cache).
 
     Raises:
         CheckpointError: neither a folder nor a Hub id that can be reached.
@@ -82,6 +84,8 @@ def resolve_folder(source: str | Path) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder
+    if source == MICRO:
+        return _MICRO_FOLDER
     try:
         return Path(snapshot_download(str(source), allow_patterns=list(_HUB_FILES)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

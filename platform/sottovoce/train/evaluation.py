@@ -1,0 +1,116 @@
+"""Measure the model in training on the validation split: every rank decodes its share, every rank gets the scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from sottovoce.audio.decode import read_audio
+from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.labels import encode_labels
+from sottovoce.recognize.torch_engine import TorchRecognizer
+from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Utterance, Waveform
+from sottovoce.text.normalize import Normalizer
+from sottovoce.text.score import Score, score_texts
+from sottovoce.train.collate import Collator, TrainBatch
+from sottovoce.train.objective import WhisperObjective
+
+_PREFIX_LENGTH = 4  # start, language, task, no-timestamps
+_MARGIN = 1.5  # a hypothesis may grow to this many times the longest reference; untrained models write on and on
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation gives on every rank."""
+
+    validation_loss: float
+    score: Score
+
+
+class Evaluator:
+    """One rank's share of the validation split and what it takes to measure a model on it."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        utterances: Sequence[Utterance],
+        *,
+        accelerator: Accelerator,
+        batch_size: int,
+        normalizer: Normalizer,
+        spelling: Mapping[str, str],
+    ) -> None:
+        """Take this rank's share.
+
+        Args:
+            checkpoint: holds the very model that is trained.
+            utterances: the whole validation split.
+            accelerator: names the rank and the precision.
+            batch_size: utterances at a time.
+            normalizer: of the scores.
+            spelling: see ``normalize``.
+        """
+        by_duration = sorted(range(len(utterances)), key=lambda place: -utterances[place].duration_s)
+        self._utterances = utterances
+        self._share = by_duration[accelerator.process_index :: accelerator.num_processes]
+        self._accelerator = accelerator
+        self._batch_size = batch_size
+        self._normalizer = normalizer
+        self._spelling = spelling
+        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, checkpoint.num_mel_bins)
+        self._labels = {
+            place: encode_labels(checkpoint.tokenizer, utterances[place].text, language=utterances[place].language)
+            for place in range(len(utterances))
+        }
+        longest = max(len(labels) for labels in self._labels.values())
+        self._max_new_tokens = min(MAX_LABEL_TOKENS - _PREFIX_LENGTH, int(_MARGIN * longest))
+        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)
+        self._recognizer = TorchRecognizer(checkpoint, autocast=dtype, max_batch_size=batch_size)
+
+    def evaluate(self, objective: WhisperObjective) -> Evaluation:
+        """Measure loss, WER and CER over the whole split.
+
+        Raises:
+            AudioError: a validation recording that cannot be decoded.
+        """
+        objective.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self._accelerator.device)
+        hypotheses: list[tuple[int, str]] = []
+        for start in range(0, len(self._share), self._batch_size):
+            places = self._share[start : start + self._batch_size]
+            waveforms = [_read(self._utterances[place]) for place in places]
+            batch = self._collator.validation_batch(waveforms, [self._labels[place] for place in places])
+            sums += self._sum_loss(objective, batch)
+            hypotheses += zip(places, self._recognize(places, waveforms), strict=True)
+        objective.train()
+        sums = self._accelerator.reduce(sums)
+        texts = dict(gather_object(hypotheses))
+        score = score_texts(
+            [utterance.text for utterance in self._utterances],
+            [texts[place] for place in range(len(self._utterances))],
+            normalizer=self._normalizer,
+            spelling=self._spelling,
+        )
+        return Evaluation(validation_loss=float(sums[0] / sums[1]), score=score)
+
+    def _sum_loss(self, objective: WhisperObjective, batch: TrainBatch) -> torch.Tensor:
+        device = self._accelerator.device
+        with torch.no_grad(), self._accelerator.autocast():
+            loss = objective(
+                batch.input_features.to(device), batch.decoder_input_ids.to(device), batch.labels.to(device)
+            )
+        return torch.stack([loss.total, loss.num_labels]).double()
+
+    def _recognize(self, places: Sequence[int], waveforms: Sequence[Waveform]) -> list[str]:
+        options = [
+            DecodeOptions(language=self._utterances[place].language, max_new_tokens=self._max_new_tokens)
+            for place in places
+        ]
+        return [result.text for result in self._recognizer.recognize(waveforms, options)]
+
+
+def _read(utterance: Utterance) -> Waveform:
+    return read_audio(Path(utterance.audio), start_s=utterance.start_s, duration_s=utterance.duration_s)

@@ -1,0 +1,53 @@
+"""Push a checkpoint to the Hugging Face Hub."""
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from sottovoce.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+_NEEDED = ("config.json", "generation_config.json", "model.safetensors", "README.md")
+
+
+class HubApi(Protocol):
+    """The part of ``huggingface_hub.HfApi`` that is used."""
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> object:
+        """Make a model repository where there is none."""
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> object:
+        """Upload every file."""
+
+
+def build_api(token: str | None) -> HubApi:
+    """Sign in.
+
+    Raises:
+        ConfigError: no token.
+    """
+    if not token:
+        raise ConfigError("pushing needs a token with write access: set HF_TOKEN, from huggingface.co/settings/tokens")
+    return HfApi(token=token)
+
+
+def push_checkpoint(folder: Path, api: HubApi, *, repo_id: str, private: bool) -> None:
+    """Upload a checkpoint with its card.
+
+    Raises:
+        CheckpointError: a file is missing, or the Hub refuses.
+    """
+    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+    sharded = (folder / "model.safetensors.index.json").is_file()
+    if missing and not (sharded and missing == ["model.safetensors"]):
+        raise CheckpointError(folder, f"{', '.join(missing)} missing; push the checkpoint folder of a training run")
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a Whisper trained with Sottovoce")
+    except (HfHubHTTPError, OSError) as error:
+        raise CheckpointError(folder, f"the Hub does not take it as {repo_id}: {error}") from error
+    logger.info("pushed %s to %s", folder, repo_id)

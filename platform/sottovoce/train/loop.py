@@ -1,0 +1,262 @@
+"""What each training worker does: measure, train, evaluate, save, and resume where the run stood.
+
+The cursor of a run is its step: data, learning rate and augmentation follow from it, so that a run that was killed
+goes on with the very batch that would have come next.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import ray.train
+import torch
+from accelerate.utils import gather_object, set_seed
+
+from sottovoce.errors import TooManyRejectsError
+from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.schema import PcmBatch, Reject, Utterance
+from sottovoce.train.collate import Collator, TrainBatch
+from sottovoce.train.evaluation import Evaluator
+from sottovoce.train.meter import Meter
+from sottovoce.train.objective import WhisperObjective, parameter_groups
+from sottovoce.train.prefetch import prefetched
+from sottovoce.train.progress import ProgressPost, find_board
+from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
+from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
+from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.state import leave_weights_to_model_folder, load_accelerate_state, read_run_state, write_state
+from sottovoce.train.worker_model import build_accelerator, load_base, load_resumed, read_base_spelling, set_up
+
+logger = logging.getLogger(__name__)
+
+UNSCORED = 1e9  # reported as WER by checkpoints between evaluations: Ray keeps the lowest, and JSON knows no infinity
+_PREFETCH_BATCHES = 2
+
+
+class TrainingStream(Protocol):
+    """Where batches come from; ``data.dataset.SpeechStream`` is one."""
+
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """The training split."""
+
+    def steps_per_epoch(self, num_ranks: int) -> int:
+        """Give the batches of each rank in an epoch."""
+
+    def batches(self, *, rank: int, num_ranks: int, seed: int, first_step: int, last_step: int) -> Iterator[PcmBatch]:
+        """Read one rank's batches of a range."""
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """All a worker is given; it crosses processes as the one value of the loop's config."""
+
+    training: dict[str, Any]
+    """``TrainingConfig.model_dump()``, validated again here."""
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp16", "bf16", "fp32"]
+    stream: TrainingStream
+    validation: tuple[Utterance, ...]
+    output: Path
+    board: str
+    """Name of the progress board."""
+
+
+def train_worker(config: dict[str, WorkerTask]) -> None:
+    """Run one worker; Ray Train calls this on each."""
+    task = config["task"]
+    training = TrainingConfig.model_validate(task.training)
+    for library in ("accelerate", "ray.data"):  # a line for each file saved, several for each stream
+        logging.getLogger(library).setLevel(logging.WARNING)
+    if task.device == "cpu":
+        torch.set_num_threads(training.threads_per_worker)
+    found = ray.train.get_checkpoint()
+    if found is None:
+        WorkerLoop(task, training, checkpoint=load_base(training, task.stream.utterances), resume_folder=None).run()
+        return
+    with found.as_directory() as folder:
+        loop = WorkerLoop(task, training, checkpoint=load_resumed(Path(folder)), resume_folder=Path(folder))
+    loop.run()
+
+
+class WorkerLoop:
+    """One worker's model, optimizer and place in the run."""
+
+    def __init__(
+        self, task: WorkerTask, config: TrainingConfig, *, checkpoint: Checkpoint, resume_folder: Path | None
+    ) -> None:
+        self._task, self._config, self._checkpoint = task, config, checkpoint
+        set_up(checkpoint, config)
+        self._accelerator = build_accelerator(config, device=task.device, precision=task.precision, output=task.output)
+        set_seed(config.seed, device_specific=True)
+        self._objective = WhisperObjective(checkpoint.model, label_smoothing=config.label_smoothing)
+        groups = parameter_groups(self._objective, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        self._model, self._optimizer = self._accelerator.prepare(self._objective, optimizer)
+        leave_weights_to_model_folder(self._accelerator)
+        self._state = RunState()
+        if resume_folder is not None:
+            load_accelerate_state(resume_folder, self._accelerator)
+            self._state = read_run_state(resume_folder)
+        self._rows, self._rejects = list(self._state.rows), {reject.id: reject for reject in self._state.rejects}
+        self._num_ranks = self._accelerator.num_processes
+        self._batches_per_epoch = task.stream.steps_per_epoch(self._num_ranks)
+        self._num_steps = count_steps(
+            batches_per_epoch=self._batches_per_epoch,
+            num_epochs=config.num_epochs,
+            accumulation_steps=config.accumulation_steps,
+            max_steps=config.max_steps,
+        )
+        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, checkpoint.num_mel_bins)
+        self._evaluator = self._build_evaluator()
+        self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
+        self._meter = Meter(self._accelerator, audio_s=self._state.audio_s, seconds=self._state.seconds)
+
+    def run(self) -> None:
+        """Train from where the run stands to its end."""
+        self._accelerator.init_trackers("run")
+        step, is_stopped = self._state.step, self._state.is_finished
+        evaluations = tuple(map(describe_row, self._rows))
+        self._post.update(num_steps=self._num_steps, step=step, evaluations=evaluations)
+        with (
+            ThreadPoolExecutor(self._config.threads_per_worker) as executor,
+            prefetched(self._batches(step, executor, stopped=is_stopped), depth=_PREFETCH_BATCHES) as batches,
+        ):
+            if not self._rows:
+                self._evaluate_and_save(0)
+            while step < self._num_steps and not is_stopped:
+                self._train_step(step, batches)
+                step += 1
+                is_stopped = self._after_step(step)
+        self._post.update(phase="trained", step=step)
+        self._accelerator.end_training()
+
+    def _batches(self, step: int, executor: Executor, *, stopped: bool) -> Iterator[TrainBatch]:
+        """Read this rank's batches from a step on."""
+        factor = self._config.accumulation_steps
+        last_step = step * factor if stopped else self._num_steps * factor
+        stream = self._task.stream.batches(
+            rank=self._accelerator.process_index,
+            num_ranks=self._num_ranks,
+            seed=self._config.seed,
+            first_step=step * factor,
+            last_step=last_step,
+        )
+        for batch in stream:
+            self._rejects.update({reject.id: reject for reject in batch.rejects})
+            yield self._collator.training_batch(batch, self._config.augment, seed=self._config.seed, executor=executor)
+
+    def _train_step(self, step: int, batches: Iterator[TrainBatch]) -> None:
+        """Change the weights once."""
+        config, device = self._config, self._accelerator.device
+        scale = learning_rate_scale(step, warmup_steps=config.warmup_steps, num_steps=self._num_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.learning_rate * scale
+        for _ in range(config.accumulation_steps):
+            batch = next(batches)
+            with self._accelerator.accumulate(self._model):
+                loss = self._model(
+                    batch.input_features.to(device, non_blocking=True),
+                    batch.decoder_input_ids.to(device, non_blocking=True),
+                    batch.labels.to(device, non_blocking=True),
+                )
+                self._accelerator.backward(loss.mean)
+                if self._accelerator.sync_gradients:
+                    norm = self._accelerator.clip_grad_norm_(self._model.parameters(), config.max_grad_norm)
+                    self._meter.gradient_norm = norm
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+            self._meter.add(loss.total.detach(), loss.num_labels.detach(), audio_s=batch.audio_s)
+
+    def _after_step(self, step: int) -> bool:
+        """Log, evaluate and save what is due; tells whether the run stops."""
+        config = self._config
+        if is_due(step, every=config.log_every_steps, num_steps=self._num_steps):
+            self._log(step)
+        if is_due(step, every=config.evaluate_every_steps, num_steps=self._num_steps):
+            return self._evaluate_and_save(step)
+        if config.save_every_steps is not None and step % config.save_every_steps == 0:
+            self._save(step, wer=UNSCORED, is_finished=False)
+        return False
+
+    def _log(self, step: int) -> None:
+        values = self._meter.read()
+        self._post.update(
+            phase="training", step=step, loss=values["loss"],
+            steps_per_s=values["steps_per_s"], audio_s_per_s=values["audio_s_per_s"],
+        )  # fmt: skip
+        learning_rate = float(self._optimizer.param_groups[0]["lr"])
+        self._accelerator.log(
+            {f"train/{name}": value for name, value in values.items()} | {"train/learning_rate": learning_rate},
+            step=step,
+        )
+
+    def _evaluate_and_save(self, step: int) -> bool:
+        """Add a row and write a checkpoint; tells whether the run stops."""
+        self._post.update(phase="evaluating" if step else "measuring the base model")
+        training_loss = self._meter.take_mean_loss() if step else None
+        evaluation = self._evaluator.evaluate(self._objective)
+        score = evaluation.score
+        row = EvaluationRow(
+            step=step,
+            epoch=round(step * self._config.accumulation_steps / self._batches_per_epoch, 4),
+            training_loss=training_loss,
+            validation_loss=evaluation.validation_loss,
+            wer=score.wer.rate,
+            wer_low=score.wer.low,
+            wer_high=score.wer.high,
+            cer=score.cer.rate,
+            seconds=self._meter.seconds,
+        )
+        self._rows.append(row)
+        values = {"loss": row.validation_loss, "wer": row.wer, "cer": row.cer}
+        self._accelerator.log({f"validation/{name}": value for name, value in values.items()}, step=step)
+        decision = decide(self._rows, patience=self._config.patience)
+        self._check_rejects()
+        self._save(step, wer=row.wer, is_finished=decision.stops or step == self._num_steps)
+        self._post.update(phase="training", evaluations=tuple(map(describe_row, self._rows)))
+        if decision.stops and self._accelerator.is_main_process:
+            logger.info("stopped early: %s", decision.reason)
+        self._meter.restart()
+        return decision.stops
+
+    def _check_rejects(self) -> None:
+        """Bring all ranks' rejects together.
+
+        Raises:
+            TooManyRejectsError: more than the settings allow.
+        """
+        everywhere: list[Reject] = gather_object(list(self._rejects.values()))
+        self._rejects = {reject.id: reject for reject in everywhere}
+        num_utterances, allowed = len(self._task.stream.utterances), self._config.max_reject_fraction
+        if len(self._rejects) > allowed * num_utterances:
+            first = next(iter(self._rejects.values()))
+            raise TooManyRejectsError(first.audio, len(self._rejects), num_utterances, allowed)
+
+    def _save(self, step: int, *, wer: float, is_finished: bool) -> None:
+        """Write and report a checkpoint; every rank has part in it."""
+        self._state = RunState(
+            step=step,
+            rows=tuple(self._rows),
+            rejects=tuple(self._rejects.values()),
+            seconds=self._meter.seconds,
+            audio_s=self._meter.audio_s,
+            is_finished=is_finished,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            write_state(Path(folder), self._state, checkpoint=self._checkpoint, accelerator=self._accelerator)
+            ray.train.report({"step": step, "wer": wer}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _build_evaluator(self) -> Evaluator:
+        return Evaluator(
+            self._checkpoint,
+            self._task.validation,
+            accelerator=self._accelerator,
+            batch_size=self._config.evaluation_batch_size,
+            normalizer=self._config.normalizer,
+            spelling=read_base_spelling(self._config.base),
+        )

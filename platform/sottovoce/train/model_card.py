@@ -1,0 +1,154 @@
+"""The model card: README.md of a checkpoint, with the front matter the Hub reads, from a run's record."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from sottovoce.model.checkpoint import MICRO
+from sottovoce.train.record import EvaluationRow, TrainingRecord
+
+_LICENSE = "apache-2.0"
+
+
+def write_model_card(record: TrainingRecord, folder: Path, *, name: str) -> None:
+    """Write the card into a checkpoint's folder.
+
+    Args:
+        record: of the run.
+        folder: of the checkpoint.
+        name: of the model, as the card and its usage snippet call it.
+    """
+    build_model_card(record, name=name).save(folder / "README.md")
+
+
+def build_model_card(record: TrainingRecord, *, name: str) -> ModelCard:
+    """Compose front matter and text; nothing in it is unknown or zero for want of a value."""
+    sections = (
+        f"# {name}",
+        _introduction(record, name),
+        _usage(name),
+        "## Training data\n\n" + _bullets(_data_facts(record)),
+        "## Training\n\n" + _bullets(_training_facts(record)),
+        "## Evaluation\n\n" + _evaluation(record),
+        "## Versions\n\n" + _bullets([f"{package} {number}" for package, number in record.versions.items()]),
+    )
+    front_matter = _front_matter(record, name=name).to_yaml()
+    return ModelCard(f"---\n{front_matter}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def _front_matter(record: TrainingRecord, *, name: str) -> ModelCardData:
+    results = [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            task_name="Automatic Speech Recognition",
+            dataset_type="manifest",
+            dataset_name="validation split of the training manifest",
+            metric_type=metric,
+            metric_name=metric.upper(),
+            metric_value=round(value, 6),
+        )
+        for metric, value in (("wer", record.best.wer), ("cer", record.best.cer))
+    ]
+    return ModelCardData(
+        language=list(record.data.languages),
+        license=_LICENSE,
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["whisper", "sottovoce", "automatic-speech-recognition"],
+        metrics=["wer", "cer"],
+        model_name=name,
+        eval_results=results,
+        base_model=None
+        if _is_local(record.base)
+        else record.base,  # None leaves the field out: only the Hub's have ids
+    )
+
+
+def _is_local(base: str) -> bool:
+    return base == MICRO or Path(base).is_dir() or Path(base).is_absolute()
+
+
+def _describe_base(base: str) -> str:
+    if base == MICRO:
+        return "micro, Sottovoce's embedded Whisper"
+    return Path(base).name if _is_local(base) else f"[{base}](https://huggingface.co/{base})"
+
+
+def _introduction(record: TrainingRecord, name: str) -> str:
+    best, baseline = record.best, record.baseline
+    shortest, longest = record.audio_context_s
+    method = "with its encoder frozen" if record.training.method == "frozen_encoder" else "in full"
+    return (
+        f"{name} is {_describe_base(record.base)}, fine-tuned {method} with Sottovoce. On the validation split its WER "
+        f"is **{best.wer:.2%}** (95 % interval {best.wer_low:.2%} to {best.wer_high:.2%}), the base model's "
+        f"{baseline.wer:.2%}. It reads {shortest:g} to {longest:g} s of audio at once."
+    )
+
+
+def _usage(name: str) -> str:
+    return (
+        "## Usage\n\n"
+        "Sottovoce reads this checkpoint at the length of the speech, without padding to 30 s:\n\n"
+        "```python\n"
+        "from pathlib import Path\n\n"
+        "from sottovoce.audio.decode import read_audio\n"
+        "from sottovoce.recognize.load import load_recognizer\n"
+        "from sottovoce.schema import DecodeOptions\n\n"
+        f'recognizer = load_recognizer("{name}")  # the folder or Hub id of this checkpoint\n'
+        'waveform = read_audio(Path("speech.wav"))\n'
+        "print(recognizer.recognize([waveform], [DecodeOptions()])[0].text)\n"
+        "```"
+    )
+
+
+def _data_facts(record: TrainingRecord) -> list[str]:
+    data = record.data
+    facts = [
+        f"training: {data.num_train} utterances, {_hours(data.train_hours)}",
+        f"validation: {data.num_validation} utterances, {_hours(data.validation_hours)}",
+        f"languages: {', '.join(data.languages)}",
+    ]
+    if data.num_speakers:
+        facts.append(f"speakers in the training split: {data.num_speakers}")
+    rejects = ", ".join(f"{reason} {number}" for reason, number in sorted(data.rejects.items()))
+    facts.append(f"rejected recordings: {rejects or 'not one'}")
+    return facts
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 60:.2f} min"
+
+
+def _training_facts(record: TrainingRecord) -> list[str]:
+    training = record.training
+    facts = [
+        f"{record.num_steps} steps in {record.seconds:.0f} s; the best checkpoint is that of step {record.best_step}",
+        f"{training.num_workers} workers on {record.device}, precision {record.precision}, weights in fp32",
+        f"AdamW, betas 0.9 and 0.999, eps 1e-8, weight decay {training.weight_decay:g} on matrices",
+        f"learning rate {training.learning_rate:g}, {training.warmup_steps} warm-up steps, then linear to zero",
+        f"gradient norm at most {training.max_grad_norm:g}; {training.accumulation_steps} batches per step",
+        f"seed {training.seed}",
+    ]
+    optional = {"label smoothing": training.label_smoothing, "dropout": training.dropout}
+    return facts + [f"{label} {value:g}" for label, value in optional.items() if value]
+
+
+def _evaluation(record: TrainingRecord) -> str:
+    header = "| step | epoch | training loss | validation loss | WER | CER |\n|---|---|---|---|---|---|\n"
+    rows = "\n".join(_table_row(row, is_best=row.step == record.best_step) for row in record.rows)
+    note = (
+        f"\n\nStep 0 is the base model; the bold row is this checkpoint. Losses are per token; WER and CER are "
+        f"micro-averaged over the validation split after the normalizer `{record.normalizer}`."
+    )
+    return header + rows + note
+
+
+def _table_row(row: EvaluationRow, *, is_best: bool) -> str:
+    training_loss = "before training" if row.training_loss is None else f"{row.training_loss:.4f}"
+    cells = [f"{row.step}", f"{row.epoch:.2f}", training_loss, f"{row.validation_loss:.4f}"]
+    cells += [f"{row.wer:.2%}", f"{row.cer:.2%}"]
+    return "| " + " | ".join(f"**{cell}**" if is_best else cell for cell in cells) + " |"
+
+
+def _bullets(facts: list[str]) -> str:
+    return "\n".join(f"- {fact}" for fact in facts)

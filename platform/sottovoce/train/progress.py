@@ -1,0 +1,153 @@
+"""Show a run's progress where its driver runs: a bar on a terminal, a line every few seconds in a log.
+
+Bars of the workers themselves would reach the driver line by line and with prefixes, so the first rank posts numbers
+to a small actor and the driver draws them.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+
+_NAMESPACE = "sottovoce"
+_BAR_INTERVAL_S = 0.5
+_LINE_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a run stands."""
+
+    phase: str = "starting workers"
+    step: int = 0
+    num_steps: int = 0
+    loss: float | None = None
+    """Mean of the last steps."""
+    steps_per_s: float = 0.0
+    audio_s_per_s: float = 0.0
+    """Seconds of speech trained on in a second, all workers together."""
+    evaluations: tuple[str, ...] = ()
+    """One line for each evaluation so far."""
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds of training left at the present pace; evaluations come on top."""
+        return (self.num_steps - self.step) / self.steps_per_s if self.steps_per_s else 0.0
+
+    def describe(self) -> str:
+        """Give the numbers in a few words."""
+        if not self.steps_per_s or self.loss is None:
+            return self.phase
+        return f"{self.phase}: loss {self.loss:.3f}, {self.steps_per_s:.2f} steps/s, {self.audio_s_per_s:.0f} audio-s/s"
+
+
+class BoardHandle(Protocol):
+    """A Ray actor's handle of a ``ProgressBoard``; its methods carry ``remote``."""
+
+    post: Any
+    read: Any
+
+
+class ProgressBoard:
+    """The actor between the first rank and the driver."""
+
+    def __init__(self) -> None:
+        self._snapshot = Snapshot()
+
+    def post(self, snapshot: Snapshot) -> None:
+        """Replace what the driver will see."""
+        self._snapshot = snapshot
+
+    def read(self) -> Snapshot:
+        """Give the latest."""
+        return self._snapshot
+
+
+class ProgressPost:
+    """The first rank's end; posting never waits, and does nothing on other ranks."""
+
+    def __init__(self, board: BoardHandle | None) -> None:
+        self._board = board
+        self._snapshot = Snapshot()
+
+    def update(self, **changes: object) -> None:
+        """Post the fields of a ``Snapshot`` that changed."""
+        self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type]  # a wrong field fails at once
+        if self._board is not None:
+            self._board.post.remote(self._snapshot)
+
+
+def find_board(name: str) -> BoardHandle | None:
+    """Give the driver's board, or None where its driver is gone or shows nothing."""
+    try:
+        board: BoardHandle = ray.get_actor(name, namespace=_NAMESPACE)
+    except ValueError:
+        return None
+    return board
+
+
+@contextmanager
+def shown_progress(name: str) -> Iterator[None]:
+    """Show what workers post under a name, until the block is left; needs a running Ray."""
+    actor = ray.remote(num_cpus=0)(ProgressBoard)
+    board: Any = actor.options(name=name, namespace=_NAMESPACE, get_if_exists=True).remote()
+    stopped = threading.Event()
+    console = Console(stderr=True)
+    show = _show_bar if console.is_terminal else _show_lines
+    thread = threading.Thread(target=show, args=(board, console, stopped), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        ray.kill(board)
+
+
+def _snapshots(board: BoardHandle, stopped: threading.Event, interval_s: float) -> Iterator[Snapshot]:
+    """Give a snapshot at every interval, and the last when stopped."""
+    is_last = False
+    while not is_last:
+        is_last = stopped.wait(interval_s)
+        try:
+            yield ray.get(board.read.remote(), timeout=interval_s + 10.0)
+        except ray.exceptions.RayError as error:
+            logger.debug("no progress to show: %s", error)
+            return
+
+
+def _show_bar(board: BoardHandle, console: Console, stopped: threading.Event) -> None:
+    left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
+    num_shown = 0
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=None)
+        for snapshot in _snapshots(board, stopped, _BAR_INTERVAL_S):
+            for line in snapshot.evaluations[num_shown:]:
+                progress.console.print(line)
+            num_shown = len(snapshot.evaluations)
+            progress.update(
+                task, description=snapshot.describe(), completed=snapshot.step, total=snapshot.num_steps or None
+            )
+
+
+def _show_lines(board: BoardHandle, console: Console, stopped: threading.Event) -> None:
+    num_shown, shown = 0, ""
+    for snapshot in _snapshots(board, stopped, _LINE_INTERVAL_S):
+        for line in snapshot.evaluations[num_shown:]:
+            console.print(line, soft_wrap=True, highlight=False)
+        num_shown = len(snapshot.evaluations)
+        steps = f"step {snapshot.step} of {snapshot.num_steps}" if snapshot.num_steps else ""
+        left = f"{snapshot.remaining_s:.0f} s left" if snapshot.remaining_s else ""
+        line = ", ".join(part for part in (steps, snapshot.describe(), left) if part)
+        if line != shown:
+            console.print(line, soft_wrap=True, highlight=False)
+            shown = line

@@ -1,0 +1,119 @@
+"""What a run measured and what it was made of: the rows of its evaluations, its state, and ``record.json``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sottovoce.schema import Record, Reject
+from sottovoce.train.settings import TrainingConfig
+
+
+class EvaluationRow(Record):
+    """One evaluation on the validation split."""
+
+    step: int
+    """Steps taken before it; 0 is the base model."""
+    epoch: float
+    training_loss: float | None
+    """Mean per token since the row before; none before the first step."""
+    validation_loss: float
+    """Mean natural-log loss per token, without label smoothing."""
+    wer: float
+    """Fraction."""
+    wer_low: float
+    """Lower end of the bootstrap 95 % interval."""
+    wer_high: float
+    cer: float
+    seconds: float
+    """Since the run's first start, pauses left out."""
+
+
+class RunState(Record):
+    """Where a run stands; beside the weights in each of its checkpoints."""
+
+    step: int = 0
+    rows: tuple[EvaluationRow, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    """Training recordings that could not be decoded so far."""
+    seconds: float = 0.0
+    audio_s: float = 0.0
+    """Speech trained on, all workers together."""
+    is_finished: bool = False
+    """The last step is done, or the run stopped early."""
+
+
+class DataSummary(Record):
+    """What a run learned from."""
+
+    num_train: int
+    train_hours: float
+    num_validation: int
+    validation_hours: float
+    languages: tuple[str, ...]
+    num_speakers: int
+    """Speakers the manifest names in the train split; 0 where it names none."""
+    rejects: dict[str, int]
+    """Rows the preparation rejected and recordings training could not decode, by reason."""
+
+
+class TrainingRecord(Record):
+    """``record.json``: all of a run that is not weights."""
+
+    base: str
+    training: TrainingConfig
+    device: str
+    precision: str
+    data: DataSummary
+    num_steps: int
+    """Steps taken."""
+    rows: tuple[EvaluationRow, ...]
+    best_step: int
+    normalizer: str
+    audio_context_s: tuple[float, float]
+    seconds: float
+    audio_s: float
+    versions: dict[str, str]
+
+    @property
+    def baseline(self) -> EvaluationRow:
+        """The base model's row."""
+        return self.rows[0]
+
+    @property
+    def best(self) -> EvaluationRow:
+        """The row of the checkpoint that came out."""
+        return next(row for row in self.rows if row.step == self.best_step)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows from the evaluations so far."""
+
+    is_best: bool
+    """The last row has the lowest WER yet."""
+    stops: bool
+    reason: str
+
+
+def decide(rows: Sequence[EvaluationRow], *, patience: int | None) -> Decision:
+    """Decide whether to go on after an evaluation.
+
+    Args:
+        rows: all so far, the base model's first, at least one.
+        patience: evaluations in a row without a lower WER that end the run; never when None.
+    """
+    wers = [row.wer for row in rows]
+    best = wers.index(min(wers))
+    num_without = len(rows) - 1 - best
+    if patience is not None and num_without >= patience:
+        reason = f"WER has not fallen below {wers[best]:.4f} for {num_without} evaluations"
+        return Decision(is_best=False, stops=True, reason=reason)
+    return Decision(is_best=num_without == 0, stops=False, reason="")
+
+
+def describe_row(row: EvaluationRow) -> str:
+    """Give an evaluation in one line, with rates in percent."""
+    training = "" if row.training_loss is None else f"training loss {row.training_loss:.3f}, "
+    return (
+        f"evaluation at step {row.step} (epoch {row.epoch:.1f}): {training}validation loss {row.validation_loss:.3f}, "
+        f"WER {row.wer:.1%}, CER {row.cer:.1%}"
+    )

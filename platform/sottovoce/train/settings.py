@@ -1,0 +1,78 @@
+"""The settings of one fine-tuning run."""
+
+from typing import Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from sottovoce.audio.augment import AugmentConfig
+from sottovoce.config import Config
+from sottovoce.schema import MAX_CONTEXT_S
+from sottovoce.text.normalize import Normalizer
+
+Precision: TypeAlias = Literal["auto", "fp16", "bf16", "fp32"]
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+Method: TypeAlias = Literal["full", "frozen_encoder"]
+
+
+class TrainingConfig(Config):
+    """How a base model is fine-tuned; a step is one change of the weights."""
+
+    base: str = "micro"
+    """The model to start from: a checkpoint folder, a Hub id, or micro, which the package brings along."""
+    method: Method = "full"
+    """Train all weights, or leave the encoder as it is."""
+    num_epochs: int = Field(default=10, ge=1)
+    """Times each utterance is read."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after this many steps, whatever the epochs say."""
+    learning_rate: float = Field(default=1e-4, gt=0.0)
+    """Highest rate, reached after the warm-up; it falls to zero in a straight line."""
+    warmup_steps: int = Field(default=20, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    """On matrices only, not on biases and norms."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    accumulation_steps: int = Field(default=1, ge=1)
+    """Batches added up for one step."""
+    gradient_checkpointing: bool = False
+    """Less memory for a quarter more time."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    audio_context_s: tuple[float, float] | None = None
+    """Shortest and longest audio context [s] to train on; the base's own where none is given. Stock Whisper: 30, 30."""
+    augment: AugmentConfig = AugmentConfig()
+    """Changes to training speech; validation speech stays as it is."""
+    precision: Precision = "auto"
+    """auto is fp16 with a gradient scaler on a GPU and fp32 on a CPU; the weights themselves stay fp32."""
+    device: Device = "auto"
+    """auto looks for a GPU in the cluster; name cuda where GPUs only start when they are asked for."""
+    num_workers: int = Field(default=2, ge=1)
+    """Data-parallel workers; one GPU each where the device is cuda."""
+    cpus_per_worker: float = Field(default=0.5, gt=0.0)
+    """CPUs each worker reserves; what is left decodes audio."""
+    threads_per_worker: int = Field(default=1, ge=1)
+    """Threads each worker computes with on a CPU, and makes log-mel with on a GPU."""
+    evaluate_every_steps: int = Field(default=100, ge=1)
+    """Steps between evaluations, each of which saves a checkpoint; the last step is always evaluated."""
+    save_every_steps: int | None = Field(default=None, ge=1)
+    """Further checkpoints between evaluations, for a run to resume from."""
+    evaluation_batch_size: int = Field(default=16, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations in a row without a lower WER; never when none is given."""
+    normalizer: Normalizer = "english"
+    """What both sides of WER and CER go through; basic for other languages than English."""
+    max_reject_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Stop where more than this part of the training recordings cannot be decoded."""
+    max_failures: int = Field(default=3, ge=0)
+    """Times the run resumes by itself after a worker died."""
+    log_every_steps: int = Field(default=10, ge=1)
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    """Where curves go."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_context(self) -> "TrainingConfig":
+        if self.audio_context_s is not None:
+            shortest, longest = self.audio_context_s
+            if not 0.0 < shortest <= longest <= MAX_CONTEXT_S:
+                raise ValueError(f"audio_context_s must be 0 < shortest <= longest <= 30, not {shortest}, {longest}")
+        return self

@@ -1,0 +1,233 @@
+"""Build a run of Ray Train, watch it, and bring its result out."""
+
+import logging
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from sottovoce.config import Config, write_config
+from sottovoce.errors import ConfigError
+from sottovoce.model.checkpoint import read_model_config, resolve_folder
+from sottovoce.model.context import AudioContext
+from sottovoce.schema import Reject, Utterance
+from sottovoce.train.loop import UNSCORED, TrainingStream, WorkerTask, train_worker
+from sottovoce.train.model_card import write_model_card
+from sottovoce.train.precision import resolve_device, resolve_precision
+from sottovoce.train.progress import shown_progress
+from sottovoce.train.record import DataSummary, TrainingRecord, describe_row
+from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.state import MODEL_FOLDER, read_run_state
+
+logger = logging.getLogger(__name__)
+
+RECORD_FILE = "record.json"
+CONFIG_FILE = "train_whisper.yaml"
+_STORAGE_FOLDER = "ray"
+_RUN_NAME = "run"
+_VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
+# Ray asks its workers every 2 s by default: at each end, death and report the run waits for the next question.
+_HEALTH_CHECK = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run that is ready to start."""
+
+    task: WorkerTask
+    config: TrainingConfig
+    trainer: TorchTrainer
+
+
+def claim_output(job: Config, output: Path) -> None:
+    """Write a job's settings into its output folder, where the same command finds its run again.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    path = output / CONFIG_FILE
+    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    draft = output / f".{CONFIG_FILE}.{os.getpid()}"
+    write_config(job, draft)
+    if before is not None and before != draft.read_text(encoding="utf-8"):
+        draft.unlink()
+        raise ConfigError(
+            f"{output} holds a run with other settings (see {path}): name another --output, or delete that folder"
+        )
+    draft.replace(path)
+
+
+def build_run(
+    config: TrainingConfig, *, train: TrainingStream, validation: Sequence[Utterance], output: Path
+) -> TrainingRun:
+    """Check the settings against machine, model and data, and describe the run to Ray Train.
+
+    The run's state is kept below ``output``: built again with the same settings, it resumes from its last checkpoint.
+
+    Args:
+        config: how to train.
+        train: the training split.
+        validation: scored at each evaluation.
+        output: folder every worker can write to.
+
+    Raises:
+        PrecisionUnavailableError: see ``resolve_precision``.
+        ConfigError: no validation utterances, or utterances longer than the model's context.
+        CheckpointError: no such base model.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    output = output.resolve()
+    base = Path(config.base)
+    if base.is_dir():
+        config = config.model_copy(update={"base": str(base.resolve())})
+    check_utterances(config, train.utterances, validation)
+    task = WorkerTask(
+        training=config.model_dump(mode="json"),
+        device=device,
+        precision=precision,
+        stream=train,
+        validation=tuple(validation),
+        output=output,
+        board=f"progress-{uuid.uuid4().hex}",
+    )
+    return TrainingRun(task, config, build_trainer(task, config))
+
+
+def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
+    """Give the trainer of a checked run."""
+    os.environ.setdefault(*_HEALTH_CHECK)
+    resources = {"CPU": config.cpus_per_worker}
+    use_gpu = task.device == "cuda"
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=resources | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
+            name=_RUN_NAME,
+            storage_path=str(task.output / _STORAGE_FOLDER),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(  # Ray keeps the last one besides
+                num_to_keep=1, checkpoint_score_attribute="wer", checkpoint_score_order="min"
+            ),
+        ),
+    )
+
+
+def check_utterances(
+    config: TrainingConfig, train: Sequence[Utterance], validation: Sequence[Utterance]
+) -> AudioContext:
+    """Find what would stop the run later, and give the context it trains on.
+
+    Raises:
+        ConfigError: no validation utterances, or utterances longer than the model's context.
+        CheckpointError: no such base model.
+    """
+    if not validation:
+        raise ConfigError(
+            "the manifest has no utterances in its validation split, so nothing could be measured; prepare it with "
+            "a validation_fraction above 0, or set split to validation on some lines"
+        )
+    context = AudioContext.of(read_model_config(resolve_folder(config.base)))
+    if config.audio_context_s is not None:
+        context = AudioContext(*config.audio_context_s)
+    too_long = [one for one in (*train, *validation) if one.duration_s > context.max_s]
+    if too_long:
+        longest = max(one.duration_s for one in too_long)
+        raise ConfigError(
+            f"{len(too_long)} utterances, first {too_long[0].id}, exceed the {context.max_s:g} s the model reads; "
+            f"prepare the manifest with max_duration_s={context.max_s:g}, or set audio_context_s up to {longest:g} s"
+        )
+    return context
+
+
+def run_training(run: TrainingRun) -> ray.train.Result:
+    """Train, or go on training, until the end; progress is shown on stderr.
+
+    Raises:
+        ray.train.TrainingFailedError: workers died more often than the settings allow, or raised an error.
+    """
+    if not ray.is_initialized():
+        ray.init()
+    with shown_progress(run.task.board):
+        return run.trainer.fit()
+
+
+def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
+    """Put the best checkpoint, its model card and the record into the output folder.
+
+    Args:
+        run: what was trained.
+        result: what came out.
+        prepare_rejects: rows that never became utterances, for the record.
+    """
+    best, best_step = find_best(result)
+    assert result.checkpoint is not None, "the base model's checkpoint at least was saved"
+    with result.checkpoint.as_directory() as folder:
+        state = read_run_state(Path(folder))
+    config, task = run.config, run.task
+    context = check_utterances(config, task.stream.utterances, task.validation)
+    record = TrainingRecord(
+        base=config.base,
+        training=config,
+        device=task.device,
+        precision=task.precision,
+        data=summarize_data(task.stream.utterances, task.validation, [*prepare_rejects, *state.rejects]),
+        num_steps=state.step,
+        rows=state.rows,
+        best_step=best_step,
+        normalizer=config.normalizer,
+        audio_context_s=(context.min_s, context.max_s),
+        seconds=state.seconds,
+        audio_s=state.audio_s,
+        versions={name: version(name) for name in _VERSIONS},
+    )
+    checkpoint = task.output / MODEL_FOLDER
+    with best.as_directory() as folder:
+        partial = checkpoint.with_name(checkpoint.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(Path(folder) / MODEL_FOLDER, partial)
+    write_model_card(record, partial, name=task.output.name)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    partial.replace(checkpoint)
+    (task.output / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    logger.info(
+        "trained %d steps in %.0f s; best %s; base model's WER %.1f %%; checkpoint in %s",
+        record.num_steps, record.seconds, describe_row(record.best), 100 * record.baseline.wer, checkpoint,
+    )  # fmt: skip
+    return record
+
+
+def find_best(result: ray.train.Result) -> tuple[ray.train.Checkpoint, int]:
+    """Give the checkpoint with the lowest WER and its step."""
+    scored = [(kept, metrics) for kept, metrics in result.best_checkpoints or () if metrics["wer"] < UNSCORED]
+    assert scored, "the base model's checkpoint at least was measured"
+    best, metrics = min(scored, key=lambda pair: (pair[1]["wer"], pair[1]["step"]))
+    return best, int(metrics["step"])
+
+
+def summarize_data(
+    train: Sequence[Utterance], validation: Sequence[Utterance], rejects: Sequence[Reject]
+) -> DataSummary:
+    """Count what a run learned from."""
+    return DataSummary(
+        num_train=len(train),
+        train_hours=sum(one.duration_s for one in train) / 3600,
+        num_validation=len(validation),
+        validation_hours=sum(one.duration_s for one in validation) / 3600,
+        languages=tuple(sorted({one.language for one in train})),
+        num_speakers=len({one.speaker for one in train if one.speaker is not None}),
+        rejects=dict(Counter(reject.reason for reject in rejects)),
+    )
