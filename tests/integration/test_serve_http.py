@@ -42,7 +42,8 @@ def base_url(tiny_checkpoint: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray.init(num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False)
+    # "local": without it ray.init joins any cluster that `ray start` left running on this machine.
+    ray.init(address="local", num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False)
     config = ServeConfig(
         model=str(tiny_checkpoint),
         variant="torch",
