@@ -152,10 +152,13 @@ def _generate_plainly(model, features, prompt, generation):
 def test_the_torch_engine_leaves_threads_and_training_mode_as_they_were(tiny_checkpoint, speech_like):
     checkpoint = load_checkpoint(tiny_checkpoint)
     checkpoint.model.train()
+    checkpoint.model.model.encoder.eval()  # as a frozen encoder is
     before = torch.get_num_threads()
     TorchRecognizer(checkpoint, num_threads=before + 1).recognize(speech_like[:1], [SHORT])
     assert torch.get_num_threads() == before
     assert checkpoint.model.training
+    assert checkpoint.model.model.decoder.layers[0].training
+    assert not checkpoint.model.model.encoder.layers[0].training
     assert all(parameter.requires_grad for parameter in checkpoint.model.model.decoder.layers.parameters())
 
 

@@ -130,13 +130,14 @@ class _TorchSession:
 
 @contextmanager
 def _evaluating(model: TrimmedWhisper) -> Iterator[None]:
-    """Switch dropout off, and back on where it was on."""
-    was_training = model.training
+    """Switch dropout off, and back on in each module where it was on: a frozen encoder has it off while training."""
+    were_training = [module for module in model.modules() if module.training]
     model.train(mode=False)
     try:
         yield
     finally:
-        model.train(mode=was_training)
+        for module in were_training:
+            module.training = True
 
 
 @contextmanager
