@@ -7,7 +7,7 @@ from torch import nn
 from transformers import GenerationConfig, WhisperTokenizerFast
 
 from sottovoce.errors import CheckpointError
-from sottovoce.model.checkpoint import load_checkpoint, read_model_config
+from sottovoce.model.checkpoint import load_checkpoint, read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.model.variants import VARIANTS, Variant, onnx_path, read_variant_record
 from sottovoce.recognize.onnx_engine import OnnxRecognizer, load_session
@@ -46,6 +46,16 @@ def load_torch_recognizer(
     checkpoint = load_checkpoint(folder)
     nn.Module.to(checkpoint.model, device=device, dtype=dtype)
     return TorchRecognizer(checkpoint, max_batch_size=max_batch_size)
+
+
+def root_folder(folder: str | Path, variant: str) -> Path:
+    """Find the folder with the configs and tokenizer files that ``load_recognizer`` reads.
+
+    Raises:
+        CheckpointError: no such checkpoint or variant.
+    """
+    known = next((name for name in VARIANTS if name == variant), None)
+    return resolve_folder(folder) if known is None else _find_variant(Path(folder), known)
 
 
 def _find_variant(folder: Path, variant: Variant) -> Path:

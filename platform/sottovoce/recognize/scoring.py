@@ -2,17 +2,17 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sottovoce.audio.decode import read_audio
 from sottovoce.errors import ManifestError
-from sottovoce.recognize.load import load_recognizer
+from sottovoce.recognize.load import load_recognizer, root_folder
 from sottovoce.recognize.longform import window_spans
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Split, Utterance, Waveform
-from sottovoce.text.normalize import Normalizer
+from sottovoce.text.normalize import Normalizer, read_spelling
 from sottovoce.text.score import Score, score_texts
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def score_folder(
         ManifestError: no utterances.
     """
     recognizer = load_recognizer(folder, variant=variant, num_threads=num_threads)
-    return score_recognizer(recognizer, utterances, normalizer=normalizer, batch_size=batch_size)
+    spelling = read_spelling(root_folder(folder, variant))
+    return score_recognizer(recognizer, utterances, normalizer=normalizer, batch_size=batch_size, spelling=spelling)
 
 
 def score_recognizer(
@@ -82,6 +83,7 @@ def score_recognizer(
     normalizer: Normalizer,
     batch_size: int = 8,
     language: str | None = None,
+    spelling: Mapping[str, str] | None = None,
 ) -> RecognizerScore:
     """Recognize utterances, shortest first so that batches are of like length, and compare with what was said.
 
@@ -91,6 +93,7 @@ def score_recognizer(
         normalizer: how texts are made comparable; the score names it.
         batch_size: windows per call of the engine.
         language: decode all in this language; None takes each utterance's own.
+        spelling: see ``normalize``.
 
     Raises:
         AudioError: a recording that cannot be read.
@@ -108,17 +111,20 @@ def score_recognizer(
             for utterance in group
         ]
         started = time.perf_counter()
-        texts = _recognize(recognizer, waveforms, [language or u.language for u in group], batch_size=batch_size)
+        languages = [language or utterance.language for utterance in group]
+        recognized = _recognize(recognizer, waveforms, languages, batch_size=batch_size)
         recognition_s += time.perf_counter() - started
         audio_s += sum(waveform.shape[0] for waveform in waveforms) / SAMPLING_RATE
-        hypotheses.update(zip((utterance.id for utterance in group), texts, strict=True))
+        hypotheses.update(zip((utterance.id for utterance in group), recognized, strict=True))
         if time.monotonic() - last_message > _PROGRESS_EVERY_S:
             last_message = time.monotonic()
             logger.info("%s: recognized %d of %d utterances", recognizer.name, len(hypotheses), len(utterances))
     ordered = {utterance.id: hypotheses[utterance.id] for utterance in utterances}
     result = RecognizerScore(
         name=recognizer.name,
-        score=score_texts([u.text for u in utterances], list(ordered.values()), normalizer=normalizer),
+        score=score_texts(
+            [u.text for u in utterances], list(ordered.values()), normalizer=normalizer, spelling=spelling
+        ),
         audio_s=audio_s,
         recognition_s=recognition_s,
         hypotheses=ordered,
