@@ -172,5 +172,6 @@ def test_requests_survive_the_death_of_a_transcriber(client):
 
 def transcriber_pids() -> list[int]:
     """Processes of this test's own transcriber replicas."""
-    replicas = [actor for actor in list_actors(filters=[("state", "=", "ALIVE")]) if "Transcriber" in actor.class_name]
-    return [actor.pid for actor in replicas]
+    own_ray = ray.get_runtime_context().gcs_address  # others may run on this machine
+    actors = list_actors(address=own_ray, filters=[("state", "=", "ALIVE")])
+    return [actor.pid for actor in actors if "Transcriber" in actor.class_name]
