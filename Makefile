@@ -16,7 +16,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: $(STAMP) ## fine-tune, score, export and serve on this machine, offline, in minutes
-	$(PYTHON) -m jobs.quickstart
+	$(PYTHON) -m jobs.quickstart --config jobs/recipes/quickstart.yaml
 
 serve: $(STAMP) ## serve the last quickstart's model, or the embedded one, on 127.0.0.1:8000
 	$(PYTHON) -m jobs.serve_model

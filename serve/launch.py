@@ -33,6 +33,15 @@ def with_embedded_default(config: ServeConfig) -> ServeConfig:
     return config.model_copy(update={"model": str(EMBEDDED_MODEL), "variant": "torch"})
 
 
+def promote(export: Path) -> None:
+    """Make an export what is served by default: the link ``runs/serving/current`` is replaced in one step."""
+    current = Path(ServeConfig().model)
+    current.parent.mkdir(parents=True, exist_ok=True)
+    draft = current.with_name(f".{current.name}.{os.getpid()}")
+    draft.symlink_to(export.resolve(), target_is_directory=True)
+    draft.replace(current)
+
+
 def start_ray(*, host: str) -> None:
     """Start a Ray of our own on this machine, with token authentication; does nothing where one runs already.
 

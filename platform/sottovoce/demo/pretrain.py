@@ -34,7 +34,7 @@ class PretrainConfig(Config):
 
     num_utterances: int = 40_000
     """Synthetic utterances in the pool."""
-    num_steps: int = 11_000
+    num_steps: int = 8_000
     audio_s_per_step: float = 100.0
     """Seconds of sound in one batch."""
     learning_rate: float = 1e-3

@@ -1,0 +1,156 @@
+"""What a quickstart measured: ``result.json`` for programs, tables for people."""
+
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from sottovoce.demo.ask import Answer
+from sottovoce.demo.walk import Walk
+from sottovoce.errors import ConfigError
+from sottovoce.schema import Record
+from sottovoce.train.record import EvaluationRow
+
+_RESULT_FILE = "result.json"
+_MARKER = ".quickstart"  # says that a folder is ours to delete
+_NUM_SHOWN = 8
+
+
+class VariantResult(Record):
+    """One exported variant."""
+
+    wer: float
+    """Fraction, normalized."""
+    size_bytes: int
+    """The ONNX files a recognizer reads."""
+    rtfx: float
+    """Audio seconds per second of recognition on one thread."""
+
+
+class QuickstartResult(Record):
+    """``result.json``."""
+
+    baseline_wer: float
+    """WER of the embedded base model on the test utterances, a fraction."""
+    finetuned_wer: float
+    """WER of the fine-tuned checkpoint, in torch, on the same."""
+    baseline_cer: float
+    finetuned_cer: float
+    finetuned_rtfx: float
+    normalizer: str
+    seconds: float
+    """From the start of the process to the last answer; installation comes before it."""
+    training_s: float
+    num_train: int
+    num_test: int
+    variants: dict[str, VariantResult]
+    latency_median_ms: float
+    """Of one request, upload included, one at a time."""
+    latency_max_ms: float
+    rows: tuple[EvaluationRow, ...]
+    """Every evaluation during training, the base model's first."""
+    machine: str
+    checkpoint: str
+    export: str
+    report: str
+
+    @property
+    def wer_reduction(self) -> float:
+        """By which fraction the WER fell."""
+        return 1.0 - self.finetuned_wer / max(self.baseline_wer, 1e-9)
+
+
+def fresh_folder(folder: Path) -> Path:
+    """Give an empty folder in the place of an earlier quickstart's.
+
+    Raises:
+        ConfigError: a folder with files that no quickstart made.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+        raise ConfigError(f"{folder} holds files that no quickstart made; name another --output")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / _MARKER).touch()
+    return folder.resolve()
+
+
+def build_result(walked: Walk, answers: Sequence[Answer], *, output: Path) -> QuickstartResult:
+    """Gather the figures of all stages; ``seconds`` ends here."""
+    baseline, training, export = walked.baseline, walked.training, walked.export
+    latencies = [answer.latency_ms for answer in answers]
+    return QuickstartResult(
+        baseline_wer=baseline.wer,
+        finetuned_wer=export.reference_wer,
+        baseline_cer=baseline.cer,
+        finetuned_cer=export.reference_cer,
+        finetuned_rtfx=export.reference_rtfx,
+        normalizer=baseline.score.normalizer,
+        seconds=time.time() - psutil.Process().create_time(),
+        training_s=training.seconds,
+        num_train=training.data.num_train,
+        num_test=export.num_utterances,
+        variants={
+            name: VariantResult(wer=record.wer, size_bytes=record.size_bytes, rtfx=record.rtfx)
+            for name, record in export.variants.items()
+        },
+        latency_median_ms=statistics.median(latencies),
+        latency_max_ms=max(latencies),
+        rows=training.rows,
+        machine=describe_machine(),
+        checkpoint=export.checkpoint,
+        export=str(walked.export_folder),
+        report=str(output / "report.html"),
+    )
+
+
+def describe_machine() -> str:
+    """Name processor family, logical cores, memory and Python, for beside every number."""
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, Python {platform.python_version()}"
+
+
+def write_result(result: QuickstartResult, folder: Path) -> None:
+    """Write ``result.json``."""
+    (folder / _RESULT_FILE).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def show_result(result: QuickstartResult, answers: Sequence[Answer], *, console: Console) -> None:
+    """Print references beside transcripts, the table of figures, and where everything is."""
+    console.print(_transcript_table(answers[:_NUM_SHOWN]))
+    console.print(_figure_table(result))
+    console.print(
+        f"WER fell by {result.wer_reduction:.0%} in {result.seconds:.0f} s on {result.machine}\n"
+        f"checkpoint  {result.checkpoint}\nexport      {result.export}\nreport      {result.report}\n"
+        "serve it    make serve",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _transcript_table(answers: Sequence[Answer]) -> Table:
+    table = Table("what was said", "what the service answered", title="Requests over HTTP, openai client, int8")
+    for answer in answers:
+        table.add_row(answer.reference, answer.transcript)
+    return table
+
+
+def _figure_table(result: QuickstartResult) -> Table:
+    table = Table(
+        "model", "WER", "size", "RTFx", title=f"{result.num_test} test utterances, {result.normalizer} normalizer"
+    )
+    table.add_row("micro, before", f"{result.baseline_wer:.1%}", "", "")
+    table.add_row("fine-tuned, torch", f"{result.finetuned_wer:.1%}", "", f"{result.finetuned_rtfx:.0f}")
+    for name, variant in result.variants.items():
+        size = f"{variant.size_bytes / 1e6:.1f} MB"
+        table.add_row(f"fine-tuned, ONNX {name}", f"{variant.wer:.1%}", size, f"{variant.rtfx:.0f}")
+    table.add_row(
+        "request latency", f"{result.latency_median_ms:.0f} ms", "median", f"{result.latency_max_ms:.0f} ms max"
+    )
+    return table
