@@ -28,7 +28,7 @@ from sottovoce.train.progress import ProgressPost, find_board
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.state import leave_weights_to_model_folder, load_accelerate_state, read_run_state, write_state
+from sottovoce.train.state import leave_weights_to_model_folder, load_accelerate_state, read_resumed, write_state
 from sottovoce.train.worker_model import build_accelerator, load_base, load_resumed, read_base_spelling, set_up
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     """Run one worker; Ray Train calls this on each."""
     task = config["task"]
     training = TrainingConfig.model_validate(task.training)
-    for library in ("accelerate", "ray.data"):  # a line for each file saved, several for each stream
-        logging.getLogger(library).setLevel(logging.WARNING)
+    _quieten_libraries()
     if task.device == "cpu":
         torch.set_num_threads(training.threads_per_worker)
     found = ray.train.get_checkpoint()
@@ -101,7 +100,7 @@ class WorkerLoop:
         self._state = RunState()
         if resume_folder is not None:
             load_accelerate_state(resume_folder, self._accelerator)
-            self._state = read_run_state(resume_folder)
+            self._state = read_resumed(resume_folder)
         self._rows, self._rejects = list(self._state.rows), {reject.id: reject for reject in self._state.rejects}
         self._num_ranks = self._accelerator.num_processes
         self._batches_per_epoch = task.stream.steps_per_epoch(self._num_ranks)
@@ -245,6 +244,7 @@ class WorkerLoop:
             rejects=tuple(self._rejects.values()),
             seconds=self._meter.seconds,
             audio_s=self._meter.audio_s,
+            resumed_at=self._state.resumed_at,
             is_finished=is_finished,
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -260,3 +260,10 @@ class WorkerLoop:
             normalizer=self._config.normalizer,
             spelling=read_base_spelling(self._config.base),
         )
+
+
+def _quieten_libraries() -> None:
+    """Keep out of the driver's output what comes with each checkpoint and stream."""
+    for library in ("accelerate", "ray.data", "ray.train"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off, as asked

@@ -37,6 +37,8 @@ class RunState(Record):
     seconds: float = 0.0
     audio_s: float = 0.0
     """Speech trained on, all workers together."""
+    resumed_at: tuple[int, ...] = ()
+    """Steps from which the run went on after a worker or the driver had died."""
     is_finished: bool = False
     """The last step is done, or the run stopped early."""
 
@@ -71,6 +73,8 @@ class TrainingRecord(Record):
     audio_context_s: tuple[float, float]
     seconds: float
     audio_s: float
+    resumed_at: tuple[int, ...]
+    """Steps from which the run went on after a worker or the driver had died."""
     versions: dict[str, str]
 
     @property

@@ -58,3 +58,15 @@ def read_run_state(folder: Path) -> RunState:
         raise CheckpointError(
             folder, f"{_STATE_FILE} cannot be read; start the run in a new folder: {error}"
         ) from error
+
+
+def read_resumed(folder: Path) -> RunState:
+    """Read where a run stood, and note that it goes on from there, unless it was at its end.
+
+    Raises:
+        CheckpointError: see ``read_run_state``.
+    """
+    state = read_run_state(folder)
+    if state.is_finished:
+        return state
+    return state.model_copy(update={"resumed_at": (*state.resumed_at, state.step)})

@@ -192,6 +192,7 @@ def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: 
         audio_context_s=(context.min_s, context.max_s),
         seconds=state.seconds,
         audio_s=state.audio_s,
+        resumed_at=state.resumed_at,
         versions={name: version(name) for name in _VERSIONS},
     )
     checkpoint = task.output / MODEL_FOLDER
@@ -211,7 +212,7 @@ def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: 
 
 
 def find_best(result: ray.train.Result) -> tuple[ray.train.Checkpoint, int]:
-    """Give the checkpoint with the lowest WER and its step."""
+    """Give the checkpoint with the lowest WER, and its step; of equal ones Ray keeps the later."""
     scored = [(kept, metrics) for kept, metrics in result.best_checkpoints or () if metrics["wer"] < UNSCORED]
     assert scored, "the base model's checkpoint at least was measured"
     best, metrics = min(scored, key=lambda pair: (pair[1]["wer"], pair[1]["step"]))

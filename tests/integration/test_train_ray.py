@@ -1,0 +1,193 @@
+"""Training on a real Ray: it ends with all outputs, through the death of a worker and of the driver."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import ray
+import soundfile
+from huggingface_hub import ModelCard
+from transformers import WhisperForConditionalGeneration
+
+from jobs.train_whisper import TrainJob, main
+from sottovoce.config import Config, write_config
+from sottovoce.data.dataset import DatasetConfig
+from sottovoce.data.manifest import write_manifest
+from sottovoce.errors import PrecisionUnavailableError
+from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.schema import Utterance
+from sottovoce.train.record import TrainingRecord
+from sottovoce.train.settings import TrainingConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+NUM_TRAIN, NUM_VALIDATION = 12, 4
+WAIT_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray of our own on four CPUs; gives its address."""
+    context = ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tones of 0.5 to 2 s; what they are called is their text."""
+    folder = tmp_path_factory.mktemp("corpus")
+    utterances = []
+    for i in range(NUM_TRAIN + NUM_VALIDATION):
+        num_samples = 8_000 + 1_500 * i
+        soundfile.write(folder / f"{i}.wav", 0.3 * np.sin(np.arange(num_samples) * (0.05 + 0.02 * (i % 3))), 16_000)
+        utterances.append(
+            Utterance(
+                id=f"u{i}",
+                audio=str(folder / f"{i}.wav"),
+                duration_s=num_samples / 16_000,
+                speaker=f"s{i % 2}",
+                text=("low", "middle", "high")[i % 3],
+                split="train" if i < NUM_TRAIN else "validation",
+            )
+        )
+    write_manifest(utterances, folder / "manifest.jsonl")
+    return folder / "manifest.jsonl"
+
+
+def job_for(manifest: Path, base: Path, output: Path, **training: object) -> TrainJob:
+    """Two workers, two utterances each at a step: three steps in an epoch."""
+    settings = {"base": str(base), "device": "cpu", "num_epochs": 2, "evaluate_every_steps": 3, "log_every_steps": 1}
+    return TrainJob(
+        data=DatasetConfig(manifest=manifest, batch_size=2, steps_per_task=2),
+        training=TrainingConfig.model_validate(settings | training),
+        output=output,
+    )
+
+
+def read_record(output: Path) -> TrainingRecord:
+    return TrainingRecord.model_validate_json((output / "record.json").read_text(encoding="utf-8"))
+
+
+def reported_step(output: Path) -> int:
+    """The highest step Ray has a checkpoint of; -1 before the first."""
+    states = (output / "ray" / "run").glob("checkpoint_*/run_state.json")
+    try:
+        return max((json.loads(path.read_text(encoding="utf-8"))["step"] for path in states), default=-1)
+    except (OSError, json.JSONDecodeError):  # being written, or just deleted
+        return -1
+
+
+def wait_for_step(output: Path, step: int) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while reported_step(output) < step:
+        assert time.monotonic() < deadline, f"step {step} was never saved"
+        time.sleep(0.05)
+
+
+def kill_one_training_worker() -> int:
+    """Send SIGKILL to a training worker among this process's own descendants."""
+    own = psutil.Process().children(recursive=True)
+    workers = [process for process in own if any("RayTrainWorker" in part for part in process.cmdline())]
+    assert workers, "no training worker is running"
+    victim = random.choice(workers)
+    victim.kill()
+    return int(victim.pid)
+
+
+def test_a_run_ends_with_checkpoint_record_card_settings_and_curves(
+    cluster: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "tones"
+    augment = {"speed_range": 0.1, "num_time_masks": 1, "num_mel_masks": 1}
+    main(job_for(manifest, tiny_checkpoint, output, augment=augment, learning_rate=1e-3, audio_context_s=(1.0, 6.0)))
+    record = read_record(output)
+    assert [row.step for row in record.rows] == [0, 3, 6]
+    assert [row.epoch for row in record.rows] == [0.0, 1.0, 2.0]
+    assert record.rows[0].training_loss is None
+    assert record.rows[2].validation_loss < record.rows[0].validation_loss
+    assert record.best.wer == min(row.wer for row in record.rows)
+    assert record.resumed_at == ()
+    assert (record.data.num_train, record.data.num_validation, record.data.num_speakers) == (12, 4, 2)
+    checkpoint = load_checkpoint(output / "checkpoint")
+    assert (checkpoint.context.min_s, checkpoint.context.max_s) == (1.0, 6.0)
+    assert checkpoint.model.generation_config.to_dict()["language"] == "en"
+    assert checkpoint.model.generation_config.to_dict()["task"] == "transcribe"
+    assert WhisperForConditionalGeneration.from_pretrained(output / "checkpoint").config.use_cache
+    assert ModelCard.load(output / "checkpoint" / "README.md").data.model_name == "tones"
+    assert list((output / "tensorboard").rglob("events.out.tfevents.*"))
+    assert (output / "train_whisper.yaml").is_file()
+
+
+def test_a_run_whose_worker_is_killed_resumes_by_itself_and_ends(
+    cluster: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    job = job_for(manifest, tiny_checkpoint, tmp_path / "out", num_epochs=20, evaluate_every_steps=15)
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait_for_step(job.output, 0)
+        time.sleep(random.uniform(0.0, 1.0))
+        killed.append(kill_one_training_worker())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    main(job)
+    killer.join()
+    record = read_record(job.output)
+    assert killed
+    assert len(record.resumed_at) == 1
+    assert [row.step for row in record.rows] == [0, 15, 30, 45, 60]
+    assert load_checkpoint(job.output / "checkpoint").languages
+
+
+def test_the_same_command_goes_on_after_its_driver_was_killed(
+    cluster: str, manifest: Path, tiny_checkpoint: Path, root: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    output = tmp_path / "out"
+    write_recipe(
+        job_for(manifest, tiny_checkpoint, output, num_epochs=20, evaluate_every_steps=30, save_every_steps=4), recipe
+    )
+    command = [sys.executable, "-m", "jobs.train_whisper", "--config", str(recipe)]
+    environment = os.environ | {"RAY_ADDRESS": cluster, "PYTHONPATH": f"{root / 'platform'}:{root}"}
+    with (tmp_path / "first.log").open("wb") as log:
+        first = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
+        try:
+            wait_for_step(output, 4)
+            assert first.poll() is None, "the run was over before it could be killed"
+        finally:
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+    assert not (output / "record.json").exists()
+    second = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=WAIT_S, check=False
+    )
+    assert second.returncode == 0, second.stderr[-4_000:]
+    record = read_record(output)
+    assert record.resumed_at
+    assert record.resumed_at[0] >= 4
+    assert [row.step for row in record.rows] == [0, 30, 60]
+
+
+def write_recipe(job: Config, path: Path) -> None:
+    write_config(job, path)
+
+
+def test_fp16_without_a_gpu_is_refused_before_anything_starts(
+    manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    job = job_for(manifest, tiny_checkpoint, tmp_path / "out", precision="fp16")
+    with pytest.raises(PrecisionUnavailableError, match="'fp16' needs a CUDA device"):
+        main(job)
+    assert not job.output.exists()

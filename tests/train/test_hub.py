@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from sottovoce.errors import CheckpointError, ConfigError
+from sottovoce.train.hub import build_api, push_checkpoint
+
+
+class FakeApi:
+    """Remembers what it was asked; refuses when told to."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.calls: list[tuple[str, object]] = []
+        self._refuses = refuses
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> object:
+        if self._refuses:
+            raise OSError("no route to the Hub")
+        self.calls.append(("create", (repo_id, private, exist_ok)))
+        return None
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> object:
+        self.calls.append(("upload", (repo_id, folder_path)))
+        return commit_message
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    for name in ("config.json", "generation_config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_without_a_token_the_error_says_how_to_get_one() -> None:
+    with pytest.raises(ConfigError, match="set HF_TOKEN"):
+        build_api(None)
+
+
+def test_a_checkpoint_is_uploaded_to_a_repository_made_for_it(checkpoint: Path) -> None:
+    api = FakeApi()
+    push_checkpoint(checkpoint, api, repo_id="me/throat", private=True)
+    assert api.calls == [("create", ("me/throat", True, True)), ("upload", ("me/throat", checkpoint))]
+
+
+def test_a_folder_without_its_card_is_not_pushed(checkpoint: Path) -> None:
+    (checkpoint / "README.md").unlink()
+    api = FakeApi()
+    with pytest.raises(CheckpointError, match=r"README\.md missing"):
+        push_checkpoint(checkpoint, api, repo_id="me/throat", private=True)
+    assert not api.calls
+
+
+def test_a_refusal_of_the_hub_names_the_repository(checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="me/throat: no route"):
+        push_checkpoint(checkpoint, FakeApi(refuses=True), repo_id="me/throat", private=False)

@@ -1,0 +1,104 @@
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from sottovoce.train.model_card import build_model_card, write_model_card
+from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
+from sottovoce.train.settings import TrainingConfig
+
+
+def evaluation(step: int, *, training_loss: float | None, wer: float) -> EvaluationRow:
+    return EvaluationRow(
+        step=step, epoch=step / 50, training_loss=training_loss, validation_loss=1.25, wer=wer, wer_low=wer - 0.02,
+        wer_high=wer + 0.02, cer=wer / 2, seconds=10.0,
+    )  # fmt: skip
+
+
+def record_of(base: str = "openai/whisper-small") -> TrainingRecord:
+    rows = (
+        evaluation(0, training_loss=None, wer=0.746),
+        evaluation(50, training_loss=0.9, wer=0.251),
+        evaluation(100, training_loss=0.7, wer=0.3),
+    )
+    return TrainingRecord(
+        base=base,
+        training=TrainingConfig(base=base, method="frozen_encoder", label_smoothing=0.1),
+        device="cuda",
+        precision="fp16",
+        data=DataSummary(
+            num_train=480, train_hours=0.5, num_validation=60, validation_hours=0.05, languages=("en",),
+            num_speakers=12, rejects={"silent": 2, "too_long": 1},
+        ),
+        num_steps=100,
+        rows=rows,
+        best_step=50,
+        normalizer="english",
+        audio_context_s=(2.0, 10.0),
+        seconds=100.0,
+        audio_s=18_000.0,
+        resumed_at=(),
+        versions={"ray": "2.60.0", "torch": "2.13.0"},
+    )  # fmt: skip
+
+
+def table_rows(card: ModelCard) -> list[list[str]]:
+    lines = [line for line in card.text.splitlines() if re.match(r"\| \**\d", line)]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> ModelCard:
+    write_model_card(record_of(), tmp_path, name="whisper-small-throat")
+    return ModelCard.load(tmp_path / "README.md")
+
+
+def test_the_front_matter_parses_and_names_model_base_language_and_licence(card: ModelCard) -> None:
+    assert card.data.model_name == "whisper-small-throat"
+    assert card.data.base_model == "openai/whisper-small"
+    assert card.data.language == ["en"]
+    assert card.data.license == "apache-2.0"
+    assert card.data.pipeline_tag == "automatic-speech-recognition"
+
+
+def test_the_model_index_holds_the_best_checkpoints_scores(card: ModelCard) -> None:
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {"wer": pytest.approx(0.251), "cer": pytest.approx(0.1255)}
+    assert all(result.task_type == "automatic-speech-recognition" for result in card.data.eval_results)
+
+
+def test_the_table_has_every_evaluation_as_it_was_measured(card: ModelCard) -> None:
+    assert table_rows(card) == [
+        ["0", "0.00", "before training", "1.2500", "74.60%", "37.30%"],
+        ["50", "1.00", "0.9000", "1.2500", "25.10%", "12.55%"],
+        ["100", "2.00", "0.7000", "1.2500", "30.00%", "15.00%"],
+    ]
+
+
+@pytest.mark.parametrize("base", ["openai/whisper-small", "micro"])
+def test_nothing_says_none_and_no_row_is_all_zeros(base: str) -> None:
+    card = build_model_card(record_of(base), name="throat")
+    assert "None" not in str(card)
+    assert "null" not in str(card)
+    assert "nan" not in str(card).lower().split()
+    for row in table_rows(card):
+        assert any(float(cell.strip("%")) > 0 for cell in row[3:])
+
+
+def test_the_text_gives_baseline_interval_data_and_rejects(card: ModelCard) -> None:
+    for fact in ("**25.10%** (95 % interval 23.10% to 27.10%)", "74.60%", "480 utterances, 0.50 h", "3.00 min",
+                 "silent 2, too_long 1", "encoder frozen", "label smoothing 0.1", "fp16", "ray 2.60.0"):  # fmt: skip
+        assert fact in card.text
+
+
+def test_the_usage_snippet_names_this_model_and_compiles(card: ModelCard) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    assert 'load_recognizer("whisper-small-throat")' in snippet
+    compile(snippet, "snippet", "exec")
+
+
+def test_a_base_that_is_no_hub_id_is_not_claimed_to_be_one() -> None:
+    card = build_model_card(record_of("micro"), name="dictation")
+    assert "base_model" not in card.data.to_dict()
+    assert "micro, Sottovoce's embedded Whisper" in card.text

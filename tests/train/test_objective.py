@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.context import TrimmedWhisper
+from sottovoce.model.labels import IGNORED
+from sottovoce.train.objective import WhisperObjective, parameter_groups, prepare_whisper
+from sottovoce.train.settings import Method
+
+INPUTS = torch.tensor([[50_258, 50_259, 11], [50_258, 50_259, 50_257]])
+TARGETS = torch.tensor([[50_259, 11, 50_257], [50_259, 50_257, IGNORED]])
+
+
+@pytest.fixture
+def whisper(tiny_checkpoint: Path) -> TrimmedWhisper:
+    return load_checkpoint(tiny_checkpoint).model
+
+
+def prepared(whisper: TrimmedWhisper, *, method: Method = "full", dropout: float = 0.0) -> TrimmedWhisper:
+    prepare_whisper(whisper, method=method, dropout=dropout, gradient_checkpointing=False)
+    return whisper
+
+
+def features() -> torch.Tensor:
+    return torch.randn(2, 80, 200, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_loss_is_that_of_the_model_itself(whisper: TrimmedWhisper) -> None:
+    loss = WhisperObjective(prepared(whisper), label_smoothing=0.0)(features(), INPUTS, TARGETS)
+    expected = whisper(input_features=features(), decoder_input_ids=INPUTS, labels=TARGETS).loss
+    assert loss.num_labels == 5
+    assert loss.mean.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_label_smoothing_counts_in_training_only(whisper: TrimmedWhisper) -> None:
+    plain, smooth = (WhisperObjective(prepared(whisper), label_smoothing=value) for value in (0.0, 0.1))
+    assert smooth(features(), INPUTS, TARGETS).mean != plain(features(), INPUTS, TARGETS).mean
+    plain.eval()
+    smooth.eval()
+    assert smooth(features(), INPUTS, TARGETS).mean == plain(features(), INPUTS, TARGETS).mean
+
+
+def test_a_batch_in_which_no_label_counts_changes_nothing(whisper: TrimmedWhisper) -> None:
+    objective = WhisperObjective(prepared(whisper), label_smoothing=0.1)
+    loss = objective(features(), INPUTS, torch.full_like(TARGETS, IGNORED)).mean
+    loss.backward()
+    assert loss == 0.0
+    assert all(p.grad is None or not p.grad.any() for p in objective.parameters())
+
+
+def test_a_frozen_encoder_gets_no_gradient_and_the_decoder_does(whisper: TrimmedWhisper) -> None:
+    objective = WhisperObjective(prepared(whisper, method="frozen_encoder"), label_smoothing=0.0)
+    objective(features(), INPUTS, TARGETS).mean.backward()
+    assert all(p.grad is None for p in whisper.model.encoder.parameters())
+    assert all(p.grad is not None for p in whisper.model.decoder.parameters() if p.requires_grad)
+
+
+def test_full_fine_tuning_trains_all_but_the_fixed_positions(whisper: TrimmedWhisper) -> None:
+    frozen = [name for name, p in prepared(whisper).named_parameters() if not p.requires_grad]
+    assert frozen == ["model.encoder.embed_positions.weight"]
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(whisper: TrimmedWhisper) -> None:
+    objective = WhisperObjective(prepared(whisper), label_smoothing=0.0)
+    objective(features(), INPUTS, TARGETS).mean.backward()
+    expected = [p.grad.clone() for p in objective.parameters() if p.grad is not None]
+    objective.zero_grad()
+    prepare_whisper(whisper, method="full", dropout=0.0, gradient_checkpointing=True)
+    objective(features(), INPUTS, TARGETS).mean.backward()
+    found = [p.grad for p in objective.parameters() if p.grad is not None]
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_dropout_reaches_the_layers(whisper: TrimmedWhisper) -> None:
+    objective = WhisperObjective(prepared(whisper, dropout=0.5), label_smoothing=0.0)
+    with torch.random.fork_rng():
+        losses = {objective(features(), INPUTS, TARGETS).mean.item() for _ in range(3)}
+    assert len(losses) == 3
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    decayed, others = parameter_groups(module, weight_decay=0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert [p.shape for p in decayed["params"]] == [(4, 3)]  # type: ignore[attr-defined]
+    assert len(others["params"]) == 3  # type: ignore[arg-type]

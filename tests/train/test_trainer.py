@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+import ray.train
+
+from sottovoce.config import Config
+from sottovoce.errors import ConfigError, PrecisionUnavailableError
+from sottovoce.schema import Reject, Utterance
+from sottovoce.train.loop import UNSCORED
+from sottovoce.train.precision import resolve_device, resolve_precision
+from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.trainer import check_utterances, claim_output, find_best, summarize_data
+
+
+class ExampleJob(Config):
+    rate: float = 0.1
+
+
+def utterance(duration_s: float = 2.0, *, speaker: str | None = None) -> Utterance:
+    return Utterance(id=f"u{duration_s}", audio="a.wav", duration_s=duration_s, text="yes", speaker=speaker)
+
+
+def test_auto_is_fp16_on_a_gpu_and_fp32_on_a_cpu() -> None:
+    assert resolve_precision("auto", "cuda") == "fp16"
+    assert resolve_precision("auto", "cpu") == "fp32"
+    assert resolve_precision("bf16", "cpu") == "bf16"
+
+
+def test_fp16_without_a_gpu_names_the_remedy() -> None:
+    with pytest.raises(PrecisionUnavailableError, match="use precision=fp32 or auto"):
+        resolve_precision("fp16", "cpu")
+
+
+def test_a_named_device_is_not_looked_for() -> None:
+    assert resolve_device("cuda") == "cuda"
+
+
+def test_the_same_settings_may_come_back_to_their_folder_and_others_may_not(tmp_path: Path) -> None:
+    claim_output(ExampleJob(), tmp_path)
+    claim_output(ExampleJob(), tmp_path)
+    with pytest.raises(ConfigError, match="other settings"):
+        claim_output(ExampleJob(rate=0.2), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train_whisper.yaml"]
+
+
+def test_no_validation_utterances_are_a_config_error_with_a_remedy(tiny_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="validation_fraction above 0"):
+        check_utterances(TrainingConfig(base=str(tiny_checkpoint)), [utterance()], [])
+
+
+def test_speech_longer_than_the_context_is_refused_before_training(tiny_checkpoint: Path) -> None:
+    config = TrainingConfig(base=str(tiny_checkpoint))
+    with pytest.raises(ConfigError, match=r"1 utterances, first u12.0, exceed the 10 s"):
+        check_utterances(config, [utterance(), utterance(12.0)], [utterance()])
+    longer = config.model_copy(update={"audio_context_s": (2.0, 15.0)})
+    assert check_utterances(longer, [utterance(12.0)], [utterance()]).max_s == 15.0
+
+
+def test_a_context_the_wrong_way_round_is_refused() -> None:
+    with pytest.raises(ValueError, match="shortest <= longest"):
+        TrainingConfig(audio_context_s=(10.0, 2.0))
+
+
+def test_the_best_checkpoint_is_the_one_with_the_lowest_measured_wer() -> None:
+    kept = [(ray.train.Checkpoint(f"/c{step}"), {"step": step, "wer": wer}) for step, wer in ((2, 0.4), (4, 0.2))]
+    unscored = (ray.train.Checkpoint("/c5"), {"step": 5, "wer": UNSCORED})
+    result = ray.train.Result(
+        metrics=None,
+        checkpoint=None,
+        error=None,
+        path="/r",
+        best_checkpoints=[*kept, unscored],
+        _storage_filesystem=None,
+    )
+    best, step = find_best(result)
+    assert (best.path, step) == ("/c4", 4)
+
+
+def test_data_is_summed_up_with_rejects_by_reason() -> None:
+    rejects = [Reject(id=f"r{i}", audio="r.wav", reason="silent", detail="") for i in range(2)]
+    summary = summarize_data([utterance(1_800.0, speaker="a"), utterance(1_800.5, speaker="a")], [utterance()], rejects)
+    assert (summary.num_train, summary.num_speakers, summary.rejects) == (2, 1, {"silent": 2})
+    assert summary.train_hours == pytest.approx(1.0, abs=1e-3)
