@@ -80,12 +80,12 @@ def read_record(output: Path) -> TrainingRecord:
 
 
 def reported_step(output: Path) -> int:
-    """The highest step Ray has a checkpoint of; -1 before the first."""
-    states = (output / "ray" / "run").glob("checkpoint_*/run_state.json")
+    """The step Ray would resume from; -1 before the first checkpoint."""
     try:
-        return max((json.loads(path.read_text(encoding="utf-8"))["step"] for path in states), default=-1)
-    except (OSError, json.JSONDecodeError):  # being written, or just deleted
+        snapshot = json.loads((output / "ray" / "run" / "checkpoint_manager_snapshot.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):  # not there yet, or being written
         return -1
+    return int(snapshot["latest_checkpoint_result"]["metrics"]["step"])
 
 
 def wait_for_step(output: Path, step: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
@@ -28,8 +28,10 @@ def load_base(config: TrainingConfig, utterances: Sequence[Utterance]) -> Checkp
         set_audio_context(model.config, AudioContext(*config.audio_context_s))
     languages = {utterance.language for utterance in utterances}
     language = languages.pop() if len(languages) == 1 else None  # None: detected anew for each window
-    # Language and task take the place of forced ids; transformers refuses both together.
-    model.generation_config.update(language=language, task="transcribe", forced_decoder_ids=None)
+    # Language and task take the place of forced ids; transformers refuses both together. Not by its own update(),
+    # which sets only what was there before.
+    generation: Any = model.generation_config
+    generation.language, generation.task, generation.forced_decoder_ids = language, "transcribe", None
     model.config.forced_decoder_ids = None
     return checkpoint
 

@@ -1,0 +1,27 @@
+from pathlib import Path
+
+from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
+from sottovoce.schema import Utterance
+from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.worker_model import load_base
+
+
+def spoken_in(*languages: str) -> list[Utterance]:
+    return [Utterance(id=one, audio="a.wav", duration_s=1.0, text="x", language=one) for one in languages]
+
+
+def test_context_language_and_task_are_in_the_files_of_what_is_trained(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(base=str(tiny_checkpoint), audio_context_s=(1.0, 6.0))
+    save_checkpoint(load_base(config, spoken_in("de", "de")), tmp_path)
+    trained = load_checkpoint(tmp_path)
+    generation = trained.model.generation_config.to_dict()
+    assert (generation["language"], generation["task"]) == ("de", "transcribe")
+    assert generation.get("forced_decoder_ids") is None
+    assert (trained.context.min_s, trained.context.max_s) == (1.0, 6.0)
+    assert trained.languages == load_checkpoint(tiny_checkpoint).languages
+
+
+def test_several_languages_leave_the_choice_to_detection(tiny_checkpoint: Path) -> None:
+    model = load_base(TrainingConfig(base=str(tiny_checkpoint)), spoken_in("de", "en")).model
+    assert model.generation_config.to_dict().get("language") is None
+    assert (model.audio_context.min_s, model.audio_context.max_s) == (2.0, 10.0)
