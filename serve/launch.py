@@ -59,7 +59,16 @@ def start_ray(*, host: str) -> None:
         )
     if not ray.is_initialized():
         num_cpus = max(_MIN_CPUS, os.cpu_count() or 0)
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=True, dashboard_host="127.0.0.1")
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            logging_level=logging.WARNING,
+            log_to_driver=False,  # errors reach the driver as exceptions; the rest is in the dashboard
+        )
+    for library in ("ray.data", "ray.serve"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8000) -> str:

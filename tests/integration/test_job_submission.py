@@ -1,6 +1,8 @@
 """The cluster commands of README against a real head: token on, checkout shipped by jobs/runtime_env.yaml."""
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import soundfile
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+from sottovoce.demo.speech import Voice, speak
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 RAY = str(Path(sys.executable).parent / "ray")
 START_S = 60.0
@@ -112,3 +117,45 @@ def test_without_the_token_nothing_can_be_submitted(head: Head, root: Path, tmp_
     answer = submit(head, root, ["python", "-c", "print('hijacked')"], HOME=str(tmp_path), RAY_AUTH_MODE="disabled")
     assert answer.returncode != 0
     assert "hijacked" not in answer.stdout
+
+
+SMALL = {
+    "jobs.prepare_manifest": "",
+    "jobs.train_whisper": " --training.max-steps 2 --data.batch-size 4",
+    "jobs.export_model": " --export.max-wer-rise 1",  # two steps leave a poor model, and int8 may make it poorer
+}
+"""What the test adds to README's commands, so that they take seconds."""
+
+
+def submissions(readme: str) -> list[tuple[str, str]]:
+    """(module, command line) of every ``ray job submit`` below README's heading ``## On a cluster``."""
+    section = readme.split("\n## On a cluster\n")[1].split("\n## ")[0]
+    return re.findall(r"^(?=.*-m (jobs\.\w+))(ray job submit .*)$", section, re.MULTILINE)
+
+
+def write_corpus(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    lines = ["file_name,text,split"]
+    for index, split in enumerate(["train"] * 12 + ["validation"] * 4 + ["test"] * 4):
+        soundfile.write(folder / f"{index}.wav", speak(f"Number {index}.", Voice(name="en-us")), 16_000)
+        lines.append(f"{index}.wav,Number {index}.,{split}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_readmes_jobs_prepare_train_and_export_on_the_cluster(head: Head, root: Path, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "audio")
+    commands = submissions((root / "README.md").read_text(encoding="utf-8"))
+    assert [module for module, _ in commands] == list(SMALL)
+    scripts = Path(sys.executable).parent
+    environment = head.environment | {"WORK": str(tmp_path), "PATH": f"{scripts}:{os.environ['PATH']}"}
+    for module, command in commands:
+        answer = subprocess.run(
+            ["bash", "-c", command + SMALL[module]],
+            cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert answer.returncode == 0, f"{module}\n{answer.stdout}\n{answer.stderr}"
+        assert "succeeded" in answer.stdout
+    record = json.loads((tmp_path / "training" / "record.json").read_text())
+    assert record["num_steps"] == 2
+    assert (tmp_path / "training" / "checkpoint" / "model.safetensors").is_file()
+    assert set(json.loads((tmp_path / "export" / "variants.json").read_text())["variants"]) == {"fp32", "int8"}

@@ -77,7 +77,7 @@ def measure_contexts(checkpoint: Checkpoint, trained_texts: set[str], *, num_win
     scores = []
     for context_s, kind in track(runs, description="WER by context"):
         generator = random.Random(f"test-{context_s}-{kind}")
-        windows = [_fill_window(generator, kinds[kind], trained_texts, context_s=context_s) for _ in range(num_windows)]
+        windows = [fill_window(generator, kinds[kind], trained_texts, context_s=context_s) for _ in range(num_windows)]
         results = recognizer.recognize([waveform for waveform, _ in windows], [DecodeOptions()] * num_windows)
         references = [text for _, text in windows]
         wer = score_texts(references, [result.text for result in results], normalizer=_NORMALIZER).wer
@@ -90,7 +90,7 @@ def measure_contexts(checkpoint: Checkpoint, trained_texts: set[str], *, num_win
     return scores
 
 
-def _fill_window(
+def fill_window(
     generator: random.Random, voices: Sequence[str], trained_texts: set[str], *, context_s: int
 ) -> tuple[Waveform, str]:
     """Lay one to three unseen sentences, with pauses, into a window of exactly this context."""

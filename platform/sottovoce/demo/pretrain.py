@@ -55,7 +55,7 @@ def micro_config() -> WhisperConfig:
     config = WhisperConfig(
         d_model=192, encoder_layers=4, decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=3,
         encoder_ffn_dim=512, decoder_ffn_dim=512, num_mel_bins=80, vocab_size=51_865, max_source_positions=1_500,
-        max_target_positions=448, max_length=448, dropout=0.0, bos_token_id=50_257, eos_token_id=50_257,
+        max_target_positions=448, dropout=0.0, bos_token_id=50_257, eos_token_id=50_257,
         pad_token_id=50_257, decoder_start_token_id=50_258, suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     set_audio_context(config, AudioContext(2.0, 10.0))
@@ -69,7 +69,7 @@ def micro_generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig
     languages = {token: index for token, index in vocabulary.items() if first <= index <= last}
     return GenerationConfig(
         alignment_heads=[[layer, head] for layer in range(2) for head in range(6)],
-        begin_suppress_tokens=[220, 50_257],
+        begin_suppress_tokens=[220],
         bos_token_id=50_257, eos_token_id=50_257, pad_token_id=50_257, decoder_start_token_id=50_258,
         is_multilingual=True, lang_to_id=languages, max_initial_timestamp_index=50, max_length=448,
         no_timestamps_token_id=vocabulary["<|notimestamps|>"], prev_sot_token_id=vocabulary["<|startofprev|>"],

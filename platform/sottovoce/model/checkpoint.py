@@ -62,7 +62,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         )
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:  # TypeError: no vocabulary
         raise CheckpointError(source, f"{error}") from error
     return Checkpoint(model=model.eval(), tokenizer=tokenizer, source=str(source))
 

@@ -1,0 +1,93 @@
+import random
+
+import numpy as np
+import pytest
+
+from sottovoce.demo.distort import change_speed, distort, noise
+from sottovoce.demo.grammar import load_grammar
+from sottovoce.demo.pool import SpeechPool, speak_sentence, trim_silence, write_shard
+from sottovoce.demo.speech import TRAINING_VOICES, UNSEEN_VOICES, Voice, speak
+from sottovoce.demo.throat_microphone import through_throat_microphone
+from sottovoce.errors import ConfigError
+
+
+def test_there_are_ten_training_voices_and_none_of_them_is_tested_as_unseen() -> None:
+    assert len(set(TRAINING_VOICES)) >= 10
+    assert not set(TRAINING_VOICES) & set(UNSEEN_VOICES)
+
+
+@pytest.mark.parametrize("name", [*TRAINING_VOICES, *UNSEEN_VOICES])
+def test_every_voice_speaks_at_16_khz(name: str) -> None:
+    waveform = speak("One two three.", Voice(name=name))
+    assert waveform.dtype == np.float32
+    assert 0.7 < len(waveform) / 16_000 < 3.0
+    assert 0.2 < np.abs(waveform).max() < 1.1
+
+
+def test_voices_sound_different_and_one_voice_always_the_same() -> None:
+    first, again, other = (speak("Hello.", Voice(name=name)) for name in ("en-us", "en-us", "en-us+f2"))
+    np.testing.assert_array_equal(first, again)
+    assert len(first) != len(other) or not np.allclose(first, other)
+
+
+def test_more_words_per_minute_take_less_time() -> None:
+    slow, fast = (speak("The quick brown fox.", Voice(name="en-us", words_per_minute=rate)) for rate in (120, 240))
+    assert len(fast) < 0.7 * len(slow)
+
+
+def test_an_unknown_voice_raises_config_error() -> None:
+    with pytest.raises(ConfigError, match="xx-nowhere"):
+        speak("Hello.", Voice(name="xx-nowhere"))
+
+
+def test_silence_is_cut_off_both_ends() -> None:
+    waveform = np.zeros(1_000, dtype=np.float32)
+    waveform[300:500] = 0.5
+    assert len(trim_silence(waveform)) == 200
+    assert len(trim_silence(np.zeros(10, dtype=np.float32))) == 10
+
+
+def test_a_shard_is_the_same_for_the_same_seed_and_a_pool_sorts_by_duration(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("sottovoce.demo.pool._SHARD_SIZE", 5)
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write_shard(folder, 0, 3)
+    assert (tmp_path / "a" / "shard_0000.pcm").read_bytes() == (tmp_path / "b" / "shard_0000.pcm").read_bytes()
+    pool = SpeechPool(tmp_path / "a")
+    assert len(pool) == 5
+    assert list(pool.durations_s) == sorted(pool.durations_s)
+    assert len(pool.waveform(4)) / 16_000 == pytest.approx(pool.durations_s[4])
+
+
+def test_distortion_keeps_length_and_range_and_is_reproducible() -> None:
+    _, _, speech = speak_sentence(load_grammar("sentences"), random.Random(0), symbol="sentence", voices=["en-us"])
+    for seed in range(30):
+        first = distort(speech, np.random.default_rng(seed))
+        assert first.shape == speech.shape
+        assert np.isfinite(first).all()
+        assert np.abs(first).max() <= 0.951
+        np.testing.assert_array_equal(first, distort(speech, np.random.default_rng(seed)))
+
+
+def test_a_change_of_speed_changes_the_length_by_at_most_an_eighth() -> None:
+    speech = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    lengths = {len(change_speed(speech, np.random.default_rng(seed))) for seed in range(20)}
+    assert len(lengths) > 5
+    assert all(14_000 < length < 18_400 for length in lengths)
+
+
+def test_noise_has_unit_level() -> None:
+    assert noise(160_000, np.random.default_rng(0)).std() == pytest.approx(1.0, abs=0.3)
+
+
+def test_the_throat_microphone_swallows_high_sounds() -> None:
+    speech = speak("She sells sea shells by the sea shore.", Voice(name="en-us"))
+    recording = through_throat_microphone(speech, np.random.default_rng(0))
+
+    def share_above(waveform: np.ndarray, hertz: float) -> float:
+        power = np.abs(np.fft.rfft(waveform)) ** 2
+        return float(power[np.fft.rfftfreq(len(waveform), 1 / 16_000) > hertz].sum() / power.sum())
+
+    assert recording.shape == speech.shape
+    assert np.abs(recording).max() <= 0.5
+    assert share_above(recording, 4_000) < 0.1 * share_above(speech, 4_000)
