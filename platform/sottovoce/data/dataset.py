@@ -19,6 +19,7 @@ from sottovoce.audio.pcm import to_pcm
 from sottovoce.config import Config
 from sottovoce.data.batch_plan import BatchPlan, build_plan
 from sottovoce.data.check import reject_reason
+from sottovoce.data.idle_pause import IdlePause
 from sottovoce.data.manifest import read_manifest
 from sottovoce.errors import AudioError, ConfigError
 from sottovoce.schema import Pcm, PcmBatch, Reject, RejectReason, Split, Utterance
@@ -86,6 +87,7 @@ class SpeechStream:
         )
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False
+        dataset.context.custom_execution_callback_classes.append(IdlePause)
         tables: Iterable[Any] = dataset.iter_batches(
             batch_size=1, batch_format="pyarrow", prefetch_batches=self.prefetch_batches
         )

@@ -94,7 +94,7 @@ class WorkerLoop:
         set_seed(config.seed, device_specific=True)
         self._objective = WhisperObjective(checkpoint.model, label_smoothing=config.label_smoothing)
         groups = parameter_groups(self._objective, weight_decay=config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self._model, self._optimizer = self._accelerator.prepare(self._objective, optimizer)
         leave_weights_to_model_folder(self._accelerator)
         self._state = RunState()

