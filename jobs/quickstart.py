@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ray
 
-from serve.launch import promote, start_ray, start_service, stop_service
+from serve.launch import promote, start_ray, start_service
 from serve.settings import ServeConfig
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.demo.ask import ask_service
@@ -36,7 +36,6 @@ def main(job: QuickstartJob) -> None:
     promote(walked.export_folder)
     base_url = start_service(job.service, port=job.port)
     answers = ask_service(base_url, walked.test[: job.num_requests], model=job.service.model_id)
-    stop_service()
     ray.shutdown()
     publish_result(build_result(walked, answers, output=output), answers, output)
 

@@ -27,6 +27,9 @@ from sottovoce.model.labels import IGNORED
 logger = logging.getLogger(__name__)
 
 _STATE_FILE = "state.pt"
+# Standard deviation around the common row of tokens that never occurred: so that fine-tuning can tell them apart. At
+# 0.05 their highest logit stays 10 below the right token's in the closest of 300 cases; at 0.15 they win some.
+_UNUSED_SPREAD = 0.05
 
 
 class PretrainConfig(Config):
@@ -147,7 +150,7 @@ class Pretraining:
         state = self.model.state_dict()
         table = state["model.decoder.embed_tokens.weight"]
         generator = torch.Generator().manual_seed(self.config.seed)
-        rows = table[-1] + config.init_std * torch.randn(config.vocab_size, config.d_model, generator=generator)
+        rows = table[-1] + _UNUSED_SPREAD * torch.randn(config.vocab_size, config.d_model, generator=generator)
         rows[self._token_ids] = table[:-1]
         state["model.decoder.embed_tokens.weight"] = state["proj_out.weight"] = rows
         full.load_state_dict(state)

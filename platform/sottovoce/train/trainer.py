@@ -33,8 +33,12 @@ CONFIG_FILE = "train_whisper.yaml"
 _STORAGE_FOLDER = "ray"
 _RUN_NAME = "run"
 _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
-# Ray asks its workers every 2 s by default: at each end, death and report the run waits for the next question.
-_HEALTH_CHECK = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+_RAY_TRAIN_ENVIRONMENT = {
+    # Ray asks its workers every 2 s by default: at each end, death and report the run waits for the next question.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # off by default; the dashboard's Train page stays empty without
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+}
 
 
 # Large tensors come and go at every step; in huge pages they cost a fifth less of a CPU step (torch reads this).
@@ -107,7 +111,7 @@ def build_run(
 
 def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
     """Give the trainer of a checked run."""
-    os.environ.setdefault(*_HEALTH_CHECK)
+    os.environ.update({name: value for name, value in _RAY_TRAIN_ENVIRONMENT.items() if name not in os.environ})
     resources = {"CPU": config.cpus_per_worker}
     use_gpu = task.device == "cuda"
     return TorchTrainer(
