@@ -15,7 +15,7 @@ class TrainJob(Config):
     data: DatasetConfig
     training: TrainingConfig = TrainingConfig()
     output: Path
-    """Folder that receives checkpoint, record and curves; on a cluster, one that every node can write to."""
+    """Folder that receives checkpoint, record and curves, and names the model; one that every node can write to."""
 
 
 def main(job: TrainJob) -> None:

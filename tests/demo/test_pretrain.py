@@ -38,9 +38,7 @@ def test_contexts_grow_with_the_step_and_short_ones_stay() -> None:
 
 
 def test_a_batch_is_the_same_for_the_same_generator(pool: SpeechPool, tokenizer: WhisperTokenizerFast) -> None:
-    first, again = (
-        build_batch(pool, tokenizer, np.random.default_rng(1), context_s=4.0, size=6) for _ in range(2)
-    )
+    first, again = (build_batch(pool, tokenizer, np.random.default_rng(1), context_s=4.0, size=6) for _ in range(2))
     assert first.input_features.shape == (6, 80, 400)
     torch.testing.assert_close(first.input_features, again.input_features)
     assert torch.equal(first.labels, again.labels)

@@ -155,7 +155,7 @@ def test_readmes_jobs_prepare_train_and_export_on_the_cluster(head: Head, root: 
         )  # fmt: skip
         assert answer.returncode == 0, f"{module}\n{answer.stdout}\n{answer.stderr}"
         assert "succeeded" in answer.stdout
-    record = json.loads((tmp_path / "training" / "record.json").read_text())
+    record = json.loads((tmp_path / "whisper-mine" / "record.json").read_text())
     assert record["num_steps"] == 2
-    assert (tmp_path / "training" / "checkpoint" / "model.safetensors").is_file()
+    assert (tmp_path / "whisper-mine" / "checkpoint" / "model.safetensors").is_file()
     assert set(json.loads((tmp_path / "export" / "variants.json").read_text())["variants"]) == {"fp32", "int8"}

@@ -104,10 +104,16 @@ def build_result(walked: Walk, answers: Sequence[Answer], *, output: Path) -> Qu
         latency_max_ms=max(latencies),
         rows=training.rows,
         machine=describe_machine(),
-        checkpoint=export.checkpoint,
-        export=str(walked.export_folder),
-        report=str(output / "report.html"),
+        checkpoint=_shown(Path(export.checkpoint)),
+        export=_shown(walked.export_folder),
+        report=_shown(output / "report.html"),
     )
+
+
+def _shown(path: Path) -> str:
+    """Give a path as a person here would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def describe_machine() -> str:

@@ -48,7 +48,7 @@ def walk(config: WalkConfig, output: Path) -> Walk:
 
     Args:
         config: settings of each stage.
-        output: receives ``corpus/``, ``data/``, ``training/`` and ``export/``.
+        output: receives ``corpus/``, ``data/``, ``micro-dictation/`` and ``export/``.
 
     Raises:
         SottovoceError: a stage that failed says what to do.
@@ -64,8 +64,8 @@ def walk(config: WalkConfig, output: Path) -> Walk:
         config.training,
         train=build_stream(read_split(data.manifest, "train"), data),
         validation=read_split(data.manifest, "validation"),
-        output=output / "training",
+        output=output / "micro-dictation",
     )
     training = save_result(run, run_training(run), prepare_rejects=[])
-    export = export_checkpoint(config.export, output / "training" / "checkpoint", output / "export", score=score)
+    export = export_checkpoint(config.export, output / "micro-dictation" / "checkpoint", output / "export", score=score)
     return Walk(test=test, baseline=baseline, training=training, export=export, export_folder=output / "export")

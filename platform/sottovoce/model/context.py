@@ -54,7 +54,7 @@ class AudioContext:
 class TrimmedEncoder(WhisperEncoder):
     """Whisper's encoder for any even number of frames up to its table of positions."""
 
-    def forward(  # noqa: PLR0913 - the signature of the class it stands in for
+    def forward(
         self,
         input_features: Tensor,
         attention_mask: Tensor | None = None,
