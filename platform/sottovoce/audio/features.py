@@ -42,7 +42,7 @@ def log_mel(waveform: Waveform, *, num_mel_bins: int, num_frames: int) -> LogMel
     padded[: waveform.shape[0]] = waveform
     log_spec = np.log10(np.maximum(filters @ _power(padded, num_frames), np.float32(_SILENCE)))
     log_spec = np.maximum(log_spec, log_spec.max() - np.float32(_DYNAMIC_RANGE))
-    return ((log_spec + np.float32(4.0)) / np.float32(4.0)).astype(np.float32)
+    return np.asarray((log_spec + np.float32(4.0)) / np.float32(4.0), dtype=np.float32)
 
 
 @cache

@@ -6,13 +6,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.progress import track
+from torch import nn
 from transformers import WhisperTokenizerFast
 
 from sottovoce.demo.grammar import load_grammar, vocabulary, write_sentence
@@ -59,11 +60,11 @@ def finish_micro(
     tokenizer = WhisperTokenizerFast.from_pretrained(tokenizer_folder)
     model = training.full_model()
     model.generation_config = micro_generation_config(tokenizer)
-    model.half().float()  # measured as it is stored: after rounding to fp16
+    cast(nn.Module, model).half().float()  # measured as it is stored: after rounding to fp16
     checkpoint = Checkpoint(model=model, tokenizer=tokenizer, source="micro")
     scores = measure_contexts(checkpoint, set(pool.texts), num_windows=num_windows)
     record = build_record(training, pool, scores, command=command)
-    model.half()
+    cast(nn.Module, model).half()
     save_checkpoint(checkpoint, output)
     (output / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_card(record, output)

@@ -225,7 +225,6 @@ def run(training: Pretraining, batches: Iterator[PretrainBatch], output: Path) -
 def collect_token_ids(pool: SpeechPool, tokenizer: WhisperTokenizerFast) -> Tensor:
     """Every token micro's labels can hold, sorted: its texts', the special ones, timestamps up to 10 s."""
     used = {token for text in pool.texts for token in tokenizer(f" {text}", add_special_tokens=False).input_ids}
-    used.update(
-        range(tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.convert_tokens_to_ids("<|10.00|>") + 1)
-    )
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    used.update(range(vocabulary["<|endoftext|>"], vocabulary["<|10.00|>"] + 1))
     return torch.tensor(sorted(used))

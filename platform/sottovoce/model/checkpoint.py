@@ -44,7 +44,8 @@ class Checkpoint:
     @property
     def languages(self) -> tuple[str, ...]:
         """ISO 639-1 codes the generation config lists."""
-        return tuple(token.strip("<|>") for token in self.model.generation_config.lang_to_id)
+        generation: Any = self.model.generation_config  # transformers sets Whisper's own fields at run time
+        return tuple(token.strip("<|>") for token in generation.lang_to_id)
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:

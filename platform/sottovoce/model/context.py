@@ -8,7 +8,6 @@ Shapes: B batch, M mel bins, F frames (100 per second), P positions (50 per seco
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration
@@ -88,8 +87,6 @@ class TrimmedEncoder(WhisperEncoder):
 
 class TrimmedWhisper(WhisperForConditionalGeneration):
     """Whisper with the same weights, files and interface, whose encoder reads trimmed contexts."""
-
-    _keys_to_ignore_on_load_missing: ClassVar[list[str]] = ["proj_out.weight"]
 
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__(config)

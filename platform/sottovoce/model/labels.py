@@ -1,5 +1,7 @@
 """Text to the token ids the decoder learns to write."""
 
+from typing import cast
+
 from transformers import WhisperTokenizerFast
 
 from sottovoce.errors import LabelTooLongError, LanguageError
@@ -17,7 +19,7 @@ def prefix_ids(tokenizer: WhisperTokenizerFast, *, language: str, task: Task, ti
     names = ["<|startoftranscript|>", f"<|{language}|>", f"<|{task}|>"]
     if not timestamps:
         names.append("<|notimestamps|>")
-    ids = [tokenizer.convert_tokens_to_ids(name) for name in names]
+    ids = [cast(int, tokenizer.convert_tokens_to_ids(name)) for name in names]
     if ids[1] == tokenizer.unk_token_id:
         raise LanguageError(language)
     return ids
