@@ -27,9 +27,7 @@ def test_the_corpus_has_the_sizes_asked_for_and_no_test_sentence_in_training(tmp
     assert all(0.5 < duration < 10.0 for duration in durations)
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_sentences(tmp_path: Path) -> None:
     config = DictationConfig(num_train=3, num_validation=1, num_test=2)
-    for name in ("a", "b"):
-        make_dictation(tmp_path / name, config)
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    first, again = (_rows(make_dictation(tmp_path / name, config)) for name in ("a", "b"))
+    assert first == again

@@ -1,4 +1,4 @@
-"""A pool of synthetic utterances on disk: made once by several processes, the same for the same seed.
+"""A pool of synthetic utterances on disk: made once by several processes; texts and voices follow from the seed.
 
 Each shard is an int16 file of all its samples end to end and a JSON file with one row for each utterance.
 """

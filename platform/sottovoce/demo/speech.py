@@ -1,6 +1,8 @@
 """Synthetic speech by espeak-ng, through the shared library in the espeakng-loader wheel.
 
-The library keeps one global state: one synthesizer per process.
+The library keeps one global state: one synthesizer per process. Part of it outlives a call (a voice's flutter goes on
+where it stopped), so the same text in the same voice differs a little by what was spoken before; a process that
+speaks the same sequence of texts gives the same samples.
 """
 
 import ctypes
