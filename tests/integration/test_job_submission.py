@@ -88,7 +88,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
             time.sleep(0.5)
         yield Head(address, environment | {"RAY_ADDRESS": address})
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)  # it waits for its own processes: half a minute after jobs have run
     shutil.rmtree(ray_folder, ignore_errors=True)
 
 

@@ -97,7 +97,8 @@ def wait_for_step(output: Path, step: int) -> None:
 
 def kill_one_training_worker() -> int:
     """Send SIGKILL to a training worker among this process's own descendants."""
-    own = psutil.Process().children(recursive=True)
+    children = psutil.Process().children(recursive=True)
+    own = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
     workers = [process for process in own if any("RayTrainWorker" in part for part in process.cmdline())]
     assert workers, "no training worker is running"
     victim = random.choice(workers)
