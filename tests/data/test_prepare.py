@@ -8,7 +8,7 @@ import soundfile
 from sottovoce.data.check import check_row
 from sottovoce.data.corpus import CorpusRow, read_corpus
 from sottovoce.data.manifest import read_manifest
-from sottovoce.data.prepare import PrepareConfig, build_check, prepare_corpus, split_duplicates
+from sottovoce.data.prepare import PrepareConfig, build_check, count_label_tokens, prepare_corpus, split_duplicates
 from sottovoce.errors import CheckpointError, TooManyRejectsError
 from sottovoce.schema import Reject, Utterance
 
@@ -75,7 +75,7 @@ def test_a_mapped_row_carries_the_outcome_as_json(corpus: Path):
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path):
     with pytest.raises(CheckpointError, match="tokenizer"):
-        build_check(PrepareConfig(tokenizer=tmp_path))
+        build_check(PrepareConfig(tokenizer=str(tmp_path)))
 
 
 @pytest.mark.ray
@@ -92,3 +92,9 @@ def test_a_corpus_is_prepared_and_no_row_is_lost(corpus: Path, tmp_path: Path):
     lines = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
     assert len(utterances) + len(lines) == 16
     assert {row.split for row in utterances} == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize(("text", "is_too_long"), [("the " * 443, False), ("the " * 444, True), ("short", False)])
+def test_label_lengths_are_checked_without_naming_a_tokenizer(text: str, is_too_long: bool):
+    num_tokens = count_label_tokens(text.strip(), tokenizer=PrepareConfig().tokenizer)
+    assert (num_tokens > 448) == is_too_long

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,20 +18,21 @@ from sottovoce.data.corpus import CorpusRow, read_corpus
 from sottovoce.data.manifest import write_manifest, write_rejects
 from sottovoce.data.split import assign_splits
 from sottovoce.errors import CheckpointError, LabelTooLongError, TooManyRejectsError
-from sottovoce.schema import MAX_CONTEXT_S, Reject, Utterance
+from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, Reject, Utterance
 
 logger = logging.getLogger(__name__)
 
 _ROW = TypeAdapter(CorpusRow)
 _OUTCOME: TypeAdapter[Utterance | Reject] = TypeAdapter(Utterance | Reject)
+_NUM_TOKENS_AROUND_TEXT = 6  # prefix of four, the space before the text, the end token
 _ROWS_PER_TASK = 64  # decoding them takes about a second: long against a task's overhead, short against a retry
 
 
 class PrepareConfig(Config):
     """What is kept of a corpus and how it is split."""
 
-    tokenizer: Path | None = None
-    """Checkpoint folder whose tokenizer measures labels against 448 tokens; label lengths are unchecked without."""
+    tokenizer: str = "micro"
+    """Folder or Hub id whose tokenizer measures labels against 448 tokens; micro has Whisper's own multilingual one."""
     language: str = "en"
     """Language of rows that name none, as an ISO 639-1 code."""
     min_duration_s: float = Field(default=0.1, gt=0.0)
@@ -121,7 +123,8 @@ def build_check(config: PrepareConfig) -> Callable[[CheckedRow], CheckedRow]:
     Raises:
         CheckpointError: no tokenizer in the folder given.
     """
-    count_tokens = load_token_counter(config.tokenizer) if config.tokenizer else None
+    load_token_counter(config.tokenizer)  # here, so that a wrong one stops the job before it starts
+    count_tokens = partial(count_label_tokens, tokenizer=config.tokenizer)
     language, silence_dbfs = config.language, config.silence_dbfs
     min_duration_s, max_duration_s = config.min_duration_s, config.max_duration_s
 
@@ -139,17 +142,29 @@ def build_check(config: PrepareConfig) -> Callable[[CheckedRow], CheckedRow]:
     return check
 
 
-def load_token_counter(folder: Path) -> Callable[[str], int]:
+def count_label_tokens(text: str, *, tokenizer: str) -> int:
+    """Count a transcript's label, prefix and end token included; at most 448 is an upper bound, above it is exact.
+
+    A token covers at least one byte, so a text of few bytes needs no tokenizer.
+    """
+    bound = len(text.encode()) + _NUM_TOKENS_AROUND_TEXT
+    return bound if bound <= MAX_LABEL_TOKENS else load_token_counter(tokenizer)(text)
+
+
+@cache
+def load_token_counter(source: str) -> Callable[[str], int]:
     """Give the function that measures a transcript's label, prefix and end token included.
 
     Raises:
         CheckpointError: no tokenizer in the folder.
     """
-    # Imported here: every worker imports this module, and only one with a tokenizer should wait for torch.
+    # Imported here: every worker imports this module, and only one that meets a long text should wait for torch.
     from transformers import WhisperTokenizerFast
 
+    from sottovoce.model.checkpoint import resolve_folder
     from sottovoce.model.labels import encode_labels
 
+    folder = resolve_folder(source)
     try:
         tokenizer = WhisperTokenizerFast.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:  # TypeError: transformers' answer to missing vocabulary files

@@ -36,7 +36,7 @@ _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
 _RAY_TRAIN_ENVIRONMENT = {
     # Ray asks its workers every 2 s by default: at each end, death and report the run waits for the next question.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # off by default; the dashboard's Train page stays empty without
+    # off by default; without it the dashboard knows of no training runs (/api/train/v2/runs/v1)
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
 }
 
