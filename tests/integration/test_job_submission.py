@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -133,6 +134,14 @@ def submissions(readme: str) -> list[tuple[str, str]]:
     return re.findall(r"^(?=.*-m (jobs\.\w+))(ray job submit .*)$", section, re.MULTILINE)
 
 
+def ask_dashboard(head: Head, path: str) -> Any:
+    """What the dashboard answers to who holds the token."""
+    token = (Path(head.environment["HOME"]) / ".ray" / "auth_token").read_text().strip()
+    request = urllib.request.Request(head.address + path, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
 def write_corpus(folder: Path) -> None:
     folder.mkdir(parents=True)
     lines = ["file_name,text,split"]
@@ -159,3 +168,7 @@ def test_readmes_jobs_prepare_train_and_export_on_the_cluster(head: Head, root: 
     assert record["num_steps"] == 2
     assert (tmp_path / "whisper-mine" / "checkpoint" / "model.safetensors").is_file()
     assert set(json.loads((tmp_path / "export" / "variants.json").read_text())["variants"]) == {"fp32", "int8"}
+    (run,) = ask_dashboard(head, "/api/train/v2/runs/v1")["train_runs"]
+    assert run["status"] == "FINISHED"
+    jobs = ask_dashboard(head, "/api/jobs/")
+    assert {"SUCCEEDED"} == {job["status"] for job in jobs if job["type"] == "SUBMISSION"}
