@@ -74,6 +74,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     ray_folder = Path("/tmp") / f"sottovoce-{os.getpid()}"  # short: a socket's path has at most 107 characters
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment = inherited | {"HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    # As `. .venv/bin/activate` does: a job's "python" is looked up on the head's path.
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     port, dashboard, client, agent = free_ports(4)
     options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
@@ -155,8 +157,7 @@ def test_readmes_jobs_prepare_train_and_export_on_the_cluster(head: Head, root: 
     write_corpus(tmp_path / "audio")
     commands = submissions((root / "README.md").read_text(encoding="utf-8"))
     assert [module for module, _ in commands] == list(SMALL)
-    scripts = Path(sys.executable).parent
-    environment = head.environment | {"WORK": str(tmp_path), "PATH": f"{scripts}:{os.environ['PATH']}"}
+    environment = head.environment | {"WORK": str(tmp_path)}
     for module, command in commands:
         answer = subprocess.run(
             ["bash", "-c", command + SMALL[module]],
