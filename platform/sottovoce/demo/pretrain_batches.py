@@ -18,7 +18,7 @@ from sottovoce.audio.features import log_mel
 from sottovoce.demo.distort import change_speed, distort, noise
 from sottovoce.demo.pool import SpeechPool
 from sottovoce.model.labels import IGNORED, prefix_ids
-from sottovoce.schema import FRAMES_PER_SECOND, SAMPLING_RATE, Waveform
+from sottovoce.schema import FRAMES_PER_SECOND, SAMPLING_RATE, LogMel, Waveform
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "
 """Targets of the auxiliary alignment loss; 0 is its blank, so a letter's class is its place here plus one."""
@@ -155,9 +155,7 @@ def _time(seconds: float) -> int:
     return _FIRST_TIMESTAMP + round(seconds / _TIMESTAMP_STEP_S)
 
 
-def _mask(
-    picture: np.ndarray[tuple[int, int], np.dtype[np.float32]], generator: Generator
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _mask(picture: LogMel, generator: Generator) -> LogMel:
     """SpecAugment (Park et al. 2019), light: one band and one stretch set to the mean."""
     if generator.random() < _SPEC_AUGMENT:
         mean = picture.mean()
