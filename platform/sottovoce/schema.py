@@ -30,7 +30,9 @@ Split: TypeAlias = Literal["train", "validation", "test"]
 Task: TypeAlias = Literal["transcribe", "translate"]
 
 RejectReason: TypeAlias = Literal[
-    "invalid_row",  # the row itself cannot be read: missing field, wrong type, wrong text encoding
+    "invalid_row",  # the row itself cannot be read: missing field, wrong type
+    "wrong_encoding",  # its text is not UTF-8
+    "unknown_language",
     "duplicate_id",
     "missing_file",
     "unreadable",
@@ -41,6 +43,14 @@ RejectReason: TypeAlias = Literal[
     "too_long",
     "missing_text",
     "label_too_long",  # more than 448 tokens with prefix and end token
+]
+
+RemarkKind: TypeAlias = Literal[
+    "low_bit_depth",  # fewer than 16 bits a sample
+    "unusual_rate",  # above 48 000 or below 8 000 Hz
+    "many_channels",  # more than two, averaged to one
+    "clipped",
+    "duration_differs",  # from what the row declares
 ]
 
 
@@ -55,13 +65,20 @@ class Utterance(Record):
 
     id: str
     audio: str
-    """Path of the recording, absolute or relative to the manifest's folder."""
+    """Where the recording is: a path, absolute or relative to the manifest's folder, a URI such as s3://..., or a part
+    of a file, ``shard.tar#bytes=1536-48211`` or ``train.parquet#row=17``."""
     start_s: float = Field(default=0.0, ge=0.0)
     duration_s: float = Field(gt=0.0)
     text: str
     """What was said, cased and punctuated; empty for a recording without speech."""
     language: str = "en"
+    task: Task = "transcribe"
+    """translate where the text is English and the speech is not."""
     speaker: str | None = None
+    recording: str | None = None
+    """The longer recording (a call, a chapter) this is a piece of; its pieces follow in the order of their ids."""
+    corpus: str | None = None
+    """Name of the corpus it came from: what weights and scores refer to."""
     split: Split = "train"
 
 
@@ -75,6 +92,36 @@ class Reject(Record):
     """What was wrong, with the value."""
 
 
+class Remark(Record):
+    """Something unusual about a row that was kept, and what was done about it."""
+
+    id: str
+    audio: str
+    kind: RemarkKind
+    detail: str
+    """What was met, with the value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What the model hears at once in training: one utterance, or several of one speaker or recording joined."""
+
+    utterances: tuple[Utterance, ...]
+    """At least one, in the order they are heard; of one language and task."""
+    previous_text: str | None = None
+    """What was said just before in the same recording, if that is known."""
+
+    @property
+    def id(self) -> str:
+        """The first utterance's id: no utterance is in two examples."""
+        return self.utterances[0].id
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of all utterances together."""
+        return sum(utterance.duration_s for utterance in self.utterances)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PcmBatch:
     """What one training worker reads at one step."""
@@ -82,9 +129,9 @@ class PcmBatch:
     step: int
     """Place in the run, from 0 on."""
     epoch: int
-    recordings: tuple[Pcm, ...]
-    """One for each utterance; no samples where it could not be decoded."""
-    utterances: tuple[Utterance, ...]
+    examples: tuple[Example, ...]
+    recordings: tuple[tuple[Pcm, ...], ...]
+    """For each example one for each of its utterances; no samples where it could not be decoded."""
     rejects: tuple[Reject, ...]
     """Why recordings have no samples."""
 

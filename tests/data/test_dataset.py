@@ -42,9 +42,10 @@ def test_a_row_becomes_a_batch_with_utterances_and_epoch(utterances: list[Uttera
     row = BatchReader(utterances, plan, rank=0).read({"step": 4})
     batch = stream._to_batch(row, epoch=plan.epoch_of(4))  # type: ignore[arg-type]
     assert (batch.step, batch.epoch, batch.rejects) == (4, 1, ())
-    assert [len(pcm) for pcm in batch.recordings] == [round(one.duration_s * 16_000) for one in batch.utterances]
-    loudness = [float(np.median(pcm)) / 32_767 for pcm in batch.recordings]
-    assert loudness == pytest.approx([one.duration_s for one in batch.utterances], abs=0.01)
+    recordings = [pcm for (pcm,) in batch.recordings]
+    assert [len(pcm) for pcm in recordings] == [round(one.duration_s * 16_000) for one in batch.examples]
+    loudness = [float(np.median(pcm)) / 32_767 for pcm in recordings]
+    assert loudness == pytest.approx([one.duration_s for one in batch.examples], abs=0.01)
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "missing_file"), (b"", "empty"), (b"no audio", "unreadable")])

@@ -11,7 +11,7 @@ from sottovoce.audio.features import log_mel
 from sottovoce.audio.pcm import from_pcm
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, encode_labels
-from sottovoce.schema import PcmBatch, Utterance
+from sottovoce.schema import Example, PcmBatch, Utterance
 from sottovoce.train.collate import Collator, TrainBatch, shift_labels
 
 START, END = 50_258, 50_257
@@ -23,16 +23,17 @@ def collator(micro_assets: Path) -> Collator:
     return Collator(tokenizer, AudioContext(2.0, 10.0), 80)
 
 
+def utterance(index: int, *, duration_s: float) -> Utterance:
+    return Utterance(id=f"u{index}", audio="x.wav", duration_s=duration_s, text="take two tablets" if index else "yes")
+
+
 def pcm_batch(*seconds: float, epoch: int = 0) -> PcmBatch:
     noise = np.random.default_rng(0).integers(-9_000, 9_000, size=160_000).astype(np.int16)
     return PcmBatch(
         step=0,
         epoch=epoch,
-        recordings=tuple(noise[: round(one * 16_000)] for one in seconds),
-        utterances=tuple(
-            Utterance(id=f"u{i}", audio="x.wav", duration_s=max(one, 0.1), text="take two tablets" if i else "yes")
-            for i, one in enumerate(seconds)
-        ),
+        recordings=tuple((noise[: round(one * 16_000)],) for one in seconds),
+        examples=tuple(Example(utterances=(utterance(i, duration_s=max(one, 0.1)),)) for i, one in enumerate(seconds)),
         rejects=(),
     )
 
@@ -65,7 +66,7 @@ def test_the_context_is_that_of_the_longest_recording(collator: Collator) -> Non
 
 def test_without_augmentation_the_features_are_those_of_the_recognizer(collator: Collator) -> None:
     batch = pcm_batch(1.0, 3.0)
-    expected = log_mel(from_pcm(batch.recordings[0]), num_mel_bins=80, num_frames=300)
+    expected = log_mel(from_pcm(batch.recordings[0][0]), num_mel_bins=80, num_frames=300)
     assert np.array_equal(collate(collator, batch).input_features[0].numpy(), expected)
 
 

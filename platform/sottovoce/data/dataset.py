@@ -22,7 +22,7 @@ from sottovoce.data.check import reject_reason
 from sottovoce.data.idle_pause import IdlePause
 from sottovoce.data.manifest import read_manifest
 from sottovoce.errors import AudioError, ConfigError
-from sottovoce.schema import Pcm, PcmBatch, Reject, RejectReason, Split, Utterance
+from sottovoce.schema import Example, Pcm, PcmBatch, Reject, RejectReason, Split, Utterance
 
 
 class DatasetConfig(Config):
@@ -100,8 +100,8 @@ class SpeechStream:
         return PcmBatch(
             step=row["step"],
             epoch=epoch,
-            recordings=tuple(np.split(pcm, np.cumsum(row["num_samples"])[:-1])),
-            utterances=tuple(self.utterances[place] for place in row["places"]),
+            examples=tuple(Example(utterances=(self.utterances[place],)) for place in row["places"]),
+            recordings=tuple((part,) for part in np.split(pcm, np.cumsum(row["num_samples"])[:-1])),
             rejects=tuple(Reject.model_validate_json(text) for text in row["rejects"] if text),
         )
 

@@ -53,11 +53,11 @@ class Collator:
         """
         limit = round(self.context.max_s * SAMPLING_RATE)
         generators = [
-            augment_generator(seed=seed, epoch=batch.epoch, utterance_id=utterance.id) for utterance in batch.utterances
+            augment_generator(seed=seed, epoch=batch.epoch, utterance_id=example.id) for example in batch.examples
         ]
         waveforms = [
-            augment_waveform(from_pcm(pcm), augment, generator, max_num_samples=limit)
-            for pcm, generator in zip(batch.recordings, generators, strict=True)
+            augment_waveform(from_pcm(np.concatenate(parts)), augment, generator, max_num_samples=limit)
+            for parts, generator in zip(batch.recordings, generators, strict=True)
         ]
         num_frames = self._num_frames(waveforms)
 
@@ -67,8 +67,10 @@ class Collator:
 
         pictures = list(executor.map(picture, waveforms, generators))
         labels = [
-            encode_labels(self.tokenizer, utterance.text, language=utterance.language) if len(pcm) else []
-            for utterance, pcm in zip(batch.utterances, batch.recordings, strict=True)
+            encode_labels(self.tokenizer, example.utterances[0].text, language=example.utterances[0].language)
+            if len(parts[0])
+            else []
+            for example, parts in zip(batch.examples, batch.recordings, strict=True)
         ]
         return self._pack(pictures, labels, waveforms)
 
