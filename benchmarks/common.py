@@ -83,7 +83,7 @@ def time_interleaved(functions: Mapping[str, Callable[[], object]], *, repetitio
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for repetition in range(repetitions):
-        names = list(functions) if repetition % 2 == 0 else list(reversed(functions))
+        names = list(functions)[:: 1 if repetition % 2 == 0 else -1]
         for name in names:
             started = perf_counter()
             functions[name]()
