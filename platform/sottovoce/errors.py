@@ -10,6 +10,7 @@
     │   └── AudioTooLongError             longer than the limit
     ├── ManifestError (ValueError)        a manifest or corpus cannot be read
     │   └── TooManyRejectsError           more rejects than the job allows
+    ├── RowsLostError (RuntimeError)      rows that went into a stage and did not come out
     ├── UnsupportedMelBinsError (ValueError)
     ├── ContextError (ValueError)         audio does not fit the model's audio context
     ├── LanguageError (ValueError)        a language Whisper does not know
@@ -106,6 +107,15 @@ class TooManyRejectsError(ManifestError):
 
     def __init__(self, path: Path | str, num_rejects: int, num_rows: int, allowed: float) -> None:
         SottovoceError.__init__(self, str(path), num_rejects, num_rows, allowed)
+
+
+class RowsLostError(SottovoceError, RuntimeError):
+    """A stage whose rows out are not its rows in; a fault of ours, never of the data."""
+
+    sentence = "stage {0}: {1} rows went in and {2} came out ({3}); nothing was written, please report this"
+
+    def __init__(self, stage: str, num_in: int, num_out: int, difference: str) -> None:
+        super().__init__(stage, num_in, num_out, difference)
 
 
 class UnsupportedMelBinsError(SottovoceError, ValueError):
