@@ -10,11 +10,13 @@ from sottovoce.audio.augment import AugmentConfig
 from sottovoce.audio.features import log_mel
 from sottovoce.audio.pcm import from_pcm
 from sottovoce.model.context import AudioContext
-from sottovoce.model.labels import IGNORED, encode_labels
+from sottovoce.model.labels import IGNORED, Labels, encode_labels
 from sottovoce.schema import Example, PcmBatch, Utterance
-from sottovoce.train.collate import Collator, TrainBatch, shift_labels
+from sottovoce.train.collate import Collator, TrainBatch, pad_labels
+from sottovoce.train.label_mix import LabelMix
 
-START, END = 50_258, 50_257
+START, END, FIRST_TIMESTAMP = 50_258, 50_257, 50_364
+PLAIN, TIMED = LabelMix(0.0, 0.0), LabelMix(1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +40,18 @@ def pcm_batch(*seconds: float, epoch: int = 0) -> PcmBatch:
     )
 
 
-def collate(collator: Collator, batch: PcmBatch, augment: AugmentConfig | None = None) -> TrainBatch:
+def collate(
+    collator: Collator, batch: PcmBatch, augment: AugmentConfig | None = None, mix: LabelMix | None = None
+) -> TrainBatch:
     with ThreadPoolExecutor(1) as executor:
-        return collator.training_batch(batch, augment or AugmentConfig(), seed=0, executor=executor)
+        return collator.training_batch(batch, augment or AugmentConfig(), mix or PLAIN, seed=0, executor=executor)
 
 
-def test_the_start_token_stands_once_and_first_and_the_end_token_is_learned_once() -> None:
-    inputs, targets = shift_labels([[START, 1, 2, END], [START, 7, END]], padding_id=END)
-    assert inputs.tolist() == [[START, 1, 2], [START, 7, END]]
-    assert targets.tolist() == [[1, 2, END], [7, END, IGNORED]]
+def test_inputs_are_padded_with_the_end_token_and_targets_masked_by_length() -> None:
+    one, other = Labels([START, 1, 2], [1, 2, END]), Labels([START, 7], [7, END])
+    inputs, targets = pad_labels([one, other, None], padding_id=END)
+    assert inputs.tolist() == [[START, 1, 2], [START, 7, END], [END, END, END]]
+    assert targets.tolist() == [[1, 2, END], [7, END, IGNORED], [IGNORED] * 3]
 
 
 def test_labels_of_real_text_shift_by_one(collator: Collator) -> None:
@@ -88,3 +93,37 @@ def test_a_batch_without_any_samples_keeps_its_shape(collator: Collator) -> None
     batch = collate(collator, pcm_batch(0.0, 0.0))
     assert (batch.labels == IGNORED).all()
     assert batch.input_features.shape == (2, 80, 200)
+
+
+def pack(*texts: str, seconds: tuple[float, ...]) -> PcmBatch:
+    """One example of several utterances, all zeros."""
+    utterances = tuple(
+        Utterance(id=f"p{i}", audio="x.wav", duration_s=max(one, 0.1), text=text)
+        for i, (text, one) in enumerate(zip(texts, seconds, strict=True))
+    )
+    recordings = tuple(np.zeros(round(one * 16_000), np.int16) for one in seconds)
+    return PcmBatch(step=0, epoch=0, examples=(Example(utterances=utterances),), recordings=(recordings,), rejects=())
+
+
+def test_times_in_labels_are_those_of_the_samples_heard(collator: Collator) -> None:
+    batch = collate(collator, pack("yes", "no", seconds=(1.0, 0.5)), mix=TIMED)
+    times = [(token - FIRST_TIMESTAMP) * 0.02 for token in batch.labels[0].tolist() if token >= FIRST_TIMESTAMP]
+    assert times == pytest.approx([0.0, 1.0, 1.0, 1.5])
+    assert batch.audio_s == 1.5
+    assert batch.input_features.shape == (1, 80, 200)
+
+
+def test_an_utterance_that_was_not_decoded_is_left_out_of_its_pack(collator: Collator) -> None:
+    batch = collate(collator, pack("yes", "never heard", "no", seconds=(1.0, 0.0, 0.5)))
+    text = collator.tokenizer.decode(batch.decoder_input_ids[0], skip_special_tokens=True)
+    assert text == " yes no"
+
+
+def test_a_text_the_decoder_cannot_hold_becomes_rejects_and_counts_for_nothing(collator: Collator) -> None:
+    batch = collate(collator, pack(" ".join(["the"] * 300), " ".join(["a"] * 300), seconds=(1.0, 1.0)))
+    assert [(reject.id, reject.reason) for reject in batch.rejects] == [
+        ("p0", "label_too_long"),
+        ("p1", "label_too_long"),
+    ]
+    assert (batch.labels == IGNORED).all()
+    assert batch.input_features.shape == (1, 80, 200)

@@ -1,13 +1,29 @@
 """Text to the token ids the decoder learns to write."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from transformers import WhisperTokenizerFast
 
 from sottovoce.errors import LabelTooLongError, LanguageError
-from sottovoce.schema import MAX_LABEL_TOKENS, Task
+from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Example, Task
 
 IGNORED = -100  # label value that the loss leaves out
+TIMESTAMP_STEP_S = 0.02  # between two of Whisper's timestamp tokens
+
+_MAX_PROMPT_TOKENS = MAX_LABEL_TOKENS // 2 - 1  # of previous text: Whisper's half of the decoder, without its mark
+_NUM_TIMESTAMPS = round(MAX_CONTEXT_S / TIMESTAMP_STEP_S) + 1  # <|0.00|> to <|30.00|>
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the decoder reads of one example, and what it should write after each token."""
+
+    inputs: list[int]
+    """(T,) ids, T <= 447: prompt, prefix and text, without the end token."""
+    targets: list[int]
+    """(T,) the id after each input; IGNORED where the loss does not look."""
 
 
 def prefix_ids(tokenizer: WhisperTokenizerFast, *, language: str, task: Task, timestamps: bool) -> list[int]:
@@ -19,14 +35,14 @@ def prefix_ids(tokenizer: WhisperTokenizerFast, *, language: str, task: Task, ti
     names = ["<|startoftranscript|>", f"<|{language}|>", f"<|{task}|>"]
     if not timestamps:
         names.append("<|notimestamps|>")
-    ids = [cast(int, tokenizer.convert_tokens_to_ids(name)) for name in names]
+    ids = [_token_id(tokenizer, name) for name in names]
     if ids[1] == tokenizer.unk_token_id:
         raise LanguageError(language)
     return ids
 
 
 def encode_labels(tokenizer: WhisperTokenizerFast, text: str, *, language: str, task: Task = "transcribe") -> list[int]:
-    """Turn a transcript into labels: prefix, text, end token.
+    """Turn a transcript into ids: prefix, text, end token.
 
     Returns:
         T <= 448 ids. The first is ``decoder_start_token_id``: drop it where the model shifts labels itself, or the
@@ -36,8 +52,108 @@ def encode_labels(tokenizer: WhisperTokenizerFast, text: str, *, language: str, 
         LabelTooLongError: more than 448 tokens.
         LanguageError: a language that has no token.
     """
-    text_ids = tokenizer(f" {text.strip()}" if text.strip() else "", add_special_tokens=False).input_ids
-    ids = [*prefix_ids(tokenizer, language=language, task=task, timestamps=False), *text_ids, tokenizer.eos_token_id]
+    prefix = prefix_ids(tokenizer, language=language, task=task, timestamps=False)
+    ids = [*prefix, *_text_ids(tokenizer, text), int(tokenizer.eos_token_id)]
     if len(ids) > MAX_LABEL_TOKENS:
         raise LabelTooLongError(len(ids), MAX_LABEL_TOKENS)
     return ids
+
+
+def encode_example(
+    tokenizer: WhisperTokenizerFast,
+    example: Example,
+    *,
+    num_samples: Sequence[int],
+    timestamps: bool = False,
+    previous_text: bool = False,
+) -> Labels | None:
+    """Turn what was said in an example into what its decoder learns.
+
+    With timestamps each utterance stands between its start and its end in the joined audio. The previous text stands
+    before everything, and no loss looks at it. An example in which nothing was said teaches two things at once: the
+    no-speech token at the first position, which is where recognizers read its probability, and an end token directly
+    after the prefix. Labels that do not fit the decoder go without timestamps, and then without previous text.
+
+    Args:
+        tokenizer: of the model in training.
+        example: one or several utterances, joined without gaps.
+        num_samples: samples of each utterance as it is heard, 0 where it could not be decoded: its text is left out.
+        timestamps: write times, where there is text.
+        previous_text: begin with the last tokens of the example's previous text, where it has one.
+
+    Returns:
+        None where no utterance could be decoded.
+
+    Raises:
+        LabelTooLongError: the texts alone take more than 448 tokens.
+        LanguageError: a language that has no token.
+    """
+    if not any(num_samples):
+        return None
+    pieces = _spoken_pieces(example, num_samples)
+    ids = _transcript_ids(tokenizer, example, pieces, timestamps=timestamps)
+    targets = ids[1:] if pieces else [_no_speech_id(tokenizer), *[IGNORED] * (len(ids) - 3), ids[-1]]
+    room = MAX_LABEL_TOKENS - len(ids)
+    prompt = _prompt_ids(tokenizer, example.previous_text, room=room) if previous_text else []
+    return Labels(inputs=[*prompt, *ids[:-1]], targets=[*[IGNORED] * len(prompt), *targets])
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One utterance's words, and the samples of the joined audio they are in."""
+
+    text: str
+    start: int
+    end: int
+
+
+def _spoken_pieces(example: Example, num_samples: Sequence[int]) -> list[_Piece]:
+    """Give the utterances that are heard and in which something is said."""
+    pieces, start = [], 0
+    for utterance, length in zip(example.utterances, num_samples, strict=True):
+        if length and utterance.text.strip():
+            pieces.append(_Piece(utterance.text.strip(), start, start + length))
+        start += length
+    return pieces
+
+
+def _transcript_ids(
+    tokenizer: WhisperTokenizerFast, example: Example, pieces: Sequence[_Piece], *, timestamps: bool
+) -> list[int]:
+    """Give prefix, text and end token; with timestamps where they are wanted and fit."""
+    language, task = example.utterances[0].language, example.utterances[0].task
+    if timestamps and pieces:
+        ids = prefix_ids(tokenizer, language=language, task=task, timestamps=True)
+        for piece in pieces:
+            start, end = (_timestamp_id(tokenizer, place / SAMPLING_RATE) for place in (piece.start, piece.end))
+            ids += [start, *_text_ids(tokenizer, piece.text), end]
+        if len(ids) < MAX_LABEL_TOKENS:
+            return [*ids, int(tokenizer.eos_token_id)]
+    return encode_labels(tokenizer, " ".join(piece.text for piece in pieces), language=language, task=task)
+
+
+def _prompt_ids(tokenizer: WhisperTokenizerFast, text: str | None, *, room: int) -> list[int]:
+    """Give the mark of previous text and the last tokens that fit; nothing where there is no text or no room."""
+    num_tokens = min(_MAX_PROMPT_TOKENS, room - 1)
+    text_ids = _text_ids(tokenizer, text or "")[-num_tokens:] if num_tokens > 0 else []
+    return [_token_id(tokenizer, "<|startofprev|>"), *text_ids] if text_ids else []
+
+
+def _text_ids(tokenizer: WhisperTokenizerFast, text: str) -> list[int]:
+    spoken = text.strip()
+    return cast(list[int], tokenizer(f" {spoken}", add_special_tokens=False).input_ids) if spoken else []
+
+
+def _timestamp_id(tokenizer: WhisperTokenizerFast, seconds: float) -> int:
+    """Give the token of a time, rounded to 0.02 s."""
+    step = min(round(seconds / TIMESTAMP_STEP_S), _NUM_TIMESTAMPS - 1)
+    return _token_id(tokenizer, "<|notimestamps|>") + 1 + step
+
+
+def _no_speech_id(tokenizer: WhisperTokenizerFast) -> int:
+    """Find the token by its place: OpenAI's files call it ``<|nospeech|>``, Hugging Face's ``<|nocaptions|>``."""
+    return _token_id(tokenizer, "<|notimestamps|>") - 1
+
+
+def _token_id(tokenizer: WhisperTokenizerFast, name: str) -> int:
+    return cast(int, tokenizer.convert_tokens_to_ids(name))

@@ -15,9 +15,11 @@ from transformers import WhisperTokenizerFast
 from sottovoce.audio.augment import AugmentConfig, augment_generator, augment_waveform, mask_log_mel
 from sottovoce.audio.features import log_mel
 from sottovoce.audio.pcm import from_pcm
+from sottovoce.errors import LabelTooLongError
 from sottovoce.model.context import AudioContext
-from sottovoce.model.labels import IGNORED, encode_labels
-from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, LogMel, PcmBatch, Waveform
+from sottovoce.model.labels import IGNORED, Labels, encode_example
+from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, LogMel, PcmBatch, Reject, Waveform
+from sottovoce.train.label_mix import LabelMix
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class TrainBatch:
     input_features: Tensor
     """(B, M, F) float32."""
     decoder_input_ids: Tensor
-    """(B, T) int64, start token first, padded with the end token."""
+    """(B, T) int64: prompt, prefix and text, padded with the end token."""
     labels: Tensor
-    """(B, T) int64: the token after each input, IGNORED beyond the first end token."""
+    """(B, T) int64: the token after each input, IGNORED on prompts and beyond the first end token."""
     audio_s: float
     """Seconds of speech, padding left out."""
+    rejects: tuple[Reject, ...] = ()
+    """Utterances whose labels the decoder cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,16 @@ class Collator:
     context: AudioContext
     num_mel_bins: int
 
-    def training_batch(self, batch: PcmBatch, augment: AugmentConfig, *, seed: int, executor: Executor) -> TrainBatch:
-        """Turn what the stream gives into a batch, augmented; a recording without samples counts for nothing.
+    def training_batch(
+        self, batch: PcmBatch, augment: AugmentConfig, label_mix: LabelMix, *, seed: int, executor: Executor
+    ) -> TrainBatch:
+        """Turn what the stream gives into a batch, augmented; an example without samples counts for nothing.
 
         Args:
             batch: from the stream.
             augment: changes to the speech.
-            seed: of the changes, together with epoch and utterance.
+            label_mix: how often labels carry timestamps or a previous text.
+            seed: of changes and mix, together with epoch and example.
             executor: threads that make log-mel.
         """
         limit = round(self.context.max_s * SAMPLING_RATE)
@@ -66,15 +73,10 @@ class Collator:
             return mask_log_mel(features, augment, generator, num_frames=len(waveform) // HOP_LENGTH)
 
         pictures = list(executor.map(picture, waveforms, generators))
-        labels = [
-            encode_labels(self.tokenizer, example.utterances[0].text, language=example.utterances[0].language)
-            if len(parts[0])
-            else []
-            for example, parts in zip(batch.examples, batch.recordings, strict=True)
-        ]
-        return self._pack(pictures, labels, waveforms)
+        labels, rejects = self._training_labels(batch, label_mix, seed=seed)
+        return self._pack(pictures, labels, waveforms, rejects=rejects)
 
-    def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[list[int]]) -> TrainBatch:
+    def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
         """Turn waveforms (S,) and their labels into a batch, unchanged."""
         num_frames = self._num_frames(waveforms)
         pictures = [log_mel(one, num_mel_bins=self.num_mel_bins, num_frames=num_frames) for one in waveforms]
@@ -83,33 +85,64 @@ class Collator:
     def _num_frames(self, waveforms: Sequence[Waveform]) -> int:
         return self.context.num_frames_for(max(len(waveform) for waveform in waveforms) / SAMPLING_RATE)
 
+    def _training_labels(
+        self, batch: PcmBatch, label_mix: LabelMix, *, seed: int
+    ) -> tuple[list[Labels | None], list[Reject]]:
+        """Label every example; one whose text does not fit the decoder becomes rejects, and its row counts nothing."""
+        labels: list[Labels | None] = []
+        rejects: list[Reject] = []
+        for example, parts in zip(batch.examples, batch.recordings, strict=True):
+            choice = label_mix.choose(example.id, seed=seed, epoch=batch.epoch)
+            try:
+                encoded = encode_example(
+                    self.tokenizer,
+                    example,
+                    num_samples=[len(part) for part in parts],
+                    timestamps=choice.timestamps,
+                    previous_text=choice.previous_text,
+                )
+            except LabelTooLongError as error:
+                encoded = None
+                rejects += [
+                    Reject(id=one.id, audio=one.audio, reason="label_too_long", detail=str(error))
+                    for one in example.utterances
+                ]
+            labels.append(encoded)
+        return labels, rejects
+
     def _pack(
-        self, pictures: Sequence[LogMel], labels: Sequence[Sequence[int]], waveforms: Sequence[Waveform]
+        self,
+        pictures: Sequence[LogMel],
+        labels: Sequence[Labels | None],
+        waveforms: Sequence[Waveform],
+        *,
+        rejects: Sequence[Reject] = (),
     ) -> TrainBatch:
-        decoder_input_ids, targets = shift_labels(labels, padding_id=int(self.tokenizer.eos_token_id))
+        decoder_input_ids, targets = pad_labels(labels, padding_id=int(self.tokenizer.eos_token_id))
         return TrainBatch(
             input_features=torch.from_numpy(np.stack(pictures)),
             decoder_input_ids=decoder_input_ids,
             labels=targets,
             audio_s=sum(len(waveform) for waveform in waveforms) / SAMPLING_RATE,
+            rejects=tuple(rejects),
         )
 
 
-def shift_labels(labels: Sequence[Sequence[int]], *, padding_id: int) -> tuple[Tensor, Tensor]:
-    """Divide labels that begin with the start token into what the decoder reads and what it should write.
+def pad_labels(labels: Sequence[Labels | None], *, padding_id: int) -> tuple[Tensor, Tensor]:
+    """Bring the labels of a batch to one length.
 
     Args:
-        labels: B lists from ``encode_labels``; an empty list counts for nothing.
+        labels: B, None for an example that counts for nothing.
         padding_id: fills the inputs; it is the end token, so the targets are masked by length, not by value.
 
     Returns:
-        Inputs (B, T) with the start token once and first, targets (B, T) with the end token once and then IGNORED.
+        Inputs (B, T) and targets (B, T).
     """
-    num_tokens = max(2, *(len(ids) for ids in labels), 2) - 1
+    num_tokens = max([1, *(len(one.inputs) for one in labels if one)])
     inputs = torch.full((len(labels), num_tokens), padding_id)
     targets = torch.full((len(labels), num_tokens), IGNORED)
-    for row, ids in enumerate(labels):
-        if ids:
-            inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
-            targets[row, : len(ids) - 1] = torch.tensor(ids[1:])
+    for row, one in enumerate(labels):
+        if one:
+            inputs[row, : len(one.inputs)] = torch.tensor(one.inputs)
+            targets[row, : len(one.targets)] = torch.tensor(one.targets)
     return inputs, targets

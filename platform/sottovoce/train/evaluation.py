@@ -10,9 +10,9 @@ from accelerate.utils import gather_object
 
 from sottovoce.audio.decode import read_audio
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.model.labels import encode_labels
+from sottovoce.model.labels import encode_example
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Utterance, Waveform
+from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Utterance, Waveform
 from sottovoce.text.normalize import Normalizer
 from sottovoce.text.score import Score, score_texts
 from sottovoce.train.collate import Collator, TrainBatch
@@ -62,10 +62,10 @@ class Evaluator:
         self._spelling = spelling
         self._collator = Collator(checkpoint.tokenizer, checkpoint.context, checkpoint.num_mel_bins)
         self._labels = {
-            place: encode_labels(checkpoint.tokenizer, utterances[place].text, language=utterances[place].language)
-            for place in range(len(utterances))
+            place: encode_example(checkpoint.tokenizer, Example(utterances=(utterance,)), num_samples=[1])
+            for place, utterance in enumerate(utterances)
         }
-        longest = max(len(labels) for labels in self._labels.values())
+        longest = max(len(labels.inputs) + 1 for labels in self._labels.values() if labels)
         self._max_new_tokens = min(MAX_LABEL_TOKENS - _PREFIX_LENGTH, int(_MARGIN * longest))
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)
         self._recognizer = TorchRecognizer(checkpoint, autocast=dtype, max_batch_size=batch_size)

@@ -21,6 +21,7 @@ from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.schema import PcmBatch, Reject, Utterance
 from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.evaluation import Evaluator
+from sottovoce.train.label_mix import LabelMix
 from sottovoce.train.meter import Meter
 from sottovoce.train.objective import WhisperObjective, parameter_groups
 from sottovoce.train.prefetch import prefetched
@@ -136,18 +137,20 @@ class WorkerLoop:
 
     def _batches(self, step: int, executor: Executor, *, stopped: bool) -> Iterator[TrainBatch]:
         """Read this rank's batches from a step on."""
-        factor = self._config.accumulation_steps
+        config, factor = self._config, self._config.accumulation_steps
+        label_mix = LabelMix(config.timestamp_probability, config.previous_text_probability)
         last_step = step * factor if stopped else self._num_steps * factor
         stream = self._task.stream.batches(
             rank=self._accelerator.process_index,
             num_ranks=self._num_ranks,
-            seed=self._config.seed,
+            seed=config.seed,
             first_step=step * factor,
             last_step=last_step,
         )
         for batch in stream:
-            self._rejects.update({reject.id: reject for reject in batch.rejects})
-            yield self._collator.training_batch(batch, self._config.augment, seed=self._config.seed, executor=executor)
+            made = self._collator.training_batch(batch, config.augment, label_mix, seed=config.seed, executor=executor)
+            self._rejects.update({reject.id: reject for reject in (*batch.rejects, *made.rejects)})
+            yield made
 
     def _train_step(self, step: int, batches: Iterator[TrainBatch]) -> None:
         """Change the weights once."""

@@ -41,6 +41,10 @@ class TrainingConfig(Config):
     """Shortest and longest audio context [s] to train on; the base's own where none is given. Stock Whisper: 30, 30."""
     augment: AugmentConfig = AugmentConfig()
     """Changes to training speech; validation speech stays as it is."""
+    timestamp_probability: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Part of the examples whose labels carry the times of their utterances, so that the model goes on writing them."""
+    previous_text_probability: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Part of the examples that begin with what was said before, where that is known, so that a prompt is heeded."""
     precision: Precision = "auto"
     """auto is fp16 with a gradient scaler on a GPU and fp32 on a CPU; the weights themselves stay fp32."""
     device: Device = "auto"
