@@ -2,12 +2,19 @@ from pathlib import Path
 
 import pytest
 
-from sottovoce.data.manifest import read_manifest, write_manifest, write_rejects
+from sottovoce.data.manifest import (
+    read_manifest,
+    read_rejects,
+    read_remarks,
+    write_manifest,
+    write_rejects,
+    write_remarks,
+)
 from sottovoce.errors import ManifestError
-from sottovoce.schema import Reject, Utterance
+from sottovoce.schema import Reject, Remark, Utterance
 
 
-def utterance(row_id: str, audio: Path) -> Utterance:
+def utterance(row_id: str, audio: Path | str) -> Utterance:
     return Utterance(id=row_id, audio=str(audio), duration_s=1.5, text="naïve 你好", speaker="a", split="test")
 
 
@@ -45,7 +52,34 @@ def test_a_missing_manifest_and_one_in_another_encoding_are_named(tmp_path: Path
         read_manifest(tmp_path / "manifest.jsonl")
 
 
-def test_rejects_are_one_line_each(tmp_path: Path):
-    write_rejects([Reject(id="a", audio="a.wav", reason="silent", detail="x")] * 2, tmp_path / "rejects.jsonl")
-    lines = (tmp_path / "rejects.jsonl").read_text().splitlines()
-    assert [Reject.model_validate_json(line).reason for line in lines] == ["silent", "silent"]
+@pytest.mark.parametrize(
+    "audio", ["s3://bucket/a.wav", "memory://x/shard.tar#bytes=10-90", "hf://datasets/o/n/a#row=3"]
+)
+def test_a_uri_comes_back_as_written(tmp_path: Path, audio: str):
+    write_manifest([utterance("a", audio)], tmp_path / "manifest.jsonl")
+    assert [row.audio for row in read_manifest(tmp_path / "manifest.jsonl")] == [audio]
+
+
+def test_a_part_of_a_file_moves_with_the_folder(tmp_path: Path):
+    write_manifest([utterance("a", tmp_path / "run" / "shard.tar#bytes=10-90")], tmp_path / "run" / "manifest.jsonl")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (row,) = read_manifest(tmp_path / "moved" / "manifest.jsonl")
+    assert row.audio == str(tmp_path / "moved" / "shard.tar#bytes=10-90")
+
+
+def test_rejects_and_remarks_come_back_as_written_one_line_each(tmp_path: Path):
+    rejects = [Reject(id="a", audio="a.wav", reason="silent", detail="x")] * 2
+    remarks = [Remark(id="b", audio="b.wav", kind="clipped", detail="x")]
+    write_rejects(rejects, tmp_path / "rejects.jsonl")
+    write_remarks(remarks, tmp_path / "remarks.jsonl")
+    assert len((tmp_path / "rejects.jsonl").read_text().splitlines()) == 2
+    assert read_rejects(tmp_path / "rejects.jsonl") == rejects
+    assert read_remarks(tmp_path / "remarks.jsonl") == remarks
+
+
+def test_no_file_of_rejects_or_remarks_holds_none_and_a_wrong_line_is_named(tmp_path: Path):
+    assert read_rejects(tmp_path / "rejects.jsonl") == []
+    assert read_remarks(tmp_path / "remarks.jsonl") == []
+    (tmp_path / "rejects.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(ManifestError, match="a line is no reject"):
+        read_rejects(tmp_path / "rejects.jsonl")

@@ -1,17 +1,20 @@
-"""The manifest: one JSON object per utterance and line, and beside it the rows that were rejected."""
+"""The manifest: one JSON object per utterance and line, and beside it rejected rows and remarks on kept ones."""
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from sottovoce.errors import ManifestError
-from sottovoce.schema import Record, Reject, Utterance
+from sottovoce.schema import Record, Reject, Remark, Utterance
+
+RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read every utterance; audio paths come back absolute.
+    """Read every utterance; audio paths come back absolute, URIs as they are.
 
     Args:
         path: a ``manifest.jsonl``; relative audio paths in it count from its folder.
@@ -29,8 +32,7 @@ def read_manifest(path: Path) -> list[Utterance]:
         first = line_of_id.setdefault(utterance.id, number)
         if first != number:
             raise ManifestError(path, f"line {number}, field id: {utterance.id!r} is already on line {first}")
-        audio = os.path.normpath(folder / utterance.audio)
-        utterances.append(utterance.model_copy(update={"audio": audio}))
+        utterances.append(utterance.model_copy(update={"audio": _absolute(utterance.audio, folder)}))
     return utterances
 
 
@@ -40,12 +42,16 @@ def read_rejects(path: Path) -> list[Reject]:
     Raises:
         ManifestError: a line that is no reject.
     """
-    if not path.is_file():
-        return []
-    try:
-        return [Reject.model_validate_json(line) for line in _read_lines(path) if line.strip()]
-    except ValidationError as error:
-        raise ManifestError(path, f"a line is no reject: {error}") from error
+    return _read_records(Reject, path)
+
+
+def read_remarks(path: Path) -> list[Remark]:
+    """Read what was unusual about utterances; nothing where there is no such file.
+
+    Raises:
+        ManifestError: a line that is no remark.
+    """
+    return _read_records(Remark, path)
 
 
 def write_manifest(utterances: Sequence[Utterance], path: Path) -> None:
@@ -60,6 +66,20 @@ def write_manifest(utterances: Sequence[Utterance], path: Path) -> None:
 def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
     """Write one line per rejected row, replacing the file at once."""
     _write_lines(rejects, path)
+
+
+def write_remarks(remarks: Sequence[Remark], path: Path) -> None:
+    """Write one line per remark, replacing the file at once."""
+    _write_lines(remarks, path)
+
+
+def _read_records(record_class: type[RecordT], path: Path) -> list[RecordT]:
+    if not path.is_file():
+        return []
+    try:
+        return [record_class.model_validate_json(line) for line in _read_lines(path) if line.strip()]
+    except ValidationError as error:
+        raise ManifestError(path, f"a line is no {record_class.__name__.lower()}: {error}") from error
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -80,9 +100,17 @@ def _parse(line: str, *, path: Path, number: int) -> Utterance:
         raise ManifestError(path, f"line {number}, field {field}: {first['msg']}") from error
 
 
+def _absolute(audio: str, folder: Path) -> str:
+    return audio if _is_uri(audio) else os.path.normpath(folder / audio)
+
+
+def _is_uri(audio: str) -> bool:
+    return "://" in audio
+
+
 def _relative_to(utterance: Utterance, folder: Path) -> Utterance:
     audio = Path(utterance.audio)
-    if not audio.is_relative_to(folder):
+    if _is_uri(utterance.audio) or not audio.is_relative_to(folder):
         return utterance
     return utterance.model_copy(update={"audio": audio.relative_to(folder).as_posix()})
 
