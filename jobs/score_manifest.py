@@ -26,7 +26,7 @@ class ScoreJob(Config):
     max_utterances: int | None = None
     """Score on the first so many only; None takes all."""
     normalizer: Normalizer = "english"
-    """How texts are made comparable before the rates."""
+    """How texts are made comparable before the rates; english leaves texts in other languages to basic."""
     batch_size: int = 8
     """Windows recognized at once."""
     num_threads: int = 1

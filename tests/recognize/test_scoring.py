@@ -21,10 +21,12 @@ class EchoRecognizer:
     def __init__(self) -> None:
         self.lengths: list[list[float]] = []
         self.asked: list[str | None] = []
+        self.tasks: list[str] = []
 
     def recognize(self, windows, options):
         self.lengths.append([window.shape[0] / SAMPLING_RATE for window in windows])
         self.asked.extend(option.language for option in options)
+        self.tasks.extend(option.task for option in options)
         return [
             WindowResult(
                 text=f"w{round(w.shape[0] / SAMPLING_RATE)}",
@@ -71,6 +73,27 @@ def test_each_utterance_is_decoded_in_its_own_language_or_in_the_one_given(utter
     score_recognizer(given, utterances, normalizer="basic", language="de")
     assert sorted(own.asked) == ["de", "en", "en", "en"]
     assert given.asked == ["de"] * 4
+
+
+def test_a_translation_is_asked_for_where_the_text_is_one(utterances):
+    recognizer = EchoRecognizer()
+    translation = utterances[1].model_copy(update={"task": "translate"})
+    score_recognizer(recognizer, [translation, utterances[0]], normalizer="basic")
+    assert recognizer.tasks == ["translate", "transcribe"]
+
+
+def test_languages_are_scored_apart_and_stand_in_report_and_table(utterances, tmp_path):
+    result = score_recognizer(EchoRecognizer(), utterances, normalizer="english")
+    assert [(group.kind, group.name, group.wer) for group in result.groups] == [
+        ("language", "de", 0.0),
+        ("language", "en", 0.4),  # the English normalizer parts letters from digits
+    ]
+    write_score(result, tmp_path / "score.json")
+    values = json.loads((tmp_path / "score.json").read_text())
+    assert [group["normalizer"] for group in values["groups"]] == ["basic", "english"]
+    table = score_table(result)
+    assert "WER (english, basic elsewhere)" in table
+    assert any(line.split()[:5] == ["language", "en", "3", "5", "40.00"] for line in table.splitlines())
 
 
 def test_rtfx_is_audio_seconds_per_second_of_recognition(utterances):
@@ -120,3 +143,5 @@ def test_the_report_holds_every_count_and_the_table_every_rate(utterances, tmp_p
     assert "WER (basic)" in table
     assert "25.00" in table
     assert "CER (raw)" in table
+    assert "language" in table
+    assert "language" not in score_table(score_recognizer(EchoRecognizer(), utterances[:1], normalizer="basic"))

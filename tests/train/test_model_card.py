@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from sottovoce.text.group_score import GroupScore
 from sottovoce.train.model_card import build_model_card, write_model_card
 from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
 from sottovoce.train.settings import TrainingConfig
@@ -102,3 +103,15 @@ def test_a_base_that_is_no_hub_id_is_not_claimed_to_be_one() -> None:
     card = build_model_card(record_of("micro"), name="dictation")
     assert "base_model" not in card.data.to_dict()
     assert "micro, Sottovoce's embedded Whisper" in card.text
+
+
+def test_corpora_and_languages_are_listed_where_there_are_several(card: ModelCard) -> None:
+    group = GroupScore(
+        kind="language", name="de", num_utterances=7, num_words=70, wer=0.2, wer_low=0.1, wer_high=0.3, cer=0.1,
+        normalizer="basic",
+    )  # fmt: skip
+    record = record_of()
+    rows = tuple(row.model_copy(update={"groups": (group,)}) for row in record.rows)
+    text = build_model_card(record.model_copy(update={"rows": rows}), name="throat").text
+    assert "| language | de | 7 | 70 | 20.00% | 10.00% to 30.00% | 10.00% | `basic` |" in text
+    assert "| language |" not in card.text

@@ -12,8 +12,9 @@ from sottovoce.recognize.load import load_recognizer, root_folder
 from sottovoce.recognize.longform import window_spans
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Split, Utterance, Waveform
+from sottovoce.text.group_score import GroupScore, score_utterances
 from sottovoce.text.normalize import Normalizer, read_spelling
-from sottovoce.text.score import Score, score_texts
+from sottovoce.text.score import Score
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class RecognizerScore:
     """Seconds of recognition, log-mel included; reading and decoding of audio files is left out."""
     hypotheses: dict[str, str]
     """What was recognized, by utterance id."""
+    groups: tuple[GroupScore, ...] = ()
+    """Corpora and languages, where there are several."""
 
     @property
     def rtfx(self) -> float:
@@ -90,7 +93,8 @@ def score_recognizer(
     Args:
         recognizer: the engine.
         utterances: with absolute audio paths, as ``read_manifest`` gives them; longer ones are cut at silences.
-        normalizer: how texts are made comparable; the score names it.
+        normalizer: how texts are made comparable; the score names it, and where ``english`` meets another language
+            ``basic`` takes its place.
         batch_size: windows per call of the engine.
         language: decode all in this language; None takes each utterance's own.
         spelling: see ``normalize``.
@@ -111,8 +115,8 @@ def score_recognizer(
             for utterance in group
         ]
         started = time.perf_counter()
-        languages = [language or utterance.language for utterance in group]
-        recognized = _recognize(recognizer, waveforms, languages, batch_size=batch_size)
+        options = [DecodeOptions(language=language or one.language, task=one.task) for one in group]
+        recognized = _recognize(recognizer, waveforms, options, batch_size=batch_size)
         recognition_s += time.perf_counter() - started
         audio_s += sum(waveform.shape[0] for waveform in waveforms) / SAMPLING_RATE
         hypotheses.update(zip((utterance.id for utterance in group), recognized, strict=True))
@@ -120,11 +124,11 @@ def score_recognizer(
             last_message = time.monotonic()
             logger.info("%s: recognized %d of %d utterances", recognizer.name, len(hypotheses), len(utterances))
     ordered = {utterance.id: hypotheses[utterance.id] for utterance in utterances}
+    scored = score_utterances(utterances, list(ordered.values()), normalizer=normalizer, spelling=spelling)
     result = RecognizerScore(
         name=recognizer.name,
-        score=score_texts(
-            [u.text for u in utterances], list(ordered.values()), normalizer=normalizer, spelling=spelling
-        ),
+        score=scored.score,
+        groups=scored.groups,
         audio_s=audio_s,
         recognition_s=recognition_s,
         hypotheses=ordered,
@@ -151,7 +155,7 @@ def _groups(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
 
 
 def _recognize(
-    recognizer: Recognizer, waveforms: Sequence[Waveform], languages: Sequence[str], *, batch_size: int
+    recognizer: Recognizer, waveforms: Sequence[Waveform], options: Sequence[DecodeOptions], *, batch_size: int
 ) -> list[str]:
     """Cut, recognize in batches across recordings, and join the windows of each recording."""
     windows: list[tuple[int, Waveform]] = []
@@ -161,8 +165,7 @@ def _recognize(
     texts: list[list[str]] = [[] for _ in waveforms]
     for first in range(0, len(windows), batch_size):
         batch = windows[first : first + batch_size]
-        options = [DecodeOptions(language=languages[index]) for index, _ in batch]
-        results = recognizer.recognize([window for _, window in batch], options)
+        results = recognizer.recognize([window for _, window in batch], [options[index] for index, _ in batch])
         for (index, _), result in zip(batch, results, strict=True):
             texts[index].append(result.text)
     return [" ".join(text for text in parts if text) for parts in texts]

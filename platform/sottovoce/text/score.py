@@ -42,7 +42,7 @@ class Score:
     wer_raw: ErrorRate
     cer_raw: ErrorRate
     normalizer: str
-    """Name of the normalizer behind ``wer`` and ``cer``."""
+    """Name of the normalizer or normalizers behind ``wer`` and ``cer``."""
     num_utterances: int
 
 
@@ -68,9 +68,24 @@ def score_texts(
     Raises:
         ValueError: different numbers of references and hypotheses.
     """
+    rules = build_normalizer(normalizer, spelling)
     pairs = list(zip(references, hypotheses, strict=True))
-    rules, keep = build_normalizer(normalizer, spelling), build_normalizer("none")
     normalized = [(rules(reference), rules(hypothesis)) for reference, hypothesis in pairs]
+    return score_pairs(pairs, normalized, normalizer=normalizer, seed=seed)
+
+
+def score_pairs(
+    pairs: Sequence[tuple[str, str]], normalized: Sequence[tuple[str, str]], *, normalizer: str, seed: int = 0
+) -> Score:
+    """Score pairs of reference and hypothesis whose normalized form is known.
+
+    Args:
+        pairs: U, as they were said and recognized.
+        normalized: U, the same after normalization, each by whichever normalizer its language asks for.
+        normalizer: what the score calls that normalization.
+        seed: of the bootstrap.
+    """
+    keep = build_normalizer("none")
     raw = [(keep(reference), keep(hypothesis)) for reference, hypothesis in pairs]
     return Score(
         wer=_error_rate(_count_words(normalized), seed=seed),

@@ -13,8 +13,9 @@ from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.labels import encode_example
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Utterance, Waveform
+from sottovoce.text.group_score import GroupScore, score_utterances
 from sottovoce.text.normalize import Normalizer
-from sottovoce.text.score import Score, score_texts
+from sottovoce.text.score import Score
 from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.objective import WhisperObjective
 
@@ -28,6 +29,8 @@ class Evaluation:
 
     validation_loss: float
     score: Score
+    groups: tuple[GroupScore, ...]
+    """Corpora and languages, where there are several."""
 
 
 class Evaluator:
@@ -61,7 +64,7 @@ class Evaluator:
         self._normalizer = normalizer
         self._spelling = spelling
         self._collator = Collator(checkpoint.tokenizer, checkpoint.context, checkpoint.num_mel_bins)
-        self._labels = {
+        self._labels = {  # without timestamps only whether there are samples matters
             place: encode_example(checkpoint.tokenizer, Example(utterances=(utterance,)), num_samples=[1])
             for place, utterance in enumerate(utterances)
         }
@@ -71,7 +74,7 @@ class Evaluator:
         self._recognizer = TorchRecognizer(checkpoint, autocast=dtype, max_batch_size=batch_size)
 
     def evaluate(self, objective: WhisperObjective) -> Evaluation:
-        """Measure loss, WER and CER over the whole split.
+        """Measure loss, WER and CER over the whole split, and over its corpora and languages.
 
         Raises:
             AudioError: a validation recording that cannot be decoded.
@@ -88,13 +91,13 @@ class Evaluator:
         objective.train()
         sums = self._accelerator.reduce(sums)
         texts = dict(gather_object(hypotheses))
-        score = score_texts(
-            [utterance.text for utterance in self._utterances],
+        scored = score_utterances(
+            self._utterances,
             [texts[place] for place in range(len(self._utterances))],
             normalizer=self._normalizer,
             spelling=self._spelling,
         )
-        return Evaluation(validation_loss=float(sums[0] / sums[1]), score=score)
+        return Evaluation(validation_loss=float(sums[0] / sums[1]), score=scored.score, groups=scored.groups)
 
     def _sum_loss(self, objective: WhisperObjective, batch: TrainBatch) -> torch.Tensor:
         device = self._accelerator.device
@@ -105,9 +108,9 @@ class Evaluator:
         return torch.stack([loss.total, loss.num_labels]).double()
 
     def _recognize(self, places: Sequence[int], waveforms: Sequence[Waveform]) -> list[str]:
+        chosen = [self._utterances[place] for place in places]
         options = [
-            DecodeOptions(language=self._utterances[place].language, max_new_tokens=self._max_new_tokens)
-            for place in places
+            DecodeOptions(language=one.language, task=one.task, max_new_tokens=self._max_new_tokens) for one in chosen
         ]
         return [result.text for result in self._recognizer.recognize(waveforms, options)]
 

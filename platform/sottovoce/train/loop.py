@@ -213,9 +213,11 @@ class WorkerLoop:
             wer_high=score.wer.high,
             cer=score.cer.rate,
             seconds=self._meter.seconds,
+            groups=evaluation.groups,
         )
         self._rows.append(row)
         values = {"loss": row.validation_loss, "wer": row.wer, "cer": row.cer}
+        values |= {f"wer_{group.kind}_{group.name}": group.wer for group in row.groups}
         self._accelerator.log({f"validation/{name}": value for name, value in values.items()}, step=step)
         decision = decide(self._rows, patience=self._config.patience)
         self._check_rejects()

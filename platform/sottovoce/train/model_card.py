@@ -1,10 +1,12 @@
 """The model card: README.md of a checkpoint, with the front matter the Hub reads, from a run's record."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sottovoce.model.checkpoint import MICRO
+from sottovoce.text.group_score import GroupScore
 from sottovoce.train.record import EvaluationRow, TrainingRecord
 
 _LICENSE = "apache-2.0"
@@ -140,7 +142,20 @@ def _evaluation(record: TrainingRecord) -> str:
         f"\n\nStep 0 is the base model; the bold row is this checkpoint. Losses are per token; WER and CER are "
         f"micro-averaged over the validation split after the normalizer `{record.normalizer}`."
     )
-    return header + rows + note
+    return header + rows + note + _groups(record.best.groups)
+
+
+def _groups(groups: Sequence[GroupScore]) -> str:
+    """Give this checkpoint's scores by corpus and language, where there are several."""
+    if not groups:
+        return ""
+    names = ("group", "name", "utterances", "words", "WER", "95 % interval", "CER", "normalizer")
+    header = f"\n\n| {' | '.join(names)} |\n{'|---' * len(names)}|\n"
+    return header + "\n".join(
+        f"| {group.kind} | {group.name} | {group.num_utterances} | {group.num_words} | {group.wer:.2%} "
+        f"| {group.wer_low:.2%} to {group.wer_high:.2%} | {group.cer:.2%} | `{group.normalizer}` |"
+        for group in groups
+    )
 
 
 def _table_row(row: EvaluationRow, *, is_best: bool) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sottovoce.schema import Record, Reject
+from sottovoce.text.group_score import GroupScore
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -25,6 +26,8 @@ class EvaluationRow(Record):
     cer: float
     seconds: float
     """Since the run's first start, pauses left out."""
+    groups: tuple[GroupScore, ...] = ()
+    """Corpora and languages, where there are several."""
 
 
 class RunState(Record):
@@ -70,6 +73,7 @@ class TrainingRecord(Record):
     rows: tuple[EvaluationRow, ...]
     best_step: int
     normalizer: str
+    """What WER and CER went through."""
     audio_context_s: tuple[float, float]
     seconds: float
     audio_s: float

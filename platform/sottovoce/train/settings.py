@@ -63,7 +63,7 @@ class TrainingConfig(Config):
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations in a row without a lower WER; never when none is given."""
     normalizer: Normalizer = "english"
-    """What both sides of WER and CER go through; basic for other languages than English."""
+    """What both sides of WER and CER go through; english leaves texts in other languages to basic."""
     max_reject_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     """Stop where more than this part of the training recordings cannot be decoded."""
     max_failures: int = Field(default=3, ge=0)

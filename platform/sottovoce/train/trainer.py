@@ -18,6 +18,7 @@ from sottovoce.errors import ConfigError
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Reject, Utterance
+from sottovoce.text.group_score import name_normalizer
 from sottovoce.train.loop import UNSCORED, TrainingStream, WorkerTask, train_worker
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.precision import resolve_device, resolve_precision
@@ -197,7 +198,7 @@ def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: 
         num_steps=state.step,
         rows=state.rows,
         best_step=best_step,
-        normalizer=config.normalizer,
+        normalizer=name_normalizer(task.validation, config.normalizer),
         audio_context_s=(context.min_s, context.max_s),
         seconds=state.seconds,
         audio_s=state.audio_s,
