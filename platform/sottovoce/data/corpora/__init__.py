@@ -1,0 +1,1 @@
+"""Corpora as their authors wrote them: one file per layout, all giving the same rows."""

@@ -1,0 +1,52 @@
+"""Audio folders: the layout Hugging Face's ``audiofolder`` reads.
+
+``metadata.csv`` or ``metadata.jsonl`` lies at the root or in folders such as ``train/`` and ``test/``, with
+``file_name`` relative to the metadata's own folder.
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from sottovoce.data.corpora.fields import AUDIO_KEYS, fault_row, parse_record, split_of_folder
+from sottovoce.data.corpora.files import CorpusFiles
+from sottovoce.data.corpora.row import CorpusRow
+from sottovoce.data.corpora.tables import read_csv, read_header, read_jsonl
+from sottovoce.errors import ManifestError
+from sottovoce.schema import Split
+
+TABLES = ("metadata.csv", "metadata.jsonl")
+
+
+def read_audio_folder(files: CorpusFiles) -> list[CorpusRow]:
+    """Read the metadata of every folder; a folder's own name may declare the split.
+
+    Raises:
+        ManifestError: no metadata, two kinds of it in one folder, or a table without a column for the audio.
+    """
+    tables = files.names if files.is_single else [name for name in files.names if posixpath.basename(name) in TABLES]
+    if not tables:
+        message = "holds neither metadata.csv nor metadata.jsonl; write one with file_name and text"
+        raise ManifestError(files.location, message)
+    folders = [posixpath.dirname(table) for table in tables]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ManifestError(files.reference(folder), "holds both metadata.csv and metadata.jsonl; keep one")
+    splits = [split_of_folder(folder) for folder in folders]
+    return [row for table, split in zip(tables, splits, strict=True) for row in read_table(files, table, split=split)]
+
+
+def read_table(files: CorpusFiles, name: str, *, split: Split | None) -> Iterator[CorpusRow]:
+    """Read one table of metadata; ``split`` is that of rows that declare none.
+
+    Raises:
+        ManifestError: it cannot be read, is no CSV, or has no column for the audio.
+    """
+    data, source = files.read(name), files.reference(name)
+    if name.endswith(".csv") and not set(AUDIO_KEYS) & set(read_header(data, ",")):
+        raise ManifestError(source, f"has no column {' or '.join(AUDIO_KEYS)} in its first line")
+    for number, record in read_csv(data, source=source) if name.endswith(".csv") else read_jsonl(data):
+        place = f"{name}:{number}"
+        if isinstance(record, Exception):
+            yield fault_row(record, place=place, row_id=place)
+        else:
+            yield parse_record(record, place=place, folder=posixpath.dirname(name), files=files, split=split)

@@ -1,0 +1,192 @@
+"""One record of metadata, turned into our words: keys people use, times, languages, splits."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from sottovoce.data.corpora.files import CorpusFiles
+from sottovoce.data.corpora.row import CorpusRow
+from sottovoce.schema import Split, Task
+
+AUDIO_KEYS = ("audio", "file_name", "audio_filepath")
+ID_KEYS = ("id",)
+# Where a corpus writes several, the cased and punctuated one first: raw_... are FLEURS's and VoxPopuli's.
+TEXT_KEYS = ("text", "raw_transcription", "transcription", "sentence", "transcript", "raw_text", "normalized_text")
+SPEAKER_KEYS = ("speaker", "speaker_id", "client_id")
+RECORDING_KEYS = ("recording", "recording_id", "session", "session_id", "chapter_id")
+LANGUAGE_KEYS = ("language", "lang", "source_lang", "locale")
+TASK_KEYS = ("task", "taskname")
+TIME_KEYS = ("start_s", "duration_s", "end_s")
+_NEMO_TIME_KEYS = ("offset", "duration", "end")
+
+_SPLITS: Final[Mapping[str, Split]] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+_TASKS: Final[Mapping[str, Task]] = {
+    "transcribe": "transcribe",
+    "asr": "transcribe",
+    "translate": "translate",
+    "ast": "translate",
+    "s2t_translation": "translate",
+}
+# Codes of Common Voice and FLEURS that Whisper writes otherwise.
+_WHISPER_CODES: Final[Mapping[str, str]] = {"cmn": "zh", "fil": "tl", "iw": "he", "jv": "jw", "nb": "no"}
+
+
+def parse_record(
+    record: Mapping[str, object], *, place: str, folder: str, files: CorpusFiles, split: Split | None = None
+) -> CorpusRow:
+    """Turn one record into a row; what is wrong with it becomes the row's ``fault``.
+
+    Args:
+        record: keys and values as written.
+        place: names the record where it names nothing itself, ``metadata.csv:3``.
+        folder: where its audio counts from, relative to the corpus.
+        files: the corpus.
+        split: of records that declare none.
+    """
+    row_id, audio = place, ""
+    try:
+        name = read_text(record, AUDIO_KEYS)
+        audio = files.resolve(name, folder) if name else ""
+        given = read_text(record, ID_KEYS)
+        row_id = given or files.id_of(audio) or place
+        if not audio:
+            return CorpusRow(id=row_id, audio="", fault=f"{place}: names no audio file")
+        return _fill(record, CorpusRow(id=row_id, audio=audio, split=split), has_id=bool(given))
+    except (TypeError, ValueError) as error:  # raised below with what is wrong, by UnicodeError among them
+        return fault_row(error, place=place, row_id=row_id, audio=audio)
+
+
+def fault_row(error: Exception, *, place: str, row_id: str, audio: str = "") -> CorpusRow:
+    """Give the row that keeps the place of one that cannot be read."""
+    if isinstance(error, UnicodeError):
+        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        fault = f"{place}: its text is not UTF-8{where}; save it as UTF-8"
+        return CorpusRow(id=row_id, audio=audio, fault=fault, fault_reason="wrong_encoding")
+    return CorpusRow(id=row_id, audio=audio, fault=f"{place}: {error}")
+
+
+def read_text(record: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
+    """Give the first value that is not empty, as a string that UTF-8 can write.
+
+    Raises:
+        TypeError: neither a string nor an integer.
+        ValueError: a NUL character.
+        UnicodeEncodeError: bytes of another encoding, kept as surrogates.
+    """
+    value = _first(record, keys)
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):  # speakers and ids are often numbers
+        return str(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text belongs")
+    value.encode("utf-8")
+    if "\0" in value:
+        raise ValueError("text holds a NUL character")
+    return value
+
+
+def split_of_folder(folder: str) -> Split | None:
+    """Read the split from a folder such as ``data/train``; a part of the path has to be the split's very name."""
+    return next((_SPLITS[part] for part in folder.lower().split("/") if part in _SPLITS), None)
+
+
+def split_of_name(name: str) -> Split | None:
+    """Read the split from a shard's or a subset's name, ``train-clean-100`` or ``data/test-00000-of-00002.parquet``.
+
+    Any word of the name may be the split's; the file's own name counts before its folders.
+    """
+    for part in reversed(name.lower().split("/")):
+        split = next((_SPLITS[word] for word in re.split(r"[^a-z]+", part) if word in _SPLITS), None)
+        if split is not None:
+            return split
+    return None
+
+
+def _fill(record: Mapping[str, object], row: CorpusRow, *, has_id: bool) -> CorpusRow:
+    """Read all but the id and the audio; pieces of one file that name no id are told apart by their start."""
+    start_s, duration_s = _read_span(record)
+    task, text = _read_task(record), read_text(record, TEXT_KEYS)
+    recording = read_text(record, RECORDING_KEYS)
+    is_piece = not has_id and start_s > 0.0
+    start = f"@{start_s:010.3f}" if is_piece else ""  # of fixed width, so that ids sort as the pieces follow
+    return CorpusRow(
+        id=row.id + ("" if has_id else start + ("+translate" if task == "translate" else "")),
+        audio=row.audio,
+        text="" if text is None and any(record.get(key) == "" for key in TEXT_KEYS) else text,
+        start_s=start_s,
+        duration_s=duration_s,
+        language=language_code(read_text(record, LANGUAGE_KEYS)),
+        task=task,
+        speaker=read_text(record, SPEAKER_KEYS),
+        recording=row.id if recording is None and is_piece else recording,
+        split=_read_split(record) or row.split,
+    )
+
+
+def language_code(language: str | None) -> str | None:
+    """Give the language of a locale in Whisper's spelling: ``zh`` for cmn_hans_cn, ``pt`` for pt-BR."""
+    if language is None:
+        return None
+    code = re.split(r"[-_]", language.strip().lower())[0]
+    return _WHISPER_CODES.get(code, code)
+
+
+def _first(record: Mapping[str, object], keys: tuple[str, ...]) -> object | None:
+    return next((record[key] for key in keys if record.get(key) not in (None, "")), None)
+
+
+def _read_span(record: Mapping[str, object]) -> tuple[float, float | None]:
+    """Read start and duration; NeMo's keys count only beside its ``audio_filepath``, as others mean others by them."""
+    keys = zip(TIME_KEYS, _NEMO_TIME_KEYS if "audio_filepath" in record else TIME_KEYS, strict=True)
+    start_s, duration_s, end_s = (_read_seconds(record, pair) for pair in keys)
+    start_s = start_s or 0.0
+    if end_s is not None and end_s <= start_s:
+        raise ValueError(f"ends at {end_s:g} s, no later than it starts")
+    if duration_s is None and end_s is not None:
+        duration_s = end_s - start_s
+    return start_s, duration_s
+
+
+def _read_seconds(record: Mapping[str, object], keys: tuple[str, ...]) -> float | None:
+    key = next((key for key in keys if record.get(key) not in (None, "")), None)
+    if key is None:
+        return None
+    value = record[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError(f"{key} is {type(value).__name__}, not a number")
+    seconds = float(value)
+    if not 0.0 <= seconds < 1e9:  # also refuses NaN
+        raise ValueError(f"{key} is {value}, not a time in seconds")
+    return seconds
+
+
+def _read_task(record: Mapping[str, object]) -> Task | None:
+    named, target = read_text(record, TASK_KEYS), language_code(read_text(record, ("target_lang",)))
+    task = _TASKS.get(named.strip().lower()) if named is not None else None
+    if named is not None and task is None:
+        raise ValueError(f"task is {named!r}, not transcribe or translate")
+    if task is None and target is not None:
+        source = language_code(read_text(record, LANGUAGE_KEYS))
+        task = "translate" if source not in (None, target) else "transcribe"
+    if task == "translate" and target not in (None, "en"):
+        raise ValueError(f"target_lang is {target!r}; Whisper translates into English only")
+    return task
+
+
+def _read_split(record: Mapping[str, object]) -> Split | None:
+    declared = read_text(record, ("split",))
+    if declared is None:
+        return None
+    split = _SPLITS.get(declared.strip().lower())
+    if split is None:
+        raise ValueError(f"split is {declared!r}, not train, validation or test")
+    return split

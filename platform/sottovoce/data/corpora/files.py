@@ -1,0 +1,132 @@
+"""The files of a corpus, local or behind any fsspec protocol, listed once."""
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from sottovoce.errors import ManifestError
+
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class CorpusFiles:
+    """A corpus as a list of names; reads nothing by itself."""
+
+    filesystem: AbstractFileSystem
+    root: str
+    """The corpus's folder as the file system writes it."""
+    names: tuple[str, ...]
+    """Files below ``root``, relative to it, sorted; the clips beside a Common Voice table are left out."""
+    is_single: bool = False
+    """Whether the location named one file, and not a folder."""
+
+    @property
+    def location(self) -> str:
+        """The folder, or the one file, as an absolute path or a URI."""
+        return self.reference(self.names[0]) if self.is_single else self._refer(self.root)
+
+    def ending(self, *suffixes: str) -> list[str]:
+        """Give the names that end in one of the suffixes, whatever their case."""
+        return [name for name in self.names if name.lower().endswith(suffixes)]
+
+    def path(self, name: str) -> str:
+        """Give a file's path as the file system writes it."""
+        return posixpath.normpath(posixpath.join(self.root, name))
+
+    def reference(self, name: str) -> str:
+        """Give an absolute local path, or a URI."""
+        return self._refer(self.path(name))
+
+    def resolve(self, name: str, folder: str) -> str:
+        """Give the reference for a name written in metadata.
+
+        Args:
+            name: a path relative to the metadata's own folder, an absolute one of this machine, or a URI.
+            folder: the metadata's folder, relative to the corpus.
+        """
+        if _PROTOCOL.match(name):
+            return name.removeprefix("file://")
+        if name.startswith("/"):
+            return os.path.normpath(name)
+        return self.reference(posixpath.join(folder, name))
+
+    def id_of(self, reference: str) -> str:
+        """Name a recording: relative to the corpus where it lies in it."""
+        return reference.removeprefix(self._refer(self.root).rstrip("/") + "/")
+
+    def read(self, name: str) -> bytes:
+        """Read one file whole.
+
+        Raises:
+            ManifestError: it is not there, or cannot be read.
+        """
+        try:
+            return bytes(self.filesystem.cat_file(self.path(name)))
+        except OSError as error:
+            raise ManifestError(self.reference(name), f"cannot be read: {error.strerror or error}") from error
+
+    def _refer(self, path: str) -> str:
+        return path if isinstance(self.filesystem, LocalFileSystem) else str(self.filesystem.unstrip_protocol(path))
+
+
+CorpusLocation: TypeAlias = str | Path | CorpusFiles
+"""A folder or a file: a local path, a URI such as s3://bucket/folder or hf://datasets/user/name, or already listed."""
+
+
+def list_files(location: CorpusLocation) -> CorpusFiles:
+    """List the files of a corpus.
+
+    Args:
+        location: a folder with everything below it, or a single file, then listed alone.
+
+    Raises:
+        ManifestError: nothing there, a place that cannot be listed, or a protocol without its package.
+    """
+    if isinstance(location, CorpusFiles):
+        return location
+    filesystem, root = open_filesystem(location)
+    try:
+        if filesystem.isfile(root):
+            folder, name = posixpath.split(root)
+            return CorpusFiles(filesystem, folder, (name,), is_single=True)
+        if not filesystem.isdir(root):
+            raise ManifestError(location, "there is no such folder or file")
+        return CorpusFiles(filesystem, root, tuple(sorted(_list_below(filesystem, root))))
+    except OSError as error:
+        raise ManifestError(location, f"cannot be listed: {error.strerror or error}") from error
+
+
+def open_filesystem(location: str | Path) -> tuple[AbstractFileSystem, str]:
+    """Give the file system behind a location, and the location's path in it.
+
+    Raises:
+        ManifestError: a protocol nobody knows or whose package is not installed, or a chain of protocols.
+    """
+    text = str(location)
+    if "::" in text and "://" in text:
+        raise ManifestError(text, "chains protocols with '::', and its files have no address of their own; name one")
+    try:
+        filesystem, path = url_to_fs(text)
+    except (ImportError, ValueError) as error:  # fsspec's sentence names the package
+        raise ManifestError(text, f"its protocol cannot be used here: {error}") from error
+    if isinstance(filesystem, LocalFileSystem):
+        path = Path(path).resolve().as_posix()
+    return filesystem, path.rstrip("/") or path
+
+
+def _list_below(filesystem: AbstractFileSystem, root: str) -> list[str]:
+    """List every file below a folder; but a million Common Voice clips are no use to anybody here."""
+    entries = {posixpath.basename(path.rstrip("/")): path for path in filesystem.ls(root, detail=False)}
+    if "clips" in entries and any(name.endswith(".tsv") for name in entries):
+        paths = list(entries.values())
+    else:
+        paths = filesystem.find(root)
+    return [path[len(root) :].lstrip("/") for path in paths if path != root]
