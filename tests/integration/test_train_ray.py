@@ -110,8 +110,8 @@ def test_a_run_ends_with_checkpoint_record_card_settings_and_curves(
     cluster: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "tones"
-    augment = {"speed_range": 0.1, "num_time_masks": 1, "num_mel_masks": 1}
-    main(job_for(manifest, tiny_checkpoint, output, augment=augment, learning_rate=1e-3, audio_context_s=(1.0, 6.0)))
+    masks = {"num_time_masks": 1, "num_mel_masks": 1}
+    main(job_for(manifest, tiny_checkpoint, output, spec_augment=masks, learning_rate=1e-3, audio_context_s=(1.0, 6.0)))
     record = read_record(output)
     assert [row.step for row in record.rows] == [0, 3, 6]
     assert [row.epoch for row in record.rows] == [0.0, 1.0, 2.0]

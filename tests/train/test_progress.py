@@ -16,9 +16,9 @@ def test_the_driver_reads_what_the_first_rank_posted_last() -> None:
     handle = DirectHandle()
     post = ProgressPost(handle)
     post.update(num_steps=100)
-    post.update(step=25, loss=1.5, steps_per_s=2.5, audio_s_per_s=80.0, phase="training")
+    post.update(step=25, loss=1.5, steps_per_s=2.5, audio_s_per_s=80.0, phase="training", data_wait=0.012)
     snapshot = handle.board.read()
-    assert snapshot.describe() == "training: loss 1.500, 2.50 steps/s, 80 audio-s/s"
+    assert snapshot.describe() == "training: loss 1.500, 2.50 steps/s, 80 audio-s/s, 1.2% data wait"
     assert snapshot.remaining_s == pytest.approx(30.0)
 
 

@@ -25,3 +25,10 @@ def test_several_languages_leave_the_choice_to_detection(tiny_checkpoint: Path) 
     model = load_base(TrainingConfig(base=str(tiny_checkpoint)), spoken_in("de", "en")).model
     assert model.generation_config.to_dict().get("language") is None
     assert (model.audio_context.min_s, model.audio_context.max_s) == (2.0, 10.0)
+
+
+def test_the_task_is_that_of_the_data_and_transcription_where_it_is_mixed(tiny_checkpoint: Path) -> None:
+    config = TrainingConfig(base=str(tiny_checkpoint))
+    translated = [one.model_copy(update={"task": "translate"}) for one in spoken_in("de")]
+    for utterances, task in ((translated, "translate"), ([*translated, *spoken_in("de")], "transcribe")):
+        assert load_base(config, utterances).model.generation_config.to_dict()["task"] == task

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from transformers import WhisperTokenizerFast
 
-from sottovoce.audio.augment import AugmentConfig, augment_generator, augment_waveform, mask_log_mel
+from sottovoce.audio.augment import AugmentConfig, augment_generator, augment_waveform
 from sottovoce.audio.features import log_mel
 from sottovoce.audio.pcm import from_pcm
+from sottovoce.audio.spec_augment import SpecAugmentConfig, mask_log_mel
 from sottovoce.errors import LabelTooLongError
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_example
-from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, LogMel, PcmBatch, Reject, Waveform
+from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Example, LogMel, PcmBatch, Reject, Waveform
 from sottovoce.train.label_mix import LabelMix
 
 
@@ -47,15 +48,23 @@ class Collator:
     num_mel_bins: int
 
     def training_batch(
-        self, batch: PcmBatch, augment: AugmentConfig, label_mix: LabelMix, *, seed: int, executor: Executor
+        self,
+        batch: PcmBatch,
+        *,
+        augment: AugmentConfig,
+        spec_augment: SpecAugmentConfig,
+        label_mix: LabelMix,
+        seed: int,
+        executor: Executor,
     ) -> TrainBatch:
-        """Turn what the stream gives into a batch, augmented; an example without samples counts for nothing.
+        """Turn what the stream gives into a batch; an example without samples counts for nothing.
 
         Args:
             batch: from the stream.
             augment: changes to the speech.
+            spec_augment: masks over its log-mel.
             label_mix: how often labels carry timestamps or a previous text.
-            seed: of changes and mix, together with epoch and example.
+            seed: of masks and mix, together with epoch and example.
             executor: threads that make log-mel.
         """
         limit = round(self.context.max_s * SAMPLING_RATE)
@@ -68,11 +77,18 @@ class Collator:
         ]
         num_frames = self._num_frames(waveforms)
 
-        def picture(waveform: Waveform, generator: np.random.Generator) -> LogMel:
+        def picture(waveform: Waveform, example: Example) -> LogMel:
             features = log_mel(waveform, num_mel_bins=self.num_mel_bins, num_frames=num_frames)
-            return mask_log_mel(features, augment, generator, num_frames=len(waveform) // HOP_LENGTH)
+            return mask_log_mel(
+                features,
+                spec_augment,
+                seed=seed,
+                epoch=batch.epoch,
+                utterance_id=example.id,
+                num_frames=len(waveform) // HOP_LENGTH,
+            )
 
-        pictures = list(executor.map(picture, waveforms, generators))
+        pictures = list(executor.map(picture, waveforms, batch.examples))
         labels, rejects = self._training_labels(batch, label_mix, seed=seed)
         return self._pack(pictures, labels, waveforms, rejects=rejects)
 

@@ -114,7 +114,14 @@ class WorkerLoop:
         self._collator = Collator(checkpoint.tokenizer, checkpoint.context, checkpoint.num_mel_bins)
         self._evaluator = self._build_evaluator()
         self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
-        self._meter = Meter(self._accelerator, audio_s=self._state.audio_s, seconds=self._state.seconds)
+        state = self._state
+        self._meter = Meter(
+            self._accelerator,
+            audio_s=state.audio_s,
+            seconds=state.seconds,
+            step_s=state.step_s,
+            data_wait_s=state.data_wait_s,
+        )
 
     def run(self) -> None:
         """Train from where the run stands to its end."""
@@ -128,6 +135,7 @@ class WorkerLoop:
         ):
             if not self._rows:
                 self._evaluate_and_save(0)
+            self._meter.start()
             while step < self._num_steps and not is_stopped:
                 self._train_step(step, batches)
                 step += 1
@@ -148,7 +156,14 @@ class WorkerLoop:
             last_step=last_step,
         )
         for batch in stream:
-            made = self._collator.training_batch(batch, config.augment, label_mix, seed=config.seed, executor=executor)
+            made = self._collator.training_batch(
+                batch,
+                augment=config.augment,
+                spec_augment=config.spec_augment,
+                label_mix=label_mix,
+                seed=config.seed,
+                executor=executor,
+            )
             self._rejects.update({reject.id: reject for reject in (*batch.rejects, *made.rejects)})
             yield made
 
@@ -159,7 +174,7 @@ class WorkerLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
         for _ in range(config.accumulation_steps):
-            batch = next(batches)
+            batch = self._meter.take(batches)
             with self._accelerator.accumulate(self._model):
                 loss = self._model(
                     batch.input_features.to(device, non_blocking=True),
@@ -180,16 +195,18 @@ class WorkerLoop:
         if is_due(step, every=config.log_every_steps, num_steps=self._num_steps):
             self._log(step)
         if is_due(step, every=config.evaluate_every_steps, num_steps=self._num_steps):
-            return self._evaluate_and_save(step)
+            with self._meter.stopped():
+                return self._evaluate_and_save(step)
         if config.save_every_steps is not None and step % config.save_every_steps == 0:
-            self._save(step, wer=UNSCORED, is_finished=False)
+            with self._meter.stopped():
+                self._save(step, wer=UNSCORED, is_finished=False)
         return False
 
     def _log(self, step: int) -> None:
         values = self._meter.read()
         self._post.update(
             phase="training", step=step, loss=values["loss"],
-            steps_per_s=values["steps_per_s"], audio_s_per_s=values["audio_s_per_s"],
+            steps_per_s=values["steps_per_s"], audio_s_per_s=values["audio_s_per_s"], data_wait=values["data_wait"],
         )  # fmt: skip
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
         self._accelerator.log(
@@ -249,6 +266,8 @@ class WorkerLoop:
             rejects=tuple(self._rejects.values()),
             seconds=self._meter.seconds,
             audio_s=self._meter.audio_s,
+            step_s=self._meter.step_s,
+            data_wait_s=self._meter.longest_data_wait_s(),
             resumed_at=self._state.resumed_at,
             is_finished=is_finished,
         )

@@ -1,21 +1,37 @@
-"""Running sums of one worker's losses, and its pace."""
+"""Running sums of one worker's losses, its pace, and how long it waits for data."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+T = TypeVar("T")
 
 
 class Meter:
-    """What a worker counts while it trains; only ``read`` and ``take_mean_loss`` wait for the device."""
+    """What a worker counts while it trains; only ``read`` and ``take_mean_loss`` wait for the device.
 
-    def __init__(self, accelerator: Accelerator, *, audio_s: float, seconds: float) -> None:
-        """Go on counting from what a resumed run had.
+    The data wait is the time in which a worker stands still because its next batch is not ready yet, decoded and with
+    log-mel and labels made. As a share of the time of all steps it says how much faster the run would be if data cost
+    nothing but the cores it takes: what decoding and log-mel slow the steps down by, where both share cores, is not in
+    it. The first batch's wait is, so that a stream that starts slowly shows.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, *, audio_s: float, seconds: float, step_s: float = 0.0, data_wait_s: float = 0.0
+    ) -> None:
+        """Go on counting from what a resumed run had, with the clock of the steps stopped.
 
         Args:
             accelerator: names the ranks and the batches of a step.
             audio_s: speech trained on so far.
             seconds: of the run so far.
+            step_s: of them in steps.
+            data_wait_s: of them waiting for data.
         """
         self._accelerator = accelerator
         self._started = time.monotonic() - seconds
@@ -23,7 +39,11 @@ class Meter:
         self._since_row = torch.zeros(2, device=accelerator.device)
         self.audio_s = audio_s
         """Speech trained on by all ranks: this rank's times their number, since all read like durations."""
+        self.data_wait_s = data_wait_s
+        """This rank's wait for batches."""
         self.gradient_norm: torch.Tensor | None = None
+        self._step_s = step_s
+        self._running_since: float | None = None
         self.restart()
 
     @property
@@ -31,9 +51,36 @@ class Meter:
         """Since the run's first start, pauses left out."""
         return time.monotonic() - self._started
 
+    @property
+    def step_s(self) -> float:
+        """Time in steps: the run's without evaluations and checkpoints."""
+        running_s = 0.0 if self._running_since is None else time.monotonic() - self._running_since
+        return self._step_s + running_s
+
+    def start(self) -> None:
+        """Let the clock of the steps run."""
+        self._running_since = time.monotonic()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the clock of the steps for as long as something else is done."""
+        self._step_s, self._running_since = self.step_s, None
+        try:
+            yield
+        finally:
+            self.start()
+
     def restart(self) -> None:
         """Measure the pace anew, as after an evaluation."""
-        self._pace_started, self._pace_audio_s, self._pace_batches = time.monotonic(), self.audio_s, 0
+        self._pace_step_s, self._pace_wait_s = self.step_s, self.data_wait_s
+        self._pace_audio_s, self._pace_batches = self.audio_s, 0
+
+    def take(self, batches: Iterator[T]) -> T:
+        """Give the next batch, and count how long it took to come."""
+        asked = time.monotonic()
+        batch = next(batches)
+        self.data_wait_s += time.monotonic() - asked
+        return batch
 
     def add(self, total: torch.Tensor, num_labels: torch.Tensor, *, audio_s: float) -> None:
         """Count one batch's summed loss, its labels, and its seconds of speech."""
@@ -44,16 +91,17 @@ class Meter:
         self._pace_batches += 1
 
     def read(self) -> dict[str, float]:
-        """Give this rank's mean loss since the last call, the gradient's norm and the pace."""
+        """Give this rank's mean loss since the last call, the gradient's norm, the pace, and its share of data wait."""
         total, num_labels = self._recent.tolist()
         self._recent.zero_()
-        seconds = max(1e-9, time.monotonic() - self._pace_started)
+        seconds = max(1e-9, self.step_s - self._pace_step_s)
         num_steps = self._pace_batches / self._accelerator.gradient_accumulation_steps
         return {
             "loss": total / max(1.0, num_labels),
             "gradient_norm": 0.0 if self.gradient_norm is None else float(self.gradient_norm),
             "steps_per_s": num_steps / seconds,
             "audio_s_per_s": (self.audio_s - self._pace_audio_s) / seconds,
+            "data_wait": (self.data_wait_s - self._pace_wait_s) / seconds,
         }
 
     def take_mean_loss(self) -> float:
@@ -61,3 +109,8 @@ class Meter:
         total, num_labels = self._accelerator.reduce(self._since_row.double()).tolist()
         self._since_row.zero_()
         return float(total / max(1.0, num_labels))
+
+    def longest_data_wait_s(self) -> float:
+        """Give the wait of the rank that waited most, for which the others stood still; every rank must call it."""
+        waits: list[float] = gather_object([self.data_wait_s])
+        return max(waits)

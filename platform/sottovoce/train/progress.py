@@ -34,6 +34,8 @@ class Snapshot:
     steps_per_s: float = 0.0
     audio_s_per_s: float = 0.0
     """Seconds of speech trained on in a second, all workers together."""
+    data_wait: float = 0.0
+    """Share of the steps' time in which the first worker waited for a batch."""
     evaluations: tuple[str, ...] = ()
     """One line for each evaluation so far."""
 
@@ -46,7 +48,8 @@ class Snapshot:
         """Give the numbers in a few words."""
         if not self.steps_per_s or self.loss is None:
             return self.phase
-        return f"{self.phase}: loss {self.loss:.3f}, {self.steps_per_s:.2f} steps/s, {self.audio_s_per_s:.0f} audio-s/s"
+        pace = f"{self.steps_per_s:.2f} steps/s, {self.audio_s_per_s:.0f} audio-s/s, {self.data_wait:.1%} data wait"
+        return f"{self.phase}: loss {self.loss:.3f}, {pace}"
 
 
 class BoardHandle(Protocol):

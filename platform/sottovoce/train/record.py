@@ -40,6 +40,10 @@ class RunState(Record):
     seconds: float = 0.0
     audio_s: float = 0.0
     """Speech trained on, all workers together."""
+    step_s: float = 0.0
+    """Of ``seconds``, those in training steps: evaluations and checkpoints left out."""
+    data_wait_s: float = 0.0
+    """Of ``step_s``, those in which the worker that waited most had no batch to go on with; see ``Meter``."""
     resumed_at: tuple[int, ...] = ()
     """Steps from which the run went on after a worker or the driver had died."""
     is_finished: bool = False
@@ -77,9 +81,18 @@ class TrainingRecord(Record):
     audio_context_s: tuple[float, float]
     seconds: float
     audio_s: float
+    step_s: float = 0.0
+    """Of ``seconds``, those in training steps: evaluations and checkpoints left out."""
+    data_wait_s: float = 0.0
+    """Of ``step_s``, those in which the worker that waited most had no batch to go on with; see ``Meter``."""
     resumed_at: tuple[int, ...]
     """Steps from which the run went on after a worker or the driver had died."""
     versions: dict[str, str]
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the steps' time spent waiting for data."""
+        return self.data_wait_s / max(self.step_s, 1e-9)
 
     @property
     def baseline(self) -> EvaluationRow:

@@ -202,6 +202,8 @@ def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: 
         audio_context_s=(context.min_s, context.max_s),
         seconds=state.seconds,
         audio_s=state.audio_s,
+        step_s=state.step_s,
+        data_wait_s=state.data_wait_s,
         resumed_at=state.resumed_at,
         versions={name: version(name) for name in _VERSIONS},
     )
@@ -215,8 +217,9 @@ def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: 
     partial.replace(checkpoint)
     (task.output / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     logger.info(
-        "trained %d steps in %.0f s; best %s; base model's WER %.1f %%; checkpoint in %s",
-        record.num_steps, record.seconds, describe_row(record.best), 100 * record.baseline.wer, checkpoint,
+        "trained %d steps in %.0f s, data wait %.1f %%; best %s; base model's WER %.1f %%; checkpoint in %s",
+        record.num_steps, record.seconds, 100 * record.data_wait, describe_row(record.best), 100 * record.baseline.wer,
+        checkpoint,
     )  # fmt: skip
     return record
 

@@ -28,10 +28,12 @@ def load_base(config: TrainingConfig, utterances: Sequence[Utterance]) -> Checkp
         set_audio_context(model.config, AudioContext(*config.audio_context_s))
     languages = {utterance.language for utterance in utterances}
     language = languages.pop() if len(languages) == 1 else None  # None: detected anew for each window
+    tasks = {utterance.task for utterance in utterances}
+    task = tasks.pop() if len(tasks) == 1 else "transcribe"
     # Language and task take the place of forced ids; transformers refuses both together. Not by its own update(),
     # which sets only what was there before.
     generation: Any = model.generation_config
-    generation.language, generation.task, generation.forced_decoder_ids = language, "transcribe", None
+    generation.language, generation.task, generation.forced_decoder_ids = language, task, None
     model.config.forced_decoder_ids = None
     return checkpoint
 

@@ -1,0 +1,70 @@
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from sottovoce.train.meter import Meter
+
+PAUSE_S = 0.05
+
+
+def meter(*, step_s: float = 0.0, data_wait_s: float = 0.0) -> Meter:
+    return Meter(Accelerator(cpu=True), audio_s=0.0, seconds=step_s, step_s=step_s, data_wait_s=data_wait_s)
+
+
+def slow_batches() -> Iterator[int]:
+    for number in range(3):
+        time.sleep(PAUSE_S)
+        yield number
+
+
+def test_the_wait_for_a_batch_is_counted_and_the_work_on_it_is_not() -> None:
+    counted = meter()
+    batches = slow_batches()
+    counted.start()
+    assert [counted.take(batches) for _ in range(2)] == [0, 1]
+    waited = counted.data_wait_s
+    time.sleep(PAUSE_S)
+    assert 2 * PAUSE_S <= waited == counted.data_wait_s
+    assert counted.step_s >= waited + PAUSE_S
+    assert 0.3 < counted.read()["data_wait"] < 1.0
+    assert counted.longest_data_wait_s() == waited
+
+
+def test_evaluations_and_checkpoints_are_not_in_the_steps_time() -> None:
+    counted = meter(step_s=7.0, data_wait_s=1.0)
+    assert counted.step_s == 7.0
+    counted.start()
+    with counted.stopped():
+        before = counted.step_s
+        time.sleep(PAUSE_S)
+        assert counted.step_s == before
+    time.sleep(PAUSE_S)
+    assert counted.step_s >= before + PAUSE_S
+    assert counted.data_wait_s == 1.0
+
+
+def test_the_share_of_wait_is_measured_anew_after_an_evaluation() -> None:
+    counted = meter()
+    counted.start()
+    counted.take(slow_batches())
+    counted.restart()
+    time.sleep(PAUSE_S)
+    assert counted.read()["data_wait"] == 0.0
+    assert counted.data_wait_s >= PAUSE_S
+
+
+def test_the_pace_counts_steps_and_speech_and_the_loss_is_per_label() -> None:
+    counted = meter()
+    counted.start()
+    for _ in range(2):
+        counted.add(torch.tensor(6.0), torch.tensor(3.0), audio_s=4.0)
+    time.sleep(PAUSE_S)
+    values = counted.read()
+    assert values["loss"] == pytest.approx(2.0)
+    assert values["audio_s_per_s"] == pytest.approx(4.0 * values["steps_per_s"])
+    assert 0.0 < values["steps_per_s"] <= 2 / PAUSE_S
+    assert counted.take_mean_loss() == pytest.approx(2.0)
+    assert counted.take_mean_loss() == 0.0
