@@ -156,8 +156,9 @@ def test_silence_teaches_no_speech_at_the_start_and_an_empty_transcript(
 ) -> None:
     labels = encode(tokenizer, example(" ", previous="before"), timestamps=timestamps, prompt=True)
     start = labels.inputs.index(START)
-    assert labels.inputs[start:] == [START, 50_259, 50_359, NO_TIMESTAMPS]
-    assert labels.targets[start:] == [NO_SPEECH, IGNORED, IGNORED, END]
+    prefix = [START, 50_259, 50_359, *([] if timestamps else [NO_TIMESTAMPS])]
+    assert labels.inputs[start:] == prefix
+    assert labels.targets[start:] == [NO_SPEECH, *[IGNORED] * (len(prefix) - 2), END]
     assert labels.targets[:start] == [IGNORED] * start
     assert start == 2
 

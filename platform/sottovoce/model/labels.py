@@ -78,7 +78,7 @@ def encode_example(
         tokenizer: of the model in training.
         example: one or several utterances, joined without gaps.
         num_samples: samples of each utterance as it is heard, 0 where it could not be decoded: its text is left out.
-        timestamps: write times, where there is text.
+        timestamps: write times.
         previous_text: begin with the last tokens of the example's previous text, where it has one.
 
     Returns:
@@ -122,7 +122,7 @@ def _transcript_ids(
 ) -> list[int]:
     """Give prefix, text and end token; with timestamps where they are wanted and fit."""
     language, task = example.utterances[0].language, example.utterances[0].task
-    if timestamps and pieces:
+    if timestamps:
         ids = prefix_ids(tokenizer, language=language, task=task, timestamps=True)
         for piece in pieces:
             start, end = (_timestamp_id(tokenizer, place / SAMPLING_RATE) for place in (piece.start, piece.end))

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sottovoce.recognize.timestamps import apply_timestamp_rules
 from sottovoce.recognize.vocabulary import Vocabulary
 
 TokenIds: TypeAlias = NDArray[np.int64]
@@ -59,7 +60,7 @@ def decode_greedy(
         prefix: (B, T) tokens before the transcript.
         vocabulary: which tokens may be written.
         limits: B, the most tokens each window may write, end token included.
-        timestamps: whether timestamp tokens may be written.
+        timestamps: whether times are written; see ``apply_timestamp_rules``.
 
     Returns:
         B hypotheses.
@@ -73,6 +74,13 @@ def decode_greedy(
     sums, counts = np.zeros(batch_size), np.zeros(batch_size, dtype=np.int64)
     is_open = np.array(limits) > 0
     for step in range(max(limits)):
+        if timestamps:
+            apply_timestamp_rules(
+                logits,
+                written[:, :step],
+                timestamps_from=vocabulary.timestamps_from,
+                end_id=vocabulary.end_id,
+            )
         chosen = np.where(is_open, logits.argmax(axis=1), vocabulary.end_id)
         sums += np.where(is_open, _log_probabilities(logits, chosen), 0.0)
         counts += is_open
