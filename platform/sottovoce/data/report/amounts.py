@@ -62,7 +62,7 @@ def build_histogram(values: Sequence[float], unit: str, *, limit: float = np.inf
     low, p5, median, p95, high = (float(value) for value in np.percentile(numbers, (0, 5, 50, 95, 100)))
     end = min(high, limit) or 1.0
     step = next((step for step in _STEPS if end / step <= _MAX_BINS), end / _MAX_BINS)
-    num_bins = max(1, int(np.floor(end / step * (1 + 1e-9))) + 1)
+    num_bins = int(np.ceil(end / step))
     edges = np.round(np.arange(num_bins + 1) * step, 6)
     counts, _ = np.histogram(numbers, bins=edges)
     return Histogram(

@@ -69,7 +69,7 @@ class Histogram(Record):
 
     unit: str
     edges: tuple[float, ...]
-    """One more than counts; each bin holds its lower edge."""
+    """One more than counts; each bin holds its lower edge, and the last one both."""
     counts: tuple[int, ...]
     num_above: int
     """Values above the last edge: too far out to be drawn."""
