@@ -4,7 +4,7 @@ import numpy as np
 
 from sottovoce.schema import Pcm, Waveform
 
-_FULL_SCALE = 32_767.0
+FULL_SCALE = 32_767.0  # of int16, stands for 1.0
 
 
 def to_pcm(waveform: Waveform) -> Pcm:
@@ -16,7 +16,7 @@ def to_pcm(waveform: Waveform) -> Pcm:
     Returns:
         (S,) int16.
     """
-    return np.round(np.clip(waveform, -1.0, 1.0) * _FULL_SCALE).astype(np.int16)
+    return np.round(np.clip(waveform, -1.0, 1.0) * FULL_SCALE).astype(np.int16)
 
 
 def from_pcm(pcm: Pcm) -> Waveform:
@@ -28,4 +28,4 @@ def from_pcm(pcm: Pcm) -> Waveform:
     Returns:
         (S,) float32 in [-1, 1].
     """
-    return pcm.astype(np.float32) / np.float32(_FULL_SCALE)
+    return pcm.astype(np.float32) / np.float32(FULL_SCALE)

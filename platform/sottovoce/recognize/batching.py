@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sottovoce.audio.features import log_mel
+from sottovoce.audio.features import log_mel_batch
 from sottovoce.model.context import AudioContext
 from sottovoce.recognize.greedy import DecoderSession, decode_greedy, detect_languages
 from sottovoce.recognize.vocabulary import Vocabulary
@@ -50,8 +50,8 @@ def recognize_windows(
     for (num_frames, _), indices in groups.items():
         for start in range(0, len(indices), max_batch_size):
             batch = indices[start : start + max_batch_size]
-            pictures = [log_mel(windows[i], num_mel_bins=num_mel_bins, num_frames=num_frames) for i in batch]
-            session = open_session(np.stack(pictures))
+            waveforms = [windows[i] for i in batch]
+            session = open_session(log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames))
             results.update(zip(batch, _decode_batch(session, [options[i] for i in batch], vocabulary), strict=True))
     return [results[index] for index in range(len(windows))]
 
