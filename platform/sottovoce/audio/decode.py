@@ -4,16 +4,24 @@ Shapes: S samples of the result, N samples per channel in a block, C channels.
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
+from sottovoce.audio.audio_format import AudioFormat, Block
+from sottovoce.audio.encoded import Encoded, EncodedBytes
 from sottovoce.audio.ffmpeg import read_ffmpeg
 from sottovoce.audio.libsndfile import open_libsndfile, read_libsndfile
-from sottovoce.errors import AudioDecodeError, AudioTooLongError, EmptyAudioError, NonFiniteAudioError
+from sottovoce.audio.reference import open_audio
+from sottovoce.errors import (
+    AudioDecodeError,
+    AudioError,
+    AudioTooLongError,
+    EmptyAudioError,
+    NonFiniteAudioError,
+)
 from sottovoce.schema import SAMPLING_RATE, Waveform
 
 MAX_DECODED_BYTES = 256 * 2**20
@@ -25,21 +33,35 @@ _MIN_RATE, _MAX_RATE = 1_000, 768_000  # Hz; nothing that holds speech lies outs
 
 
 def read_audio(
-    path: Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = 7200.0
+    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = 7200.0
 ) -> Waveform:
-    """Decode a file; see ``decode_audio``.
+    """Read a recording and decode it; see ``decode_audio``.
+
+    Args:
+        reference: where it is: a path, a URI, or a part of a file; see ``reference.py``.
+        start_s: first second wanted.
+        duration_s: seconds wanted; to the end when None. No more of a long file is read than these need.
+        max_duration_s: the limit on what is decoded.
 
     Raises:
-        FileNotFoundError: no file there.
-        AudioDecodeError: a folder, or a file that may not be read; and what ``decode_audio`` raises.
+        FileNotFoundError: nothing there.
+        ConfigError: a protocol whose package is not installed.
+        AudioDecodeError: a folder, a file that may not be read, a part outside the file; and what
+            ``decode_audio`` raises.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise AudioDecodeError(str(path), error.strerror or "it cannot be read") from error
-    return decode_audio(data, source=str(path), start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s)
+    waveform, _ = read_audio_with_format(
+        reference, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s
+    )
+    return waveform
+
+
+def read_audio_with_format(
+    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = 7200.0
+) -> tuple[Waveform, AudioFormat]:
+    """Read and decode like ``read_audio``, and say how the recording was stored."""
+    is_part = start_s > 0 or duration_s is not None
+    with open_audio(reference, is_part=is_part) as (file, source):
+        return _decode(file, source=source, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s)
 
 
 def decode_audio(
@@ -70,70 +92,144 @@ def decode_audio(
         NonFiniteAudioError: NaN or infinite samples.
         AudioTooLongError: more than ``max_duration_s``, noticed while decoding.
     """
-    if not data:
+    waveform, _ = decode_audio_with_format(
+        data, source=source, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s
+    )
+    return waveform
+
+
+def decode_audio_with_format(
+    data: bytes,
+    *,
+    source: str,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    max_duration_s: float = 7200.0,
+) -> tuple[Waveform, AudioFormat]:
+    """Decode like ``decode_audio``, and say how the recording was stored."""
+    file = EncodedBytes(data)
+    return _decode(file, source=source, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s)
+
+
+def _decode(
+    file: Encoded, *, source: str, start_s: float, duration_s: float | None, max_duration_s: float
+) -> tuple[Waveform, AudioFormat]:
+    if not file.num_bytes:
         raise EmptyAudioError(source)
+    with _name_read_faults(file, source):
+        blocks = _read_blocks(file, source=source, start_s=start_s, duration_s=duration_s)
+        with closing(blocks):
+            limited = _limit(blocks, file, source=source, duration_s=duration_s, max_duration_s=max_duration_s)
+            return _to_waveform(limited, source=source)
+
+
+@contextmanager
+def _name_read_faults(file: Encoded, source: str) -> Iterator[None]:
+    """Blame the disk or the network where reading failed: a decoder only sees a file that ends early."""
+    try:
+        yield
+    except AudioError:
+        if file.fault is None:
+            raise
+    if file.fault is not None:
+        raise AudioDecodeError(source, "reading it failed") from file.fault
+
+
+def _to_waveform(blocks: Iterator[tuple[AudioFormat, Block]], *, source: str) -> tuple[Waveform, AudioFormat]:
+    """Mix, resample and join."""
+    audio_format: AudioFormat | None = None
+    resampler: soxr.ResampleStream | None = None
     pieces: list[Waveform] = []
     num_non_finite = 0
-    resampler: soxr.ResampleStream | None = None
-    with closing(_read_blocks(data, source=source, start_s=start_s)) as blocks:
-        limited = _limit(blocks, len(data), source=source, duration_s=duration_s, max_duration_s=max_duration_s)
-        for rate, block in limited:
+    for audio_format, block in blocks:
+        mono, num_faulty = _mix(block)
+        num_non_finite += num_faulty
+        rate = audio_format.sampling_rate
+        if rate != SAMPLING_RATE:
             resampler = resampler or soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
-            mono, num_faulty = _mix(block)
-            num_non_finite += num_faulty
-            pieces.append(resampler.resample_chunk(mono))
-    if resampler is None:
+            mono = resampler.resample_chunk(mono)
+        pieces.append(mono)
+    if audio_format is None:
         raise EmptyAudioError(source)
     if num_non_finite:
         raise NonFiniteAudioError(source, num_non_finite)
-    pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    waveform = np.concatenate(pieces)
+    if resampler is not None:
+        pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    waveform = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if not len(waveform):
         raise EmptyAudioError(source)
-    return np.clip(waveform, -1.0, 1.0, out=waveform)
+    if resampler is not None:  # which overshoots at edges
+        np.clip(waveform, -1.0, 1.0, out=waveform)
+    return waveform, audio_format
 
 
-def _read_blocks(data: bytes, *, source: str, start_s: float) -> Generator[tuple[int, NDArray[np.float32]], None, None]:
-    """Read with libsndfile, and with FFmpeg's libraries what libsndfile does not know."""
-    file = open_libsndfile(data)
-    if file is None:
-        yield from read_ffmpeg(data, source=source, start_s=start_s)
+def _read_blocks(
+    file: Encoded, *, source: str, start_s: float, duration_s: float | None
+) -> Generator[tuple[AudioFormat, Block], None, None]:
+    """Read with libsndfile, and with FFmpeg's libraries what they read better or libsndfile does not know."""
+    sound = None if _is_opus(file) else open_libsndfile(file)
+    if sound is None:
+        file.seek(0)
+        yield from read_ffmpeg(file, source=source, start_s=start_s, duration_s=duration_s)
     else:
-        yield from read_libsndfile(file, data, source=source, start_s=start_s)
+        yield from read_libsndfile(sound, file, source=source, start_s=start_s, duration_s=duration_s)
+
+
+def _is_opus(file: Encoded) -> bool:
+    """Recognize Opus in Ogg, which FFmpeg decodes in a third of libsndfile's time (11 of 34 ms, 10 s, EPYC, 2026)."""
+    page = file.read(36) or b""
+    file.seek(0)
+    return page[:4] == b"OggS" and page[28:36] == b"OpusHead"
 
 
 def _limit(
-    blocks: Iterator[tuple[int, NDArray[np.float32]]],
-    num_encoded_bytes: int,
+    blocks: Iterator[tuple[AudioFormat, Block]],
+    file: Encoded,
     *,
     source: str,
     duration_s: float | None,
     max_duration_s: float,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+) -> Iterator[tuple[AudioFormat, Block]]:
     """Stop after ``duration_s``, and raise as soon as a limit is passed."""
     first_rate: int | None = None
     num_decoded = num_decoded_bytes = 0
-    for rate, block in blocks:
+    for audio_format, block in blocks:
+        rate = audio_format.sampling_rate
         first_rate = first_rate or rate
         if rate != first_rate or not _MIN_RATE <= rate <= _MAX_RATE:
             raise AudioDecodeError(source, f"a sampling rate of {rate} Hz, or one that changes, cannot be used")
         num_wanted = len(block) if duration_s is None else round(duration_s * rate) - num_decoded
-        block = block[: max(0, num_wanted)]
-        num_decoded += len(block)
-        num_decoded_bytes += block.nbytes
+        wanted = block[: max(0, num_wanted)]
+        num_decoded += len(wanted)
+        num_decoded_bytes += wanted.size * 4  # as float32, whatever the block's type
         if num_decoded > max_duration_s * rate:
             raise AudioTooLongError(source, max_duration_s)
-        if num_decoded_bytes > max(MAX_DECODED_BYTES, MAX_EXPANSION * num_encoded_bytes):
-            raise AudioDecodeError(source, f"{num_encoded_bytes} bytes unpack to more than {num_decoded_bytes} bytes")
-        if not len(block):
+        if num_decoded_bytes > max(MAX_DECODED_BYTES, MAX_EXPANSION * file.num_bytes):
+            raise AudioDecodeError(source, f"{file.num_bytes} bytes unpack to more than {num_decoded_bytes} bytes")
+        if not len(wanted):
             return
-        yield rate, block
+        yield audio_format, wanted
 
 
-def _mix(block: NDArray[np.float32]) -> tuple[Waveform, int]:
+def _mix(block: Block) -> tuple[Waveform, int]:
     """Average (N, C) channels to (N,) in [-1, 1], and count the samples that are no numbers."""
-    num_faulty = block.size - int(np.count_nonzero(np.isfinite(block)))
-    if num_faulty:
-        block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
-    mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)  # float64: cannot overflow
-    return np.ascontiguousarray(np.clip(mono, -1.0, 1.0), dtype=np.float32), num_faulty
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, and clipped
+        mono = _average(block)
+    if block.dtype == np.int16:
+        return mono, 0
+    num_faulty = 0
+    if not np.isfinite(mono).all():  # looked for in the mean, counted in the channels
+        num_faulty = block.size - int(np.count_nonzero(np.isfinite(block)))
+        mono = np.nan_to_num(mono, nan=0.0)  # so that the resampler meets numbers
+    return np.clip(mono, -1.0, 1.0, out=mono), num_faulty
+
+
+def _average(block: Block) -> Waveform:
+    """Average channels; two by hand, since numpy's mean over a short axis takes twenty times as long."""
+    scale = np.float32(1.0 / 32_768 if block.dtype == np.int16 else 1.0) / np.float32(block.shape[1])
+    if block.shape[1] == 1:
+        return np.multiply(block[:, 0], scale, dtype=np.float32)
+    if block.shape[1] == 2:
+        mono: Waveform = np.add(block[:, 0], block[:, 1], dtype=np.float32)
+        return np.multiply(mono, scale, out=mono)
+    return block.astype(np.float32, copy=False) @ np.full(block.shape[1], scale, np.float32)

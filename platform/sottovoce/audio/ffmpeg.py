@@ -1,50 +1,67 @@
-"""Blocks of samples from the containers FFmpeg's libraries read through PyAV: m4a, mp4, webm, aac, wma and more.
+"""Blocks of samples from the containers FFmpeg's libraries read through PyAV: opus, m4a, mp4, webm, aac, wma and more.
 
 Only the given bytes are ever read: formats are an allow-list without playlists, and no protocol is open.
 Shapes: N samples per channel in a block, C channels.
 """
 
-import io
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from math import inf
+from typing import cast
 
 import av
-import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from numpy.typing import NDArray
 
+from sottovoce.audio.audio_format import AudioFormat, Block
+from sottovoce.audio.encoded import Encoded
 from sottovoce.errors import AudioDecodeError
 
 _FORMATS = "mov,matroska,webm,aac,asf,avi,flv,mpegts,mpeg,mp3,ogg,wav,w64,aiff,caf,amr,ac3,eac3,ape,wv,tta,flac"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-_INDEXED = ("mov", "matroska")  # containers whose seeks and declared durations are exact
+_DECLARING = ("mov", "matroska")  # containers whose declared durations are exact
+_INDEXED = (*_DECLARING, "ogg")  # containers whose seeks are exact
 _PREROLL_S = 0.2  # s decoded and dropped after a seek; Opus asks for 0.08, AAC for two frames
 _TRUNCATION_S = 0.5  # s an intact file may fall short of its declared duration (guess: covers encoder padding)
 _FAULTS = (av.FFmpegError, ValueError, IndexError, OverflowError, EOFError, AttributeError)
 """What PyAV raises on damaged bytes; AttributeError is its answer to a stream without a decoder."""
 
+_BLOCK_SAMPLES = 1 << 16  # per channel: frames are joined to 1.4 s or so, since each array has its price
+_PLAIN = ("flt", "fltp", "s16", "s16p")  # sample formats numpy can take as they are
+_LOSSLESS = ("alac", "flac", "tta", "wavpack", "ape")
+_MAX_PLANES = 8  # PyAV reads past a frame's eight plane pointers where it has more channels
 
-def read_ffmpeg(data: bytes, *, source: str, start_s: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Decode the first audio stream frame by frame from ``start_s`` to the end.
+
+def read_ffmpeg(
+    file: Encoded, *, source: str, start_s: float, duration_s: float | None
+) -> Iterator[tuple[AudioFormat, Block]]:
+    """Decode the first audio stream, what is wanted of it and no more.
 
     Args:
-        data: the container's bytes.
+        file: the container.
         source: name for messages.
         start_s: first second wanted; reached by seeking where the container has an index.
+        duration_s: seconds wanted; to the end when None.
 
     Yields:
-        Sampling rate in Hz, and (N, C) float32.
+        What the container says, and (N, C) samples.
 
     Raises:
         AudioDecodeError: not a container of the allow-list, no audio in it, damaged or truncated.
     """
     try:
-        with av.open(io.BytesIO(data), mode="r", options=_OPTIONS, metadata_errors="ignore") as container:
+        with av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioDecodeError(source, "it has no audio stream")
-            yield from _read_stream(container, container.streams.audio[0], source=source, start_s=start_s)
+            stream = container.streams.audio[0]
+            audio_format = _describe(container, stream)
+            frames = _read_stream(container, stream, source=source, start_s=start_s)
+            for rate, block in _join(frames, duration_s=duration_s):
+                yield replace(audio_format, sampling_rate=rate, num_channels=block.shape[1]), block
     except _FAULTS as error:
         if isinstance(error, AudioDecodeError):
             raise
@@ -53,26 +70,67 @@ def read_ffmpeg(data: bytes, *, source: str, start_s: float) -> Iterator[tuple[i
 
 def _read_stream(
     container: InputContainer, stream: AudioStream, *, source: str, start_s: float
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    is_indexed = container.format.name.startswith(_INDEXED)
-    declared_s = _declared_duration_s(container, stream) if is_indexed else None
-    if is_indexed and start_s > _PREROLL_S:
+) -> Iterator[tuple[int, AudioFrame]]:
+    """Give the frames that reach beyond ``start_s``, each with the number of its samples that lie before."""
+    name = container.format.name
+    declared_s = _declared_duration_s(container, stream) if name.startswith(_DECLARING) else None
+    if start_s > _PREROLL_S and name.startswith(_INDEXED):
         container.seek(int((start_s - _PREROLL_S) * 1_000_000))
     origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
-    to_float = AudioResampler(format="flt")  # one plane: PyAV reads past the frame's eight plane pointers otherwise
+    to_float = AudioResampler(format="flt")  # of one plane
     position_s = 0.0
     for decoded in container.decode(stream):
-        for frame in to_float.resample(decoded):
+        is_plain = decoded.format.name in _PLAIN and decoded.layout.nb_channels <= _MAX_PLANES
+        for frame in (decoded,) if is_plain else to_float.resample(decoded):
             time_s = _time_s(frame, origin_s, otherwise=position_s)
             position_s = time_s + frame.samples / frame.sample_rate
-            num_dropped = max(0, round((start_s - time_s) * frame.sample_rate)) if start_s else 0
-            block = frame.to_ndarray().reshape(frame.samples, -1)[num_dropped:]
-            if len(block):
-                yield frame.sample_rate, np.ascontiguousarray(block, dtype=np.float32)
+            num_before = max(0, round((start_s - time_s) * frame.sample_rate)) if start_s else 0
+            if num_before < frame.samples:
+                yield num_before, frame
     if declared_s is not None and position_s + _TRUNCATION_S < declared_s:
         raise AudioDecodeError(source, f"truncated: {position_s:.2f} of {declared_s:.2f} s are there")
     if start_s and position_s <= start_s:
         raise AudioDecodeError(source, f"start_s {start_s:g} lies beyond its end")
+
+
+def _join(frames: Iterator[tuple[int, AudioFrame]], *, duration_s: float | None) -> Iterator[tuple[int, Block]]:
+    """Join frames to blocks, each with its sampling rate, and stop reading when what is wanted is there."""
+    first = next(frames, None)
+    if first is None:
+        return
+    num_before, rate = first[0], first[1].sample_rate
+    num_left = inf if duration_s is None else num_before + round(duration_s * rate)
+    fifo = AudioFifo()
+    for _, frame in chain([first], frames):
+        frame.pts = None  # a fifo refuses frames whose times do not follow exactly, and formats that change
+        fifo.write(frame)
+        if fifo.samples >= min(_BLOCK_SAMPLES, num_left):
+            block = _take(fifo)
+            yield rate, block[num_before:]
+            num_before, num_left = 0, num_left - len(block)
+            if num_left <= 0:
+                return
+    if fifo.samples:
+        yield rate, _take(fifo)[num_before:]
+
+
+def _take(fifo: AudioFifo) -> Block:
+    """Empty a fifo that holds something."""
+    frame = fifo.read()
+    assert frame is not None
+    array = cast("Block", frame.to_ndarray())  # (C, N), or (1, N * C) where channels alternate
+    return array.T if frame.format.is_planar else array.reshape(frame.samples, -1)
+
+
+def _describe(container: InputContainer, stream: AudioStream) -> AudioFormat:
+    codec = stream.codec_context
+    is_lossless = codec.name.startswith("pcm_") or codec.name in _LOSSLESS
+    return AudioFormat(
+        sampling_rate=codec.sample_rate,
+        num_channels=codec.channels,
+        bits=codec.format.bits if is_lossless else None,
+        container=container.format.name.partition(",")[0],
+    )
 
 
 def _time_s(frame: AudioFrame, origin_s: float, *, otherwise: float) -> float:

@@ -1,0 +1,101 @@
+"""Encoded audio as a seekable file for decoders written in C, whose callbacks must never raise."""
+
+import io
+from typing import Protocol, TypeAlias
+
+from typing_extensions import Buffer
+
+
+class ReadableFile(Protocol):
+    """What is used of an open file, Python's or fsspec's."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to a byte."""
+        ...
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer as far as there are bytes, and say how far."""
+        ...
+
+
+class EncodedBytes(io.BytesIO):
+    """Bytes in memory."""
+
+    fault: Exception | None = None
+    """Never set: memory can be read."""
+    descriptor: int | None = None
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.num_bytes = len(data)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move; a forged header's impossible place leaves the position as it is."""
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+class EncodedSpan(io.RawIOBase):
+    """A part of an open file; nothing outside it is ever read, and nothing before it is wanted.
+
+    Args:
+        file: the open file, which stays open.
+        start: first byte of the part.
+        stop: the byte behind it.
+        faults: what reading the file may raise: kept in ``fault``, and to the decoder the file ends there.
+        descriptor: the system's number of the file, where the part is the whole of it.
+    """
+
+    def __init__(
+        self,
+        file: ReadableFile,
+        *,
+        start: int,
+        stop: int,
+        faults: tuple[type[Exception], ...] = (OSError,),
+        descriptor: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_bytes = stop - start
+        self.descriptor = descriptor
+        self.fault: Exception | None = None
+        self._file, self._start, self._faults = file, start, faults
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Give the position, counted from the part's first byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move; a forged header's impossible place leaves the position as it is."""
+        target = offset + (0, self._position, self.num_bytes)[whence]
+        if 0 <= target < 1 << 63:
+            self._position = target
+        return self._position
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Fill the buffer as far as the part reaches."""
+        num_wanted = min(memoryview(buffer).nbytes, self.num_bytes - self._position)
+        if num_wanted <= 0:
+            return 0
+        try:
+            self._file.seek(self._start + self._position)
+            num_read = self._file.readinto(memoryview(buffer).cast("B")[:num_wanted]) or 0
+        except self._faults as fault:
+            self.fault = fault
+            return 0
+        self._position += num_read
+        return num_read
+
+
+Encoded: TypeAlias = EncodedBytes | EncodedSpan

@@ -1,0 +1,178 @@
+"""Audio bytes of single rows of Parquet files, in the Hub's layout or plain."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, BinaryIO
+
+from sottovoce.audio.remote import is_remote, name_faults, open_file_system, redact
+from sottovoce.errors import AudioDecodeError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+_NUM_KEPT = 2  # row groups a process remembers: neighbours in a manifest are mostly neighbours in the file
+_MAX_KEPT_BYTES = 64 * 2**20  # of one row group's audio; the Hub writes 100 rows to a group, some 15 MB of speech
+_ROWS_AT_ONCE = 8  # of a bigger row group, which is not kept: 8 x 30 s of CD audio are 42 MB
+_BINARY_NAMES = ("audio", "speech", "recording", "wav", "flac", "mp3")
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    place: tuple[str, int, int]
+    """Location, size and time of change: a file written anew is read anew."""
+    first_row: int
+    column: "pa.ChunkedArray"
+
+
+_kept: list[_RowGroup] = []  # of this process, the last one used first
+_lock = Lock()  # held while a row group is read: threads that want the same one read it once
+
+
+def find_audio_column(schema: "pa.Schema") -> str | None:
+    """Name the column that holds recordings as their files' bytes, or give None.
+
+    It is the column that the Hub's metadata calls Audio, else the first struct with binary ``bytes``, else the first
+    binary column with a telling name.
+    """
+    structs = [field.name for field in schema if _is_struct_of_bytes(field.type)]
+    binaries = [field.name for field in schema if field.name in _BINARY_NAMES and _is_binary(field.type)]
+    marked = [name for name in _marked_as_audio(schema) if _holds_bytes(schema, name)]
+    return next(iter((*marked, *structs, *binaries)), None)
+
+
+def read_row(location: str, row: int) -> bytes:
+    """Read the recording in one row, and of the file no more than its row group's audio column.
+
+    Args:
+        location: a path or URI of a Parquet file.
+        row: counted from 0 over the whole file.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ConfigError: a protocol whose package is not installed.
+        AudioDecodeError: no Parquet file, no audio column, a row outside the table or without bytes.
+    """
+    place = _place(location)
+    with _lock:
+        group = next((kept for kept in _kept if _holds(kept, place, row)), None)
+        data = _read_from_file(place, row) if group is None else _to_bytes(group.column, row - group.first_row)
+    if data is None:
+        raise AudioDecodeError(redact(f"{location}#row={row}"), "the row holds no audio")
+    return data
+
+
+def _place(location: str) -> tuple[str, int, int]:
+    if is_remote(location):
+        return location, 0, 0  # asking would cost a request for each row
+    status = Path(location).stat()
+    return location, status.st_size, status.st_mtime_ns
+
+
+def _holds(group: _RowGroup, place: tuple[str, int, int], row: int) -> bool:
+    return group.place == place and group.first_row <= row < group.first_row + len(group.column)
+
+
+def _read_from_file(place: tuple[str, int, int], row: int) -> bytes | None:
+    """Read the row's group and keep it, or pass over a big group up to the row."""
+    import pyarrow as pa  # costs 60 ms
+
+    location = place[0]
+    try:
+        with name_faults(location), _open(location) as stream, _open_parquet(stream) as file:
+            column_path = _find_column_path(file, location)
+            index, first_row = _locate(file, row, location)
+            if _count_bytes(file, index, column_path) > _MAX_KEPT_BYTES:
+                return _pass_to(file, index, column_path, row - first_row)
+            column = file.read_row_group(index, columns=[column_path]).column(0)
+    except pa.ArrowException as error:
+        raise AudioDecodeError(redact(location), f"no readable Parquet file ({type(error).__name__})") from None
+    _kept[:] = [_RowGroup(place, first_row, column), *_kept[: _NUM_KEPT - 1]]
+    return _to_bytes(column, row - first_row)
+
+
+@contextmanager
+def _open(location: str) -> Iterator[BinaryIO]:
+    if is_remote(location):
+        file_system, path = open_file_system(location)
+        with file_system.open(path, "rb") as stream:
+            yield stream
+    else:
+        with Path(location).open("rb") as stream:
+            yield stream
+
+
+def _open_parquet(stream: BinaryIO) -> "ParquetFile":
+    from pyarrow.parquet import ParquetFile  # costs 60 ms
+
+    return ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)  # bytes read at a time: a big column is not held
+
+
+def _find_column_path(file: "ParquetFile", location: str) -> str:
+    """Name the column of bytes as Parquet does, a struct's field behind a point."""
+    schema = file.schema_arrow
+    name = find_audio_column(schema)
+    if name is None:
+        raise AudioDecodeError(redact(location), f"no column holds audio bytes among {', '.join(schema.names)}")
+    return f"{name}.bytes" if _is_struct_of_bytes(schema.field(name).type) else name
+
+
+def _locate(file: "ParquetFile", row: int, location: str) -> tuple[int, int]:
+    """Find the row group that holds a row, and its first row."""
+    first_row = 0
+    for index in range(file.metadata.num_row_groups):
+        num_rows = file.metadata.row_group(index).num_rows
+        if row < first_row + num_rows:
+            return index, first_row
+        first_row += num_rows
+    raise AudioDecodeError(redact(location), f"row {row} lies outside the table of {first_row} rows")
+
+
+def _count_bytes(file: "ParquetFile", index: int, column_path: str) -> int:
+    group = file.metadata.row_group(index)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == column_path)
+
+
+def _pass_to(file: "ParquetFile", index: int, column_path: str, row: int) -> bytes | None:
+    """Read a row group's column some rows at a time until the row is there."""
+    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[index], columns=[column_path]):
+        if row < batch.num_rows:
+            return _to_bytes(batch.column(0), row)
+        row -= batch.num_rows
+    return None
+
+
+def _to_bytes(column: "pa.Array | pa.ChunkedArray", row: int) -> bytes | None:
+    value = column[row].as_py()
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return bytes(data) if data is not None else None
+
+
+def _marked_as_audio(schema: "pa.Schema") -> list[str]:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return [name for name, feature in features.items() if feature.get("_type") == "Audio"]
+    except (KeyError, ValueError, TypeError, AttributeError):  # no such metadata, or of another form
+        return []
+
+
+def _holds_bytes(schema: "pa.Schema", name: str) -> bool:
+    index = schema.get_field_index(name)
+    return index >= 0 and (_is_binary(schema.field(index).type) or _is_struct_of_bytes(schema.field(index).type))
+
+
+def _is_binary(kind: "pa.DataType") -> bool:
+    from pyarrow import types  # costs 60 ms
+
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _is_struct_of_bytes(kind: "pa.DataType") -> bool:
+    from pyarrow import types  # costs 60 ms
+
+    return bool(types.is_struct(kind)) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
