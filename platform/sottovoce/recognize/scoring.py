@@ -111,7 +111,7 @@ def score_recognizer(
     last_message = time.monotonic()
     for group in _groups(sorted(utterances, key=lambda utterance: utterance.duration_s)):
         waveforms = [
-            read_audio(Path(utterance.audio), start_s=utterance.start_s, duration_s=utterance.duration_s)
+            read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
             for utterance in group
         ]
         started = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -116,4 +115,4 @@ class Evaluator:
 
 
 def _read(utterance: Utterance) -> Waveform:
-    return read_audio(Path(utterance.audio), start_s=utterance.start_s, duration_s=utterance.duration_s)
+    return read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)

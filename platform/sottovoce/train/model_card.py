@@ -92,12 +92,11 @@ def _usage(name: str) -> str:
         "## Usage\n\n"
         "Sottovoce reads this checkpoint at the length of the speech, without padding to 30 s:\n\n"
         "```python\n"
-        "from pathlib import Path\n\n"
         "from sottovoce.audio.decode import read_audio\n"
         "from sottovoce.recognize.load import load_recognizer\n"
         "from sottovoce.schema import DecodeOptions\n\n"
         f'recognizer = load_recognizer("{name}")  # the folder or Hub id of this checkpoint\n'
-        'waveform = read_audio(Path("speech.wav"))\n'
+        'waveform = read_audio("speech.wav")\n'
         "print(recognizer.recognize([waveform], [DecodeOptions()])[0].text)\n"
         "```"
     )
