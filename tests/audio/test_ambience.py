@@ -31,7 +31,7 @@ def test_recordings_are_found_below_the_folder_in_the_order_of_their_names(tmp_p
 def test_a_folder_that_is_missing_or_empty_is_named_with_its_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"noise_folder '.*nowhere' is no folder"):
         list_recordings(tmp_path / "nowhere", setting="noise_folder")
-    with pytest.raises(ConfigError, match="room_folder .* holds no recordings"):
+    with pytest.raises(ConfigError, match=r"room_folder .* holds no recordings"):
         list_recordings(tmp_path, setting="room_folder")
 
 
@@ -112,3 +112,32 @@ def test_a_room_leaves_length_and_loudness_as_they_were() -> None:
     assert len(heard) == len(SPEECH)
     assert heard.std() == pytest.approx(SPEECH.std(), rel=0.02)
     assert not reverberate(np.zeros(100, np.float32), response).any()
+
+
+@pytest.mark.slow  # imports librosa
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what librosa imports
+def test_background_noise_is_mixed_as_audiomentations_does(tmp_path: Path) -> None:
+    from audiomentations import AddBackgroundNoise
+
+    path = write(tmp_path / "noise.wav", (0.3 * RANDOM.standard_normal(20_000)).astype(np.float32))
+    theirs = AddBackgroundNoise(sounds_path=path, p=1.0)
+    theirs.parameters = {"should_apply": True, "snr_db": 7.0, "noise_file_path": path, "offset": 0.375, "duration": 0.5}
+    theirs.freeze_parameters()
+    noise = read_noise([path], choice=0.0, place=0.5, num_samples=8_000)  # 0.5 of the 0.75 s there are places in
+    ours = SPEECH + noise_at_snr(noise, SPEECH, snr_db=7.0)
+    assert np.abs(ours - theirs(SPEECH, 16_000)).max() < 1e-4  # a step of 16-bit PCM is 3e-5
+
+
+@pytest.mark.slow  # imports librosa
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what librosa imports
+def test_a_room_sounds_as_audiomentations_makes_it_but_for_level_and_delay(tmp_path: Path) -> None:
+    from audiomentations import ApplyImpulseResponse
+
+    response = (0.1 * RANDOM.standard_normal(3_000) * np.exp(-np.arange(3_000) / 500)).astype(np.float32)
+    response[0] = 0.9  # no delay
+    path = write(tmp_path / "room.wav", response)
+    theirs = ApplyImpulseResponse(ir_path=path, p=1.0, leave_length_unchanged=True)
+    theirs.parameters = {"should_apply": True, "ir_file_path": path}
+    theirs.freeze_parameters()
+    ours, reference = reverberate(SPEECH, read_room([path], choice=0.0)), theirs(SPEECH, 16_000)
+    assert np.abs(ours / ours.std() - reference / reference.std()).max() < 1e-4

@@ -293,7 +293,9 @@ def limit_band(waveform: Waveform, low_cut_hz: float, high_cut_hz: float) -> Wav
         "rolloff": _ROLLOFF_DB_PER_OCTAVE,
     }
     filter_.freeze_parameters()  # else it draws its own, from the global random state
-    limited: Waveform = filter_(waveform, SAMPLING_RATE)
+    # It starts as if the first sample had always been there, a state it solves for with LAPACK, whose last bits depend
+    # on the CPU. After a zero the state is zero: from rest, and the same everywhere.
+    limited: Waveform = filter_(np.concatenate([np.zeros(1, np.float32), waveform]), SAMPLING_RATE)[1:]
     return limited
 
 

@@ -3,6 +3,7 @@
 Shapes: M mel bins, F frames.
 """
 
+import numpy as np
 from pydantic import Field
 
 from sottovoce.audio.augment import utterance_generator
@@ -54,7 +55,7 @@ def mask_log_mel(
     generator = utterance_generator("spec_augment", seed=seed, epoch=epoch, utterance_id=utterance_id)
     masked = features.copy()
     speech = masked[:, :num_frames]  # a view: what is written here is written to the copy
-    mean = speech.mean()
+    mean = np.ascontiguousarray(speech).mean(dtype=np.float64)  # contiguous: padding must not change the order of sums
     max_width = int(config.max_time_mask_fraction * num_frames)
     for _ in range(config.num_time_masks):
         width = int(generator.integers(0, max_width, endpoint=True))
