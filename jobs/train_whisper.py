@@ -1,10 +1,10 @@
-"""Fine-tune Whisper on a manifest.  ``python -m jobs.train_whisper --data.manifest FILE --output FOLDER``."""
+"""Fine-tune Whisper on manifests.  ``python -m jobs.train_whisper --data.manifest FILE [FILE ...] --output FOLDER``."""
 
 from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging
-from sottovoce.data.dataset import DatasetConfig, build_stream, read_split
-from sottovoce.data.manifest import read_rejects
+from sottovoce.data.dataset import DatasetConfig, build_stream
+from sottovoce.data.mixing import read_speech
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.trainer import build_run, claim_output, run_training, save_result
 
@@ -21,15 +21,15 @@ class TrainJob(Config):
 def main(job: TrainJob) -> None:
     """Run the job."""
     setup_logging()
+    speech = read_speech(job.data.manifest)
     run = build_run(
         job.training,
-        train=build_stream(read_split(job.data.manifest, "train"), job.data),
-        validation=read_split(job.data.manifest, "validation"),
+        train=build_stream(speech, job.data),
+        validation=speech.split("validation"),
         output=job.output,
     )
     claim_output(job, job.output)
-    rejects = read_rejects(job.data.manifest.with_name("rejects.jsonl"))
-    save_result(run, run_training(run), prepare_rejects=rejects)
+    save_result(run, run_training(run), prepare_rejects=speech.rejects)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,22 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
+from pydantic import ValidationError
 
-from sottovoce.data.batch_plan import build_plan
-from sottovoce.data.dataset import BatchReader, DatasetConfig, SpeechStream, build_stream, read_recording, read_split
-from sottovoce.data.manifest import write_manifest
+from sottovoce.audio.augment import AugmentConfig, Augmenter
+from sottovoce.config import load_config
+from sottovoce.data.batch_reader import BATCH_SCHEMA, BatchReader, build_table, to_batch
+from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
+from sottovoce.data.mixing import Speech
 from sottovoce.errors import ConfigError
-from sottovoce.schema import Utterance
+from sottovoce.schema import Example, PcmBatch, Utterance
+
+MANIFEST = Path("manifest.jsonl")
+SLOWER = AugmentConfig(speed_probability=1.0, min_speed=0.8, max_speed=0.8)
 
 
 @pytest.fixture
@@ -18,29 +26,45 @@ def utterances(tmp_path: Path) -> list[Utterance]:
     for i in range(6):
         path = tmp_path / f"{i}.wav"
         soundfile.write(path, np.full(800 * (i + 1), 0.1 * (i + 1)), 8_000)
-        made.append(Utterance(id=f"u{i}", audio=str(path), duration_s=0.1 * (i + 1), text=f"tone {i}"))
+        made.append(
+            Utterance(id=f"u{i}", audio=str(path), duration_s=round(0.1 * (i + 1), 4), text=f"tone {i}", speaker="s")
+        )
     return made
 
 
-def stream_of(utterances: list[Utterance], *, batch_size: int = 2) -> SpeechStream:
-    config = DatasetConfig(manifest=Path("manifest.jsonl"), batch_size=batch_size)
-    return build_stream(utterances, config)
+def stream_of(utterances: list[Utterance], **settings: object) -> SpeechStream:
+    config = DatasetConfig.model_validate({"manifest": MANIFEST, "batch_size": 2} | settings)
+    return build_stream(Speech(manifests=(tuple(utterances),), rejects=()), config)
+
+
+def reader_of(stream: SpeechStream, *, num_ranks: int = 1, augment: AugmentConfig | None = None) -> BatchReader:
+    return BatchReader(
+        build_table(stream.examples),
+        stream.plan(num_ranks=num_ranks, seed=0),
+        Augmenter(augment) if augment else None,
+        max_example_s=stream.longest_s,
+    )
+
+
+def read_batch(stream: SpeechStream, step: int, *, rank: int = 0, num_ranks: int = 1) -> PcmBatch:
+    """What a task makes and a worker reads, without Ray between them."""
+    reader = reader_of(stream, num_ranks=num_ranks, augment=stream.augment)
+    examples = [stream.examples[place] for place in reader.plan.batch(step, rank=rank)]
+    return to_batch(reader.read(step, rank=rank), examples, epoch=reader.plan.epoch_of(step))
 
 
 def test_a_row_holds_one_ranks_recordings_as_pcm_one_after_the_other(utterances: list[Utterance]) -> None:
-    plan = build_plan([one.duration_s for one in utterances], batch_size=3, num_ranks=2, seed=0)
-    row = BatchReader(utterances, plan, rank=1).read({"step": 0})
-    assert row["places"] == plan.batch(0, rank=1).tolist()
-    assert row["num_samples"] == [1_600 * (place + 1) for place in row["places"]]
-    assert len(row["pcm"]) == 2 * sum(row["num_samples"])
-    assert row["rejects"] == ["", "", ""]
+    reader = reader_of(stream_of(utterances, batch_size=3), num_ranks=2)
+    row = reader.read(0, rank=1)
+    assert row.schema == BATCH_SCHEMA
+    (values,) = row.to_pylist()
+    assert values["num_samples"] == [1_600 * (place + 1) for place in reader.plan.batch(0, rank=1)]
+    assert len(values["pcm"]) == 2 * sum(values["num_samples"])
+    assert values["rejects"] == []
 
 
-def test_a_row_becomes_a_batch_with_utterances_and_epoch(utterances: list[Utterance]) -> None:
-    stream = stream_of(utterances)
-    plan = build_plan([one.duration_s for one in utterances], batch_size=2, num_ranks=1, seed=0)
-    row = BatchReader(utterances, plan, rank=0).read({"step": 4})
-    batch = stream._to_batch(row, epoch=plan.epoch_of(4))  # type: ignore[arg-type]
+def test_a_row_becomes_a_batch_with_examples_and_epoch(utterances: list[Utterance]) -> None:
+    batch = read_batch(stream_of(utterances), 4)
     assert (batch.step, batch.epoch, batch.rejects) == (4, 1, ())
     recordings = [pcm for (pcm,) in batch.recordings]
     assert [len(pcm) for pcm in recordings] == [round(one.duration_s * 16_000) for one in batch.examples]
@@ -48,29 +72,101 @@ def test_a_row_becomes_a_batch_with_utterances_and_epoch(utterances: list[Uttera
     assert loudness == pytest.approx([one.duration_s for one in batch.examples], abs=0.01)
 
 
+def test_a_packed_example_has_a_recording_for_each_of_its_utterances(utterances: list[Utterance]) -> None:
+    stream = stream_of(utterances, pack_s=0.9)
+    batch = read_batch(stream, 0)
+    assert any(len(example.utterances) > 1 for example in stream.examples)
+    for example, recordings in zip(batch.examples, batch.recordings, strict=True):
+        assert [len(pcm) for pcm in recordings] == [round(one.duration_s * 16_000) for one in example.utterances]
+
+
+def test_an_epoch_holds_every_utterance_once_whatever_the_ranks(utterances: list[Utterance]) -> None:
+    stream = stream_of(utterances, pack_s=0.7)
+    for num_ranks in (1, 2, 3):
+        steps = range(stream.steps_per_epoch(num_ranks))
+        batches = [
+            read_batch(stream, step, rank=rank, num_ranks=num_ranks) for step in steps for rank in range(num_ranks)
+        ]
+        ids = [one.id for batch in batches for example in batch.examples for one in example.utterances]
+        assert sorted(ids) == [f"u{i}" for i in range(6)]
+
+
 @pytest.mark.parametrize(("content", "reason"), [(None, "missing_file"), (b"", "empty"), (b"no audio", "unreadable")])
-def test_a_recording_that_cannot_be_read_becomes_a_reject(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_recording_that_cannot_be_read_becomes_a_reject(
+    tmp_path: Path, utterances: list[Utterance], content: bytes | None, reason: str
+) -> None:
     path = tmp_path / "broken.wav"
     if content is not None:
         path.write_bytes(content)
-    pcm, reject = read_recording(Utterance(id="broken", audio=str(path), duration_s=1.0, text="x"))
-    assert len(pcm) == 0
-    assert reject is not None
-    assert (reject.id, reject.reason) == ("broken", reason)
+    broken = Utterance(id="broken", audio=str(path), duration_s=0.15, text="x", speaker="s")
+    batch = read_batch(stream_of([utterances[0], broken, utterances[1]], pack_s=0.5), 0)
+    (recordings,) = batch.recordings
+    assert [len(pcm) for pcm in recordings] == [1_600, 0, 3_200]
+    assert [(reject.id, reject.reason) for reject in batch.rejects] == [("broken", reason)]
+
+
+def test_a_batch_of_which_nothing_can_be_read_still_comes(tmp_path: Path) -> None:
+    lost = [Utterance(id=f"lost{i}", audio=str(tmp_path / "x.wav"), duration_s=1.0, text="x") for i in range(2)]
+    batch = read_batch(stream_of(lost), 0)
+    assert [len(pcm) for (pcm,) in batch.recordings] == [0, 0]
+    assert sorted(reject.id for reject in batch.rejects) == ["lost0", "lost1"]
 
 
 def test_only_the_utterances_part_of_a_long_recording_is_read(utterances: list[Utterance]) -> None:
     part = utterances[5].model_copy(update={"start_s": 0.2, "duration_s": 0.25})
-    pcm, reject = read_recording(part)
-    assert reject is None
+    ((pcm,),) = read_batch(stream_of([part]), 0).recordings
     assert len(pcm) == 4_000
 
 
-def test_a_split_is_read_from_the_manifest(tmp_path: Path, utterances: list[Utterance]) -> None:
-    path = tmp_path / "manifest.jsonl"
-    write_manifest([utterances[0], utterances[1].model_copy(update={"split": "validation"})], path)
-    assert [one.id for one in read_split(path, "validation")] == ["u1"]
-    assert read_split(path, "test") == []
+def test_speech_is_changed_alike_in_one_epoch_and_differently_in_the_next(utterances: list[Utterance]) -> None:
+    stream = stream_of(utterances, batch_size=8, augment=AugmentConfig(noise_probability=1.0))
+    first, again, second = (
+        {example.id: pcm.tobytes() for example, (pcm,) in zip(batch.examples, batch.recordings, strict=True)}
+        for batch in (read_batch(stream, 0), read_batch(stream, 0), read_batch(stream, 1))
+    )
+    assert first == again
+    assert all(first[one] != second[one] for one in first)
+
+
+def test_slower_speech_is_no_longer_than_the_longest_example(utterances: list[Utterance]) -> None:
+    stream = stream_of(utterances, batch_size=8, augment=SLOWER)
+    batch = read_batch(stream, 0)
+    samples = {example.id: len(pcm) for example, (pcm,) in zip(batch.examples, batch.recordings, strict=True)}
+    assert samples["u0"] == pytest.approx(1_600 / 0.8, abs=2)
+    assert samples["u4"] == pytest.approx(9_600, abs=2)  # 0.5 s would become 0.625 s
+    assert samples["u5"] == 9_600
+
+
+def test_slower_packs_are_no_longer_than_the_longest_example(utterances: list[Utterance]) -> None:
+    stream = stream_of(utterances, batch_size=8, pack_s=0.65, augment=SLOWER)
+    batch = read_batch(stream, 0)
+    assert max(map(len, batch.recordings)) > 1
+    assert all(sum(map(len, parts)) <= stream.longest_s * 16_000 for parts in batch.recordings)
+
+
+def test_batches_are_planned_for_what_augmentation_makes_of_them(utterances: list[Utterance]) -> None:
+    limits = {"batch_size": 64, "batch_s": 1.2}
+    for augment in (AugmentConfig(), SLOWER):
+        stream = stream_of(utterances, augment=augment, **limits)
+        for step in range(stream.steps_per_epoch(1)):
+            recordings = read_batch(stream, step).recordings
+            assert max(len(pcm) for (pcm,) in recordings) * len(recordings) <= 1.2 * 16_000 + 64
+
+
+def test_weights_mix_manifests(utterances: list[Utterance]) -> None:
+    config = DatasetConfig(manifest=(MANIFEST, MANIFEST), weights=(1.0, 0.5), batch_size=2)
+    stream = build_stream(Speech(manifests=(tuple(utterances[:2]), tuple(utterances[2:])), rejects=()), config)
+    assert stream.steps_per_epoch(1) == 2
+    plan = stream.plan(num_ranks=1, seed=0)
+    read = [sorted(int(place) for step in (0, 1) for place in plan.batch(2 * epoch + step, rank=0)) for epoch in (0, 1)]
+    assert [one[:2] for one in read] == [[0, 1], [0, 1]]
+    assert sorted(read[0][2:] + read[1][2:]) == [2, 3, 4, 5]
+
+
+def test_a_stream_keeps_only_the_training_split(utterances: list[Utterance]) -> None:
+    stream = stream_of([utterances[0], utterances[1].model_copy(update={"split": "validation"})])
+    assert stream.examples == (Example(utterances=(utterances[0],)),)
+    assert stream.utterances == (utterances[0],)
 
 
 def test_an_empty_training_split_is_a_config_error() -> None:
@@ -78,7 +174,34 @@ def test_an_empty_training_split_is_a_config_error() -> None:
         stream_of([])
 
 
-def test_steps_per_epoch_agree_with_the_plan(utterances: list[Utterance]) -> None:
-    for num_ranks in (1, 2, 3):
-        plan = build_plan([one.duration_s for one in utterances], batch_size=2, num_ranks=num_ranks, seed=0)
-        assert stream_of(utterances).steps_per_epoch(num_ranks) == plan.steps_per_epoch
+def test_what_tasks_share_is_read_in_place() -> None:
+    examples = [
+        Example(utterances=(Utterance(id=f"{i}", audio="a.wav", duration_s=1.0, text="x"),)) for i in range(999)
+    ]
+    stream = SpeechStream(
+        examples=tuple(examples), manifest_sizes=(999,), weights=(1.0,), batch_size=4, batch_s=99.0,
+        augment=AugmentConfig(), steps_per_task=1, tasks_per_worker=1, cpus_per_task=1.0, prefetch_batches=0,
+    )  # fmt: skip
+    buffers: list[pickle.PickleBuffer] = []
+    inline = pickle.dumps(reader_of(stream), protocol=5, buffer_callback=buffers.append)
+    assert len(inline) < 20_000
+    assert sum(buffer.raw().nbytes for buffer in buffers) > 999 * 5 * 8
+    assert isinstance(pickle.loads(inline, buffers=buffers).table.audio, pa.LargeStringArray)
+
+
+def test_a_single_manifest_needs_no_list(tmp_path: Path) -> None:
+    assert DatasetConfig.model_validate({"manifest": "one.jsonl"}).manifest == (Path("one.jsonl"),)
+    assert DatasetConfig.model_validate({"manifest": ["a", "b"]}).manifest == (Path("a"), Path("b"))
+    on_line = load_config(DatasetConfig, ["--manifest", "a", "b", "--weights", "1", "0.25"])
+    assert (on_line.manifest, on_line.weights) == ((Path("a"), Path("b")), (1.0, 0.25))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("manifest: one.jsonl\nbatch_s: 120\n", encoding="utf-8")
+    assert load_config(DatasetConfig, ["--config", str(recipe)]).manifest == (Path("one.jsonl"),)
+    over = load_config(DatasetConfig, ["--config", str(recipe), "--manifest", "a", "b"])
+    assert (over.manifest, over.batch_s) == ((Path("a"), Path("b")), 120.0)
+
+
+@pytest.mark.parametrize("settings", [{"weights": (1.0,)}, {"weights": (1.0, 0.0)}, {"manifest": ()}, {"pack_s": 31.0}])
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        DatasetConfig.model_validate({"manifest": ("a", "b")} | settings)

@@ -1,37 +1,59 @@
-"""Stream a manifest through Ray Data to the training workers: one row is one worker's batch.
+"""Stream speech through Ray Data to the training workers: one row is one worker's batch.
 
-Audio is decoded by Ray tasks anywhere on the cluster and travels as int16 PCM through the object store; log-mel is
-made by the consumer. Each worker has one stream for the whole run, which starts at whatever step the run resumes from.
+Audio is decoded and augmented by Ray tasks anywhere on the cluster and travels as int16 PCM through the object store;
+log-mel is made by the consumer. Each worker has one stream for the whole run, which starts at whatever step the run
+resumes from. Tasks that die are run again by Ray, and a batch follows from its step alone: nothing is lost or doubled.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any
 
 import numpy as np
+import ray
 import ray.data
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 from ray.data import TaskPoolStrategy
 
-from sottovoce.audio.decode import read_audio
-from sottovoce.audio.pcm import to_pcm
+from sottovoce.audio.augment import AugmentConfig, Augmenter
 from sottovoce.config import Config
 from sottovoce.data.batch_plan import BatchPlan, build_plan
-from sottovoce.data.check import reject_reason
+from sottovoce.data.batch_reader import BatchReader, build_table, read_steps, to_batch
 from sottovoce.data.idle_pause import IdlePause
-from sottovoce.data.manifest import read_manifest
-from sottovoce.errors import AudioError, ConfigError
-from sottovoce.schema import Example, Pcm, PcmBatch, Reject, RejectReason, Split, Utterance
+from sottovoce.data.mixing import Speech
+from sottovoce.data.packing import make_examples
+from sottovoce.errors import ConfigError, RowsLostError
+from sottovoce.schema import MAX_CONTEXT_S, Example, PcmBatch, Utterance
+
+logger = logging.getLogger(__name__)
+
+_STEPS_PER_DATASET = 4_096  # Ray Data makes all its input before it starts; between two Datasets lies a second or so
+
+
+def _as_sequence(value: object) -> object:
+    return [value] if isinstance(value, str | Path) else value
 
 
 class DatasetConfig(Config):
-    """How a manifest is read for training."""
+    """How manifests are read for training."""
 
-    manifest: Path
-    """``manifest.jsonl``; its train split trains, its validation split validates."""
+    manifest: Annotated[tuple[Path, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
+    """One ``manifest.jsonl`` or several; their train splits train, their validation splits validate."""
+    weights: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
+    """How often the utterances of each manifest are read in an epoch, on average: 0.25 reads another quarter in each
+    of four epochs, 2 reads all of them twice. None given: each once."""
     batch_size: int = Field(default=16, ge=1)
-    """Utterances of one worker at one step."""
+    """Most examples of one worker at one step."""
+    batch_s: float = Field(default=16 * MAX_CONTEXT_S, gt=0.0)
+    """Most seconds of audio of one worker at one step, padding included: the longest times the number of examples."""
+    pack_s: float | None = Field(default=None, gt=0.0, le=MAX_CONTEXT_S)
+    """Join utterances of one recording or speaker to examples of up to this many seconds, so that the model goes on
+    hearing long speech; the model's longest context is a good choice."""
+    augment: AugmentConfig = AugmentConfig()
+    """Changes to training speech; validation speech stays as it is."""
     steps_per_task: int = Field(default=4, ge=1)
     """Batches one Ray task decodes: more tasks start faster, fewer cost less."""
     tasks_per_worker: int = Field(default=1, ge=1)
@@ -41,82 +63,143 @@ class DatasetConfig(Config):
     prefetch_batches: int = Field(default=2, ge=0)
     """Batches each worker holds ready."""
 
-
-class BatchRow(TypedDict):
-    """A row of the Dataset: what one worker reads at one step."""
-
-    step: int
-    pcm: bytes
-    """The recordings' int16 samples, one after the other."""
-    num_samples: list[int]
-    """Samples of each recording; 0 where it could not be decoded."""
-    places: list[int]
-    """Place of each utterance in the split."""
-    rejects: list[str]
-    """For each utterance JSON of its Reject, or an empty string."""
+    @model_validator(mode="after")
+    def _check_weights(self) -> "DatasetConfig":
+        if self.weights and len(self.weights) != len(self.manifest):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.manifest)} manifests; give one for each")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechStream:
     """The training split and how it is batched; light to send, nothing is read before ``batches``."""
 
-    utterances: tuple[Utterance, ...]
+    examples: tuple[Example, ...]
+    manifest_sizes: tuple[int, ...]
+    """Examples of each manifest, one after the other."""
+    weights: tuple[float, ...]
+    """Of each manifest."""
     batch_size: int
+    batch_s: float
+    augment: AugmentConfig
     steps_per_task: int
     tasks_per_worker: int
     cpus_per_task: float
     prefetch_batches: int
 
+    @property
+    def utterances(self) -> tuple[Utterance, ...]:
+        """The training split, example after example."""
+        return tuple(one for example in self.examples for one in example.utterances)
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds of the longest example; augmentation slows none beyond it, so that what fits a model still fits."""
+        return max(example.duration_s for example in self.examples)
+
     def steps_per_epoch(self, num_ranks: int) -> int:
         """Give the steps every rank takes in an epoch."""
-        return -(-len(self.utterances) // (self.batch_size * num_ranks))
+        return self.plan(num_ranks=num_ranks, seed=0).steps_per_epoch
+
+    def plan(self, *, num_ranks: int, seed: int) -> BatchPlan:
+        """Plan the batches for the longest that augmentation may make of each example.
+
+        Raises:
+            ConfigError: see ``build_plan``.
+        """
+        durations_s = np.array([example.duration_s for example in self.examples])
+        slowest = min(1.0, self.augment.min_speed) if self.augment.speed_probability else 1.0
+        return build_plan(
+            np.minimum(durations_s / slowest, self.longest_s),
+            batch_size=self.batch_size,
+            batch_s=self.batch_s,
+            num_ranks=num_ranks,
+            seed=seed,
+            groups=np.repeat(np.arange(len(self.manifest_sizes)), self.manifest_sizes),
+            weights=self.weights,
+        )
 
     def batches(self, *, rank: int, num_ranks: int, seed: int, first_step: int, last_step: int) -> Iterator[PcmBatch]:
-        """Read one rank's batches from ``first_step`` up to, not including, ``last_step``; needs a running Ray."""
-        durations_s = [utterance.duration_s for utterance in self.utterances]
-        plan = build_plan(durations_s, batch_size=self.batch_size, num_ranks=num_ranks, seed=seed)
-        num_steps = last_step - first_step
-        if num_steps <= 0:
+        """Read one rank's batches from ``first_step`` up to, not including, ``last_step``; needs a running Ray.
+
+        Raises:
+            RowsLostError: a step came twice or not at all.
+        """
+        if last_step <= first_step:
             return
+        plan = self.plan(num_ranks=num_ranks, seed=seed)
+        augmenter = None if self.augment == AugmentConfig() else Augmenter(self.augment)
+        reader = ray.put(BatchReader(build_table(self.examples), plan, augmenter, max_example_s=self.longest_s))
+        for first in range(first_step, last_step, _STEPS_PER_DATASET):
+            last = min(first + _STEPS_PER_DATASET, last_step)
+            yield from self._read(reader, plan, rank=rank, first_step=first, last_step=last)
+
+    def _read(
+        self,
+        reader: Any,  # noqa: ANN401 - a reference to BatchReader; Ray's are untyped
+        plan: BatchPlan,
+        *,
+        rank: int,
+        first_step: int,
+        last_step: int,
+    ) -> Iterator[PcmBatch]:
+        """Read a range of steps with one Dataset."""
+        expected = first_step
+        for row in self._build_rows(reader, rank=rank, first_step=first_step, last_step=last_step):
+            step = row["step"][0].as_py()
+            if step != expected:
+                raise RowsLostError("stream", last_step - first_step, step, f"step {step} came for step {expected}")
+            expected += 1
+            examples = [self.examples[place] for place in plan.batch(step, rank=rank).tolist()]
+            yield to_batch(row, examples, epoch=plan.epoch_of(step))
+        if expected != last_step:
+            raise RowsLostError("stream", last_step - first_step, expected - first_step, "the last steps are missing")
+
+    def _build_rows(self, reader: Any, *, rank: int, first_step: int, last_step: int) -> Iterable[Any]:  # noqa: ANN401
+        """Describe the Dataset of a range of steps, as an iterable of tables of one row."""
+        size = self.steps_per_task
+        tasks = [
+            {"first_step": step, "last_step": min(step + size, last_step)}
+            for step in range(first_step, last_step, size)
+        ]
         # from_items, not range: reading a range is an operator of its own, whose tasks ask for a whole CPU.
-        steps = [{"step": step} for step in range(first_step, last_step)]
-        dataset = ray.data.from_items(steps, override_num_blocks=-(-num_steps // self.steps_per_task)).map(
-            BatchReader(self.utterances, plan, rank=rank).read,
+        dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+            partial(read_steps, reader=reader, rank=rank),
+            batch_size=None,
+            batch_format="pyarrow",
             compute=TaskPoolStrategy(size=self.tasks_per_worker),
             num_cpus=self.cpus_per_task,
         )
-        dataset.context.execution_options.preserve_order = True
+        options = dataset.context.execution_options
+        options.preserve_order = True
         dataset.context.enable_progress_bars = False
         dataset.context.custom_execution_callback_classes.append(IdlePause)
-        tables: Iterable[Any] = dataset.iter_batches(
+        batches: Iterable[Any] = dataset.iter_batches(
             batch_size=1, batch_format="pyarrow", prefetch_batches=self.prefetch_batches
         )
-        for table in tables:
-            (row,) = table.to_pylist()
-            yield self._to_batch(row, epoch=plan.epoch_of(row["step"]))
-
-    def _to_batch(self, row: BatchRow, *, epoch: int) -> PcmBatch:
-        pcm: Pcm = np.frombuffer(row["pcm"], np.int16)
-        return PcmBatch(
-            step=row["step"],
-            epoch=epoch,
-            examples=tuple(Example(utterances=(self.utterances[place],)) for place in row["places"]),
-            recordings=tuple((part,) for part in np.split(pcm, np.cumsum(row["num_samples"])[:-1])),
-            rejects=tuple(Reject.model_validate_json(text) for text in row["rejects"] if text),
-        )
+        return batches
 
 
-def build_stream(utterances: Sequence[Utterance], config: DatasetConfig) -> SpeechStream:
+def build_stream(speech: Speech, config: DatasetConfig) -> SpeechStream:
     """Describe how the workers read the training split.
 
     Raises:
-        ConfigError: no utterances.
+        ConfigError: a manifest without training utterances.
     """
-    if not utterances:
-        raise ConfigError(f"{config.manifest} has no utterances in its train split; run jobs.prepare_manifest")
+    manifests = [make_examples(utterances, pack_s=config.pack_s) for utterances in speech.manifests]
+    for path, made in zip(config.manifest, manifests, strict=True):
+        if not made:
+            raise ConfigError(f"{path} has no utterances in its train split; run jobs.prepare_manifest")
+    examples = tuple(example for made in manifests for example in made)
+    if config.pack_s is not None:
+        _log_packing(examples, pack_s=config.pack_s)
     return SpeechStream(
-        utterances=tuple(utterances),
+        examples=examples,
+        manifest_sizes=tuple(map(len, manifests)),
+        weights=config.weights or (1.0,) * len(manifests),
         batch_size=config.batch_size,
+        batch_s=config.batch_s,
+        augment=config.augment,
         steps_per_task=config.steps_per_task,
         tasks_per_worker=config.tasks_per_worker,
         cpus_per_task=config.cpus_per_task,
@@ -124,49 +207,12 @@ def build_stream(utterances: Sequence[Utterance], config: DatasetConfig) -> Spee
     )
 
 
-def read_split(manifest: Path, split: Split) -> list[Utterance]:
-    """Read one split of a manifest, which may be empty.
-
-    Raises:
-        ManifestError: see ``read_manifest``.
-    """
-    return [utterance for utterance in read_manifest(manifest) if utterance.split == split]
-
-
-def read_recording(utterance: Utterance) -> tuple[Pcm, Reject | None]:
-    """Decode one utterance to (S,) int16, or say why it cannot be used."""
-    try:
-        waveform = read_audio(Path(utterance.audio), start_s=utterance.start_s, duration_s=utterance.duration_s)
-    except FileNotFoundError:
-        return _refuse(utterance, "missing_file", f"there is no file {utterance.audio}")
-    except AudioError as error:
-        return _refuse(utterance, reject_reason(error), str(error))
-    return to_pcm(waveform), None
-
-
-def _refuse(utterance: Utterance, reason: RejectReason, detail: str) -> tuple[Pcm, Reject]:
-    reject = Reject(id=utterance.id, audio=utterance.audio, reason=reason, detail=detail)
-    return np.zeros(0, np.int16), reject
-
-
-class BatchReader:
-    """What Ray Data maps over the steps of a run: decode one rank's batch."""
-
-    def __init__(self, utterances: Sequence[Utterance], plan: BatchPlan, *, rank: int) -> None:
-        self._utterances = utterances
-        self._plan = plan
-        self._rank = rank
-
-    def read(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Decode the batch of ``row["step"]``; a recording that fails becomes a Reject."""
-        step = int(row["step"])
-        places = [int(place) for place in self._plan.batch(step, rank=self._rank)]
-        outcomes = [read_recording(self._utterances[place]) for place in places]
-        batch = BatchRow(
-            step=step,
-            pcm=b"".join(pcm.tobytes() for pcm, _ in outcomes),
-            num_samples=[len(pcm) for pcm, _ in outcomes],
-            places=places,
-            rejects=[reject.model_dump_json() if reject else "" for _, reject in outcomes],
-        )
-        return dict(batch)
+def _log_packing(examples: Sequence[Example], *, pack_s: float) -> None:
+    seconds = sum(example.duration_s for example in examples)
+    logger.info(
+        "packed %d utterances into %d examples; they fill %.0f %% of %g s on average",
+        sum(len(example.utterances) for example in examples),
+        len(examples),
+        100 * seconds / (pack_s * len(examples)),
+        pack_s,
+    )

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from sottovoce.config import Config
-from sottovoce.data.dataset import DatasetConfig, build_stream, read_split
+from sottovoce.data.dataset import DatasetConfig, build_stream
+from sottovoce.data.mixing import read_speech
 from sottovoce.data.prepare import PrepareConfig, prepare_corpus
 from sottovoce.demo.dictation import DictationConfig, make_dictation
 from sottovoce.export.exporter import ExportConfig, ExportReport, export_checkpoint
@@ -55,15 +56,16 @@ def walk(config: WalkConfig, output: Path) -> Walk:
     """
     corpus = make_dictation(output / "corpus", config.dictation)
     prepare_corpus(corpus, output / "data", config.prepare)
-    data = DatasetConfig(manifest=output / "data" / "manifest.jsonl", batch_size=config.batch_size)
-    test = read_split(data.manifest, "test")
+    data = DatasetConfig(manifest=(output / "data" / "manifest.jsonl",), batch_size=config.batch_size)
+    speech = read_speech(data.manifest)
+    test = speech.split("test")
     score = partial(score_folder, utterances=test, normalizer=config.training.normalizer)
     logger.info("measuring the base model on %d test utterances; it has never heard a throat microphone", len(test))
     baseline = score(MICRO, "torch")
     run = build_run(
         config.training,
-        train=build_stream(read_split(data.manifest, "train"), data),
-        validation=read_split(data.manifest, "validation"),
+        train=build_stream(speech, data),
+        validation=speech.split("validation"),
         output=output / "micro-dictation",
     )
     training = save_result(run, run_training(run), prepare_rejects=[])

@@ -1,0 +1,166 @@
+"""What a Ray task does for the stream: decode, change and pack the recordings of a few steps.
+
+Everything tasks share stands in the object store once, as columns that a task reads in place: it starts as fast for a
+million utterances as for ten.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sottovoce.audio.augment import Augmenter
+from sottovoce.audio.decode import read_audio
+from sottovoce.audio.pcm import to_pcm
+from sottovoce.data.batch_plan import BatchPlan
+from sottovoce.data.check import reject_reason
+from sottovoce.errors import AudioError
+from sottovoce.schema import Example, Pcm, PcmBatch, Reject, RejectReason, Waveform
+
+BATCH_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("pcm", pa.large_binary()),  # the recordings' int16 samples, one after the other
+        ("num_samples", pa.list_(pa.int32())),  # of each recording; 0 where it could not be decoded
+        ("rejects", pa.list_(pa.string())),  # JSON of why some could not
+    ]
+)
+"""A row of the Dataset: what one worker reads at one step."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpeechTable:
+    """Where the recordings of all examples are, as columns."""
+
+    ids: pa.Array
+    """Of the utterances, example after example."""
+    audio: pa.Array
+    start_s: NDArray[np.float64]
+    duration_s: NDArray[np.float64]
+    first: NDArray[np.int64]
+    """(E + 1,) place of each example's first utterance."""
+
+    @property
+    def example_s(self) -> NDArray[np.float64]:
+        """(E,) seconds of each example."""
+        return np.add.reduceat(self.duration_s, self.first[:-1])
+
+
+def build_table(examples: Sequence[Example]) -> SpeechTable:
+    """Put what tasks need of examples into columns."""
+    utterances = [one for example in examples for one in example.utterances]
+    return SpeechTable(
+        ids=pa.array([one.id for one in utterances], pa.large_string()),
+        audio=pa.array([one.audio for one in utterances], pa.large_string()),
+        start_s=np.array([one.start_s for one in utterances]),
+        duration_s=np.array([one.duration_s for one in utterances]),
+        first=np.concatenate([[0], np.cumsum([len(example.utterances) for example in examples], dtype=np.int64)]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class BatchReader:
+    """Read the batches of a plan, on any machine that sees the recordings."""
+
+    table: SpeechTable
+    plan: BatchPlan
+    augmenter: Augmenter | None
+    """Changes each utterance; None leaves it as it is."""
+    max_example_s: float
+    """No example is slowed beyond this."""
+
+    def read(self, step: int, *, rank: int) -> pa.Table:
+        """Decode one rank's recordings of one step; one that fails has no samples and becomes a Reject.
+
+        Returns:
+            One row of ``BATCH_SCHEMA``.
+        """
+        epoch = self.plan.epoch_of(step)
+        recordings: list[Pcm] = []
+        rejects: list[str] = []
+        for example in self.plan.batch(step, rank=rank).tolist():
+            first, stop = (int(place) for place in self.table.first[example : example + 2])
+            stretch = self.max_example_s / float(self.table.duration_s[first:stop].sum())
+            for place in range(first, stop):
+                outcome = self.read_recording(place, epoch=epoch, stretch=stretch)
+                if isinstance(outcome, Reject):
+                    rejects.append(outcome.model_dump_json())
+                    outcome = np.zeros(0, np.int16)
+                recordings.append(outcome)
+        num_samples = [len(pcm) for pcm in recordings]
+        columns = [[step], _one_binary(np.concatenate(recordings)), [num_samples], [rejects]]
+        return pa.table(dict(zip(BATCH_SCHEMA.names, columns, strict=True)), schema=BATCH_SCHEMA)
+
+    def read_recording(self, place: int, *, epoch: int, stretch: float) -> Pcm | Reject:
+        """Decode and change one utterance, or say why it cannot be used.
+
+        Args:
+            place: in the table.
+            epoch: decides on the changes.
+            stretch: by which factor it may at most become longer.
+
+        Returns:
+            (S,) int16.
+        """
+        audio = self.table.audio[place].as_py()
+        try:
+            waveform = read_audio(
+                audio, start_s=float(self.table.start_s[place]), duration_s=float(self.table.duration_s[place])
+            )
+        except FileNotFoundError:
+            return self._refuse(place, "missing_file", f"there is no file {audio}")
+        except AudioError as error:
+            return self._refuse(place, reject_reason(error), str(error))
+        return to_pcm(self._change(waveform, place, epoch=epoch, stretch=stretch))
+
+    def _change(self, waveform: Waveform, place: int, *, epoch: int, stretch: float) -> Waveform:
+        if self.augmenter is None:
+            return waveform
+        longest = max(len(waveform), int(len(waveform) * stretch))
+        utterance_id = self.table.ids[place].as_py()
+        return self.augmenter.augment(
+            waveform, seed=self.plan.seed, epoch=epoch, utterance_id=utterance_id, max_num_samples=longest
+        )
+
+    def _refuse(self, place: int, reason: RejectReason, detail: str) -> Reject:
+        return Reject(
+            id=self.table.ids[place].as_py(), audio=self.table.audio[place].as_py(), reason=reason, detail=detail
+        )
+
+
+def read_steps(steps: pa.Table, *, reader: Any, rank: int) -> Iterator[pa.Table]:  # noqa: ANN401 - Ray's are untyped
+    """Read ranges of steps: what Ray Data maps over them.
+
+    Args:
+        steps: rows of ``first_step`` and ``last_step``, the latter not included.
+        reader: reference to a BatchReader in the object store.
+        rank: whose batches.
+    """
+    import ray  # here, so that the rest can be read and tested without it
+
+    found: BatchReader = ray.get(reader)
+    for row in steps.to_pylist():
+        for step in range(row["first_step"], row["last_step"]):
+            yield found.read(step, rank=rank)
+
+
+def to_batch(row: pa.Table, examples: Sequence[Example], *, epoch: int) -> PcmBatch:
+    """Turn one row of ``BATCH_SCHEMA`` into the batch it describes; samples stay where they are."""
+    pcm = np.frombuffer(row["pcm"][0].as_buffer(), np.int16)
+    parts = iter(np.split(pcm, np.cumsum(row["num_samples"][0].as_py())[:-1]))
+    return PcmBatch(
+        step=row["step"][0].as_py(),
+        epoch=epoch,
+        examples=tuple(examples),
+        recordings=tuple(tuple(next(parts) for _ in example.utterances) for example in examples),
+        rejects=tuple(Reject.model_validate_json(text) for text in row["rejects"][0].as_py()),
+    )
+
+
+def _one_binary(samples: Pcm) -> pa.Array:
+    """Give an array of one value that holds the samples without copying them."""
+    offsets = pa.py_buffer(np.array([0, samples.nbytes], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(samples)])
