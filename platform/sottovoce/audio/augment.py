@@ -2,13 +2,13 @@
 
 What changes is drawn first (``Augmenter.draw``), from the seed, the epoch and the utterance's id alone, and carried out
 second (``Augmenter.apply``), without a draw. So it is the same in any process or thread, whatever ran before, and no
-global random state is read or written: audiomentations draws from it, so its transforms get what they should do.
+global random state is read or written: audiomentations draws from it, so its filter is told what to do. The same draws
+come on every machine; on a CPU with other vector instructions an FFT (rooms) or an encoder may round otherwise.
 
 Shapes: S samples.
 """
 
 import hashlib
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from sottovoce.audio.ambience import list_recordings, noise_at_snr, read_noise, read_room, reverberate
 from sottovoce.audio.codec import Codec, pass_through_codec, require_encoder
 from sottovoce.config import Config
-from sottovoce.schema import SAMPLING_RATE, LogMel, Waveform
+from sottovoce.schema import SAMPLING_RATE, Waveform
 
 _MAX_CUT_HZ = 7_600.0  # below half the sampling rate, where a Butterworth filter is still well-behaved
 _ROLLOFF_DB_PER_OCTAVE = 48  # a telephone line's edges are at least as steep; steeper ones ring audibly (guess)
@@ -74,19 +74,6 @@ class AugmentConfig(Config):
     """Lowest bit rate [kbit/s] of the codecs that have several: mp3, opus, aac, amr_nb."""
     max_bit_rate_kbps: float = Field(default=64.0, gt=0.0)
     """Highest bit rate [kbit/s]; a rate a codec does not have is moved to its nearest."""
-
-    speed_range: float = Field(default=0.0, ge=0.0, lt=0.5)
-    """Read by ``augment_waveform`` only, and goes with it."""
-    gain_db: float = Field(default=0.0, ge=0.0, le=40.0)
-    """Read by ``augment_waveform`` only, and goes with it."""
-    num_time_masks: int = Field(default=0, ge=0)
-    """Moved to SpecAugmentConfig; goes with ``augment_waveform``."""
-    max_time_mask_fraction: float = Field(default=0.05, ge=0.0, le=0.5)
-    """Moved to SpecAugmentConfig; goes with ``augment_waveform``."""
-    num_mel_masks: int = Field(default=0, ge=0)
-    """Moved to SpecAugmentConfig; goes with ``augment_waveform``."""
-    max_mel_mask_bins: int = Field(default=10, ge=0, le=80)
-    """Moved to SpecAugmentConfig; goes with ``augment_waveform``."""
 
     @model_validator(mode="after")
     def _check_ranges(self) -> "AugmentConfig":
@@ -297,42 +284,3 @@ def limit_band(waveform: Waveform, low_cut_hz: float, high_cut_hz: float) -> Wav
     # on the CPU. After a zero the state is zero: from rest, and the same everywhere.
     limited: Waveform = filter_(np.concatenate([np.zeros(1, np.float32), waveform]), SAMPLING_RATE)[1:]
     return limited
-
-
-def augment_generator(*, seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
-    """Give the randomness of one utterance in one epoch; goes when training reads ``Augmenter``."""
-    return np.random.default_rng([seed, epoch, zlib.crc32(utterance_id.encode())])
-
-
-def augment_waveform(
-    waveform: Waveform, config: AugmentConfig, generator: np.random.Generator, *, max_num_samples: int
-) -> Waveform:
-    """Change speed, level and noise; goes when training reads ``Augmenter``."""
-    speed = 1.0 + generator.uniform(-config.speed_range, config.speed_range)
-    gain_db = generator.uniform(-config.gain_db, config.gain_db)
-    snr_db = generator.uniform(config.min_snr_db, config.max_snr_db)
-    is_noisy = generator.random() < config.noise_probability
-    if config.speed_range and len(waveform) / speed <= max_num_samples - 1:
-        resampled: Waveform = soxr.resample(waveform, SAMPLING_RATE * speed, SAMPLING_RATE, quality="MQ")
-        waveform = resampled[:max_num_samples]
-    if is_noisy:
-        power = float(np.mean(np.square(waveform))) if len(waveform) else 0.0
-        deviation = np.sqrt(power * 10.0 ** (-snr_db / 10.0))
-        waveform = waveform + generator.normal(0.0, deviation, len(waveform)).astype(np.float32)
-    louder: Waveform = waveform * np.float32(10.0 ** (gain_db / 20.0))
-    return np.clip(louder, -1.0, 1.0)
-
-
-def mask_log_mel(features: LogMel, config: AugmentConfig, generator: np.random.Generator, *, num_frames: int) -> LogMel:
-    """Blank stretches of time and bands of mel bins; goes when training reads ``spec_augment``."""
-    masked = features.copy()
-    blank = features.min()
-    for _ in range(config.num_time_masks):
-        width = int(generator.uniform(0.0, config.max_time_mask_fraction) * num_frames)
-        start = int(generator.integers(0, max(1, num_frames - width + 1)))
-        masked[:, start : start + width] = blank
-    for _ in range(config.num_mel_masks):
-        width = int(generator.integers(0, config.max_mel_mask_bins + 1))
-        start = int(generator.integers(0, max(1, features.shape[0] - width + 1)))
-        masked[start : start + width] = blank
-    return masked
