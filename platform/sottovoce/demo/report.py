@@ -1,14 +1,13 @@
 """The quickstart's report: one HTML page that needs nothing beside it."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from rich.console import Console
 
+from sottovoce.data.report.plots import themed_figure, to_svg
 from sottovoce.demo.ask import Answer
 from sottovoce.demo.quickstart_result import QuickstartResult, show_result, write_result
 from sottovoce.train.record import EvaluationRow
@@ -23,37 +22,32 @@ def publish_result(result: QuickstartResult, answers: Sequence[Answer], output: 
 
 def write_report(result: QuickstartResult, answers: Sequence[Answer], path: Path) -> None:
     """Write loss and WER curves, the table of variants, and references beside transcripts."""
-    environment = Environment(
-        loader=PackageLoader("sottovoce.demo", "assets"), undefined=StrictUndefined, autoescape=True
-    )
+    pages = PackageLoader("sottovoce.demo", "assets"), PackageLoader("sottovoce.data", "report")  # the style is data's
+    environment = Environment(loader=ChoiceLoader(pages), undefined=StrictUndefined, autoescape=True)
     page = environment.get_template("report.html.j2").render(
         result=result,
         answers=answers,
-        curves=Markup(draw_curves(result.rows)),
+        curves=draw_curves(result.rows),
     )
     path.write_text(page, encoding="utf-8")
 
 
-def draw_curves(rows: Sequence[EvaluationRow]) -> str:
+def draw_curves(rows: Sequence[EvaluationRow]) -> Markup:
     """Draw losses and error rates over the steps, as SVG."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    loss_axes, rate_axes = figure.subplots(1, 2)
-    steps = [row.step for row in rows]
-    trained = [(row.step, row.training_loss) for row in rows if row.training_loss is not None]
-    loss_axes.plot([step for step, _ in trained], [loss for _, loss in trained], marker="o", label="training")
-    loss_axes.plot(steps, [row.validation_loss for row in rows], marker="o", label="validation")
-    loss_axes.set(title="Loss", xlabel="step", ylabel="per token", ylim=(0, None))
-    loss_axes.legend()
-    wers = [100 * row.wer for row in rows]
-    rate_axes.plot(steps, wers, marker="o", color="tab:red", label="WER")
-    low, high = [100 * row.wer_low for row in rows], [100 * row.wer_high for row in rows]
-    rate_axes.fill_between(steps, low, high, color="tab:red", alpha=0.15, label="WER, 95 % interval")
-    rate_axes.plot(steps, [100 * row.cer for row in rows], marker="o", color="tab:purple", label="CER")
-    rate_axes.set(title="Validation error rates", xlabel="step", ylabel="percent", ylim=(0, None))
-    rate_axes.legend()
-    for axes in (loss_axes, rate_axes):
-        axes.grid(alpha=0.3)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+    with themed_figure((10, 3.6)) as figure:
+        loss_axes, rate_axes = figure.subplots(1, 2)
+        steps = [row.step for row in rows]
+        trained = [(row.step, row.training_loss) for row in rows if row.training_loss is not None]
+        loss_axes.plot([step for step, _ in trained], [loss for _, loss in trained], marker="o", label="training")
+        loss_axes.plot(steps, [row.validation_loss for row in rows], marker="o", label="validation")
+        loss_axes.set(title="Loss", xlabel="step", ylabel="per token", ylim=(0, None))
+        wers = [100 * row.wer for row in rows]
+        rate_axes.plot(steps, wers, marker="o", color="tab:red", label="WER")
+        low, high = [100 * row.wer_low for row in rows], [100 * row.wer_high for row in rows]
+        rate_axes.fill_between(steps, low, high, color="tab:red", alpha=0.15, label="WER, 95 % interval")
+        rate_axes.plot(steps, [100 * row.cer for row in rows], marker="o", color="tab:purple", label="CER")
+        rate_axes.set(title="Validation error rates", xlabel="step", ylabel="percent", ylim=(0, None))
+        for axes in (loss_axes, rate_axes):
+            axes.grid(alpha=0.3)
+            axes.legend(framealpha=0)
+        return to_svg(figure, "Losses and validation error rates over the training steps; the table below lists them")

@@ -22,9 +22,9 @@ _TICKS_HZ = (400, 1000, 2000, 4000)
 
 def draw_histogram(histogram: Histogram, *, xlabel: str, ylabel: str) -> Markup:
     """Draw bars over the bins, with lines at the median and at the 5th and 95th percentile."""
-    from matplotlib.ticker import MaxNLocator  # here: see _themed
+    from matplotlib.ticker import MaxNLocator  # here: see themed_figure
 
-    with _themed((9.0, 2.6)) as figure:
+    with themed_figure((9.0, 2.6)) as figure:
         axes = figure.subplots()
         edges = np.asarray(histogram.edges)
         axes.bar(edges[:-1], histogram.counts, width=np.diff(edges) * 0.94, align="edge", color=_ACCENT)
@@ -53,7 +53,7 @@ def draw_spectrogram(waveform: Waveform, *, description: str) -> Markup:
     picture = log_mel(waveform, num_mel_bins=_NUM_MEL_BINS, num_frames=num_frames)
     filters = mel_filters(_NUM_MEL_BINS)
     hertz_per_column = SAMPLING_RATE / 2 / (filters.shape[1] - 1)  # 40: every tick is a column
-    with _themed((9.0, 2.0)) as figure:
+    with themed_figure((9.0, 2.0)) as figure:
         axes = figure.subplots()
         extent = (0.0, len(waveform) / SAMPLING_RATE, -0.5, _NUM_MEL_BINS - 0.5)
         axes.imshow(picture, origin="lower", aspect="auto", extent=extent, cmap="magma")
@@ -64,8 +64,8 @@ def draw_spectrogram(waveform: Waveform, *, description: str) -> Markup:
 
 
 @contextmanager
-def _themed(size_inches: tuple[float, float]) -> Iterator["Figure"]:
-    """Give a transparent figure with words as text, drawn in the page's ink; the same input gives the same bytes."""
+def themed_figure(size_inches: tuple[float, float]) -> Iterator["Figure"]:
+    """Give a figure in the page's ink, words kept as text; call ``to_svg`` inside, for the same bytes every time."""
     # Imported here: Ray workers that check rows import this package and draw nothing.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
