@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import WhisperTokenizerFast
 
-from sottovoce.audio.augment import AugmentConfig
 from sottovoce.audio.features import log_mel
 from sottovoce.audio.pcm import from_pcm
 from sottovoce.audio.spec_augment import SpecAugmentConfig
@@ -47,7 +46,6 @@ def collate(
     with ThreadPoolExecutor(1) as executor:
         return collator.training_batch(
             batch,
-            augment=AugmentConfig(),
             spec_augment=masks or SpecAugmentConfig(),
             label_mix=mix or PLAIN,
             seed=0,
@@ -135,3 +133,9 @@ def test_a_text_the_decoder_cannot_hold_becomes_rejects_and_counts_for_nothing(c
     ]
     assert (batch.labels == IGNORED).all()
     assert batch.input_features.shape == (1, 80, 200)
+
+
+def test_a_pack_some_samples_longer_than_the_context_is_cut(collator: Collator) -> None:
+    batch = collate(collator, pack("yes", "no", seconds=(6.0, 4.0005)), mix=TIMED)
+    assert batch.input_features.shape == (1, 80, 1_000)
+    assert batch.audio_s == 10.0

@@ -5,11 +5,11 @@ import ray.train
 
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
-from sottovoce.schema import Reject, Utterance
+from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.train.loop import UNSCORED
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.trainer import check_utterances, claim_output, find_best, summarize_data
+from sottovoce.train.trainer import check_durations, claim_output, find_best, summarize_data
 
 
 class ExampleJob(Config):
@@ -18,6 +18,10 @@ class ExampleJob(Config):
 
 def utterance(duration_s: float = 2.0, *, speaker: str | None = None) -> Utterance:
     return Utterance(id=f"u{duration_s}", audio="a.wav", duration_s=duration_s, text="yes", speaker=speaker)
+
+
+def example(*durations_s: float) -> Example:
+    return Example(utterances=tuple(utterance(duration_s) for duration_s in durations_s))
 
 
 def test_auto_is_fp16_on_a_gpu_and_fp32_on_a_cpu() -> None:
@@ -45,15 +49,22 @@ def test_the_same_settings_may_come_back_to_their_folder_and_others_may_not(tmp_
 
 def test_no_validation_utterances_are_a_config_error_with_a_remedy(tiny_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="validation_fraction above 0"):
-        check_utterances(TrainingConfig(base=str(tiny_checkpoint)), [utterance()], [])
+        check_durations(TrainingConfig(base=str(tiny_checkpoint)), [example(2.0)], [])
 
 
 def test_speech_longer_than_the_context_is_refused_before_training(tiny_checkpoint: Path) -> None:
     config = TrainingConfig(base=str(tiny_checkpoint))
     with pytest.raises(ConfigError, match=r"1 utterances, first u12.0, exceed the 10 s"):
-        check_utterances(config, [utterance(), utterance(12.0)], [utterance()])
+        check_durations(config, [example(2.0), example(12.0)], [utterance()])
     longer = config.model_copy(update={"audio_context_s": (2.0, 15.0)})
-    assert check_utterances(longer, [utterance(12.0)], [utterance()]).max_s == 15.0
+    assert check_durations(longer, [example(12.0)], [utterance()]).max_s == 15.0
+
+
+def test_packs_longer_than_the_context_name_the_setting_that_made_them(tiny_checkpoint: Path) -> None:
+    config = TrainingConfig(base=str(tiny_checkpoint))
+    with pytest.raises(ConfigError, match=r"1 examples, first u6.0, exceed the 10 s .* set pack_s to at most 10, or"):
+        check_durations(config, [example(6.0, 6.5)], [utterance()])
+    assert check_durations(config, [example(6.0, 4.0002)], [utterance()]).max_s == 10.0
 
 
 def test_a_context_the_wrong_way_round_is_refused() -> None:

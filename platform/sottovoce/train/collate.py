@@ -1,4 +1,4 @@
-"""Recordings to the arrays a step needs: log-mel at the batch's own context, labels, augmentation.
+"""Recordings to the arrays a step needs: log-mel at the batch's own context, masked, and labels.
 
 Shapes: B batch, S samples, M mel bins, F frames, T tokens.
 """
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import WhisperTokenizerFast
 
-from sottovoce.audio.augment import AugmentConfig, augment_generator, augment_waveform
-from sottovoce.audio.features import log_mel
+from sottovoce.audio.features import log_mel, log_mel_batch
 from sottovoce.audio.pcm import from_pcm
 from sottovoce.audio.spec_augment import SpecAugmentConfig, mask_log_mel
 from sottovoce.errors import LabelTooLongError
@@ -51,7 +51,6 @@ class Collator:
         self,
         batch: PcmBatch,
         *,
-        augment: AugmentConfig,
         spec_augment: SpecAugmentConfig,
         label_mix: LabelMix,
         seed: int,
@@ -61,20 +60,13 @@ class Collator:
 
         Args:
             batch: from the stream.
-            augment: changes to the speech.
-            spec_augment: masks over its log-mel.
+            spec_augment: masks over the log-mel.
             label_mix: how often labels carry timestamps or a previous text.
             seed: of masks and mix, together with epoch and example.
             executor: threads that make log-mel.
         """
-        limit = round(self.context.max_s * SAMPLING_RATE)
-        generators = [
-            augment_generator(seed=seed, epoch=batch.epoch, utterance_id=example.id) for example in batch.examples
-        ]
-        waveforms = [
-            augment_waveform(from_pcm(np.concatenate(parts)), augment, generator, max_num_samples=limit)
-            for parts, generator in zip(batch.recordings, generators, strict=True)
-        ]
+        limit = round(self.context.max_s * SAMPLING_RATE)  # durations are rounded: joined they may be samples longer
+        waveforms = [from_pcm(np.concatenate(parts)[:limit]) for parts in batch.recordings]
         num_frames = self._num_frames(waveforms)
 
         def picture(waveform: Waveform, example: Example) -> LogMel:
@@ -88,14 +80,14 @@ class Collator:
                 num_frames=len(waveform) // HOP_LENGTH,
             )
 
-        pictures = list(executor.map(picture, waveforms, batch.examples))
+        pictures = np.stack(list(executor.map(picture, waveforms, batch.examples)))
         labels, rejects = self._training_labels(batch, label_mix, seed=seed)
         return self._pack(pictures, labels, waveforms, rejects=rejects)
 
     def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
         """Turn waveforms (S,) and their labels into a batch, unchanged."""
         num_frames = self._num_frames(waveforms)
-        pictures = [log_mel(one, num_mel_bins=self.num_mel_bins, num_frames=num_frames) for one in waveforms]
+        pictures = log_mel_batch(waveforms, num_mel_bins=self.num_mel_bins, num_frames=num_frames)
         return self._pack(pictures, labels, waveforms)
 
     def _num_frames(self, waveforms: Sequence[Waveform]) -> int:
@@ -128,7 +120,7 @@ class Collator:
 
     def _pack(
         self,
-        pictures: Sequence[LogMel],
+        pictures: NDArray[np.float32],
         labels: Sequence[Labels | None],
         waveforms: Sequence[Waveform],
         *,
@@ -136,7 +128,7 @@ class Collator:
     ) -> TrainBatch:
         decoder_input_ids, targets = pad_labels(labels, padding_id=int(self.tokenizer.eos_token_id))
         return TrainBatch(
-            input_features=torch.from_numpy(np.stack(pictures)),
+            input_features=torch.from_numpy(pictures),
             decoder_input_ids=decoder_input_ids,
             labels=targets,
             audio_s=sum(len(waveform) for waveform in waveforms) / SAMPLING_RATE,

@@ -18,7 +18,7 @@ from accelerate.utils import gather_object, set_seed
 
 from sottovoce.errors import TooManyRejectsError
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.schema import PcmBatch, Reject, Utterance
+from sottovoce.schema import Example, PcmBatch, Reject, Utterance
 from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.label_mix import LabelMix
@@ -44,6 +44,10 @@ class TrainingStream(Protocol):
     @property
     def utterances(self) -> Sequence[Utterance]:
         """The training split."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """What of it the model hears at once."""
 
     def steps_per_epoch(self, num_ranks: int) -> int:
         """Give the batches of each rank in an epoch."""
@@ -158,7 +162,6 @@ class WorkerLoop:
         for batch in stream:
             made = self._collator.training_batch(
                 batch,
-                augment=config.augment,
                 spec_augment=config.spec_augment,
                 label_mix=label_mix,
                 seed=config.seed,

@@ -4,7 +4,6 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from sottovoce.audio.augment import AugmentConfig
 from sottovoce.audio.spec_augment import SpecAugmentConfig
 from sottovoce.config import Config
 from sottovoce.schema import MAX_CONTEXT_S
@@ -40,10 +39,8 @@ class TrainingConfig(Config):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     audio_context_s: tuple[float, float] | None = None
     """Shortest and longest audio context [s] to train on; the base's own where none is given. Stock Whisper: 30, 30."""
-    augment: AugmentConfig = AugmentConfig()
-    """Changes to training speech; validation speech stays as it is."""
     spec_augment: SpecAugmentConfig = SpecAugmentConfig()
-    """Masks over the log-mel of training speech."""
+    """Masks over the log-mel of training speech; changes to the speech itself are the data's ``augment``."""
     timestamp_probability: float = Field(default=0.2, ge=0.0, le=1.0)
     """Part of the examples whose labels carry the times of their utterances, so that the model goes on writing them."""
     previous_text_probability: float = Field(default=0.2, ge=0.0, le=1.0)

@@ -17,7 +17,7 @@ from sottovoce.config import Config, write_config
 from sottovoce.errors import ConfigError
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
-from sottovoce.schema import Reject, Utterance
+from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
 from sottovoce.train.loop import UNSCORED, TrainingStream, WorkerTask, train_worker
 from sottovoce.train.model_card import write_model_card
@@ -33,6 +33,7 @@ RECORD_FILE = "record.json"
 CONFIG_FILE = "train_whisper.yaml"
 _STORAGE_FOLDER = "ray"
 _RUN_NAME = "run"
+_ROUNDING_S = 1e-3  # durations in manifests are rounded to 0.1 ms, and a pack has many
 _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
 _RAY_TRAIN_ENVIRONMENT = {
     # Ray asks its workers every 2 s by default: at each end, death and report the run waits for the next question.
@@ -97,7 +98,7 @@ def build_run(
     base = Path(config.base)
     if base.is_dir():
         config = config.model_copy(update={"base": str(base.resolve())})
-    check_utterances(config, train.utterances, validation)
+    check_durations(config, train.examples, validation)
     task = WorkerTask(
         training=config.model_dump(mode="json"),
         device=device,
@@ -136,13 +137,11 @@ def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
     )
 
 
-def check_utterances(
-    config: TrainingConfig, train: Sequence[Utterance], validation: Sequence[Utterance]
-) -> AudioContext:
+def check_durations(config: TrainingConfig, train: Sequence[Example], validation: Sequence[Utterance]) -> AudioContext:
     """Find what would stop the run later, and give the context it trains on.
 
     Raises:
-        ConfigError: no validation utterances, or utterances longer than the model's context.
+        ConfigError: no validation utterances, or speech longer than the model's context.
         CheckpointError: no such base model.
     """
     if not validation:
@@ -153,12 +152,16 @@ def check_utterances(
     context = AudioContext.of(read_model_config(resolve_folder(config.base)))
     if config.audio_context_s is not None:
         context = AudioContext(*config.audio_context_s)
-    too_long = [one for one in (*train, *validation) if one.duration_s > context.max_s]
+    examples = (*train, *(Example(utterances=(one,)) for one in validation))
+    too_long = [one for one in examples if one.duration_s > context.max_s + _ROUNDING_S]
     if too_long:
-        longest = max(one.duration_s for one in too_long)
+        is_packed = any(len(one.utterances) > 1 for one in too_long)
+        what, remedy = "utterances", f"prepare the manifest with max_duration_s={context.max_s:g}"
+        if is_packed:
+            what, remedy = "examples", f"set pack_s to at most {context.max_s:g}"
         raise ConfigError(
-            f"{len(too_long)} utterances, first {too_long[0].id}, exceed the {context.max_s:g} s the model reads; "
-            f"prepare the manifest with max_duration_s={context.max_s:g}, or set audio_context_s up to {longest:g} s"
+            f"{len(too_long)} {what}, first {too_long[0].id}, exceed the {context.max_s:g} s the model reads; "
+            f"{remedy}, or set audio_context_s up to {max(one.duration_s for one in too_long):g} s"
         )
     return context
 
@@ -188,7 +191,7 @@ def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: 
     with result.checkpoint.as_directory() as folder:
         state = read_run_state(Path(folder))
     config, task = run.config, run.task
-    context = check_utterances(config, task.stream.utterances, task.validation)
+    context = check_durations(config, task.stream.examples, task.validation)
     record = TrainingRecord(
         base=config.base,
         training=config,
