@@ -357,7 +357,9 @@ def test_the_given_waveform_is_never_written_to(everything: AugmentConfig) -> No
 @pytest.mark.parametrize("quantity", ["speed", "snr_db", "low_cut_hz", "high_cut_hz", "gain_db", "bit_rate_kbps"])
 def test_a_range_the_wrong_way_round_is_named(quantity: str) -> None:
     highest = AugmentConfig.model_fields[f"max_{quantity}"].default
-    with pytest.raises(ValidationError, match=f"min_{quantity} .* is above max_{quantity} .*; exchange them"):
+    with pytest.raises(
+        ValidationError, match=f"min_{quantity} .* is above max_{quantity} .*; lower the first or raise"
+    ):
         AugmentConfig.model_validate({f"min_{quantity}": 1.2 * highest})
 
 

@@ -80,7 +80,9 @@ class AugmentConfig(Config):
         for quantity in ("speed", "snr_db", "low_cut_hz", "high_cut_hz", "gain_db", "bit_rate_kbps"):
             low, high = getattr(self, f"min_{quantity}"), getattr(self, f"max_{quantity}")
             if low > high:
-                raise ValueError(f"min_{quantity} {low:g} is above max_{quantity} {high:g}; exchange them")
+                raise ValueError(
+                    f"min_{quantity} {low:g} is above max_{quantity} {high:g}; lower the first or raise the second"
+                )
         if self.max_low_cut_hz >= self.min_high_cut_hz:
             raise ValueError(
                 f"max_low_cut_hz {self.max_low_cut_hz:g} is not below min_high_cut_hz {self.min_high_cut_hz:g},"
