@@ -102,6 +102,12 @@ def test_examples_are_embedded_with_transcript_speaker_duration_and_spectrogram(
     assert re.search(r"text 1 +u1 +· 1.50 s · speaker speaker 1 · en · train", page.text)
 
 
+def test_examples_that_are_gone_are_named_on_the_page(tmp_path):
+    page = write_page(make_prepared([make_utterance("gone")]), tmp_path)
+    assert "gone is left out: " in page.text
+    assert "audio" not in [tag for tag, _ in page.tags]
+
+
 def test_every_picture_is_described_and_every_table_has_headings(tmp_path):
     page = write_page(make_prepared(make_clean_corpus()), tmp_path)
     assert page.tags[0] == ("html", {"lang": "en"})
