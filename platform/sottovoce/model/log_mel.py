@@ -41,7 +41,7 @@ class LogMel(nn.Module):
         Args:
             waveforms: (B, S) float in [-1, 1] or int16 PCM, mono, 16 000 Hz, on the module's device; what lies
                 beyond a waveform's length is taken for silence, whatever it holds.
-            lengths: (B,) samples of each waveform, at most S.
+            lengths: (B,) samples of each waveform, at most S, on the same device.
             num_frames: frames to return, at least 2.
 
         Returns:
