@@ -15,7 +15,8 @@ import numpy as np
 import soundfile
 
 from sottovoce.config import Config
-from sottovoce.data.corpus import CorpusRow, read_corpus
+from sottovoce.data.corpora.read import read_corpus
+from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.errors import ManifestError
 from sottovoce.schema import Split, Waveform
 

@@ -1,7 +1,9 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sottovoce.audio.decode import read_audio
 from sottovoce.data.corpora.read import read_corpus
 from sottovoce.errors import ManifestError
 
@@ -69,3 +71,27 @@ def test_a_folder_without_usable_metadata_is_named(tmp_path: Path):
     (tmp_path / "metadata.jsonl").write_text("{}")
     with pytest.raises(ManifestError, match="both"):
         read_corpus(tmp_path)
+
+
+def test_an_audio_folder_is_read_wherever_it_lies(place: Callable[..., str], encode: Callable[..., bytes]):
+    location = place({"test/metadata.csv": b"file_name,text\nsub/a.flac,Hi\n", "test/sub/a.flac": encode()})
+    (row,) = read_corpus(location)
+    assert (row.id, row.text, row.split) == ("test/sub/a.flac", "Hi", "test")
+    assert row.audio == f"{location}/test/sub/a.flac"
+    assert len(read_audio(row.audio)) == 8_000
+
+
+def test_a_csv_of_any_name_may_be_given(tmp_path: Path):
+    (tmp_path / "my.csv").write_text("audio,text\na.wav,x\n")
+    assert [row.id for row in read_corpus(tmp_path / "my.csv")] == ["a.wav"]
+
+
+def test_csv_with_a_broken_quote_is_named(tmp_path: Path):
+    (tmp_path / "metadata.csv").write_text('file_name,text\na.wav,"x" y\n')
+    with pytest.raises(ManifestError, match="line 2"):
+        read_corpus(tmp_path)
+
+
+def test_a_name_met_twice_stays_twice(tmp_path: Path):
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.wav,x\na.wav,y\n")
+    assert [(row.id, row.text) for row in read_corpus(tmp_path)] == [("a.wav", "x"), ("a.wav", "y")]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from sottovoce.data.corpora.fields import AUDIO_KEYS, fault_row, parse_record, split_of_folder
 from sottovoce.data.corpora.files import CorpusFiles
 from sottovoce.data.corpora.row import CorpusRow
-from sottovoce.data.corpora.tables import read_csv, read_header, read_jsonl
+from sottovoce.data.corpora.tables import read_csv, read_jsonl
 from sottovoce.errors import ManifestError
 from sottovoce.schema import Split
 
@@ -30,7 +30,7 @@ def read_audio_folder(files: CorpusFiles) -> list[CorpusRow]:
     folders = [posixpath.dirname(table) for table in tables]
     for folder in folders:
         if folders.count(folder) > 1:
-            raise ManifestError(files.reference(folder), "holds both metadata.csv and metadata.jsonl; keep one")
+            raise ManifestError(files.shown(folder), "holds both metadata.csv and metadata.jsonl; keep one")
     splits = [split_of_folder(folder) for folder in folders]
     return [row for table, split in zip(tables, splits, strict=True) for row in read_table(files, table, split=split)]
 
@@ -41,12 +41,11 @@ def read_table(files: CorpusFiles, name: str, *, split: Split | None) -> Iterato
     Raises:
         ManifestError: it cannot be read, is no CSV, or has no column for the audio.
     """
-    data, source = files.read(name), files.reference(name)
-    if name.endswith(".csv") and not set(AUDIO_KEYS) & set(read_header(data, ",")):
-        raise ManifestError(source, f"has no column {' or '.join(AUDIO_KEYS)} in its first line")
-    for number, record in read_csv(data, source=source) if name.endswith(".csv") else read_jsonl(data):
+    data, is_csv = files.read(name), name.lower().endswith(".csv")
+    records = read_csv(data, source=files.shown(name), one_of=AUDIO_KEYS) if is_csv else read_jsonl(data)
+    for number, record in records:
         place = f"{name}:{number}"
-        if isinstance(record, Exception):
+        if isinstance(record, ValueError):
             yield fault_row(record, place=place, row_id=place)
         else:
             yield parse_record(record, place=place, folder=posixpath.dirname(name), files=files, split=split)

@@ -51,20 +51,35 @@ def parse_record(
         files: the corpus.
         split: of records that declare none.
     """
-    row_id, audio = place, ""
     try:
         name = read_text(record, AUDIO_KEYS)
-        audio = files.resolve(name, folder) if name else ""
-        given = read_text(record, ID_KEYS)
-        row_id = given or files.id_of(audio) or place
-        if not audio:
-            return CorpusRow(id=row_id, audio="", fault=f"{place}: names no audio file")
-        return _fill(record, CorpusRow(id=row_id, audio=audio, split=split), has_id=bool(given))
+    except (TypeError, ValueError) as error:
+        return fault_row(error, place=place, row_id=_id_of(record) or place)
+    if not name:
+        return fault_row(ValueError("names no audio file"), place=place, row_id=_id_of(record) or place)
+    audio = files.resolve(name, folder)
+    return parse_fields(record, place=place, row_id=files.id_of(audio), audio=audio, split=split)
+
+
+def parse_fields(
+    record: Mapping[str, object], *, place: str, row_id: str, audio: str, split: Split | None = None
+) -> CorpusRow:
+    """Turn a record whose recording is known into a row; what is wrong with it becomes the row's ``fault``.
+
+    Args:
+        record: keys and values as written.
+        place: names the record in the ``fault``.
+        row_id: of a record that names none. Pieces of one file are then told apart by their start and task.
+        audio: reference of the recording.
+        split: of records that declare none.
+    """
+    try:
+        return _fill(record, CorpusRow(id=row_id, audio=audio, split=split), given=read_text(record, ID_KEYS))
     except (TypeError, ValueError) as error:  # raised below with what is wrong, by UnicodeError among them
-        return fault_row(error, place=place, row_id=row_id, audio=audio)
+        return fault_row(error, place=place, row_id=_id_of(record) or row_id, audio=audio)
 
 
-def fault_row(error: Exception, *, place: str, row_id: str, audio: str = "") -> CorpusRow:
+def fault_row(error: TypeError | ValueError, *, place: str, row_id: str, audio: str = "") -> CorpusRow:
     """Give the row that keeps the place of one that cannot be read."""
     if isinstance(error, UnicodeError):
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
@@ -94,6 +109,14 @@ def read_text(record: Mapping[str, object], keys: tuple[str, ...]) -> str | None
     return value
 
 
+def language_code(language: str | None) -> str | None:
+    """Give the language of a locale in Whisper's spelling: ``zh`` for cmn_hans_cn, ``pt`` for pt-BR."""
+    if language is None:
+        return None
+    code = re.split(r"[-_]", language.strip().lower())[0]
+    return _WHISPER_CODES.get(code, code)
+
+
 def split_of_folder(folder: str) -> Split | None:
     """Read the split from a folder such as ``data/train``; a part of the path has to be the split's very name."""
     return next((_SPLITS[part] for part in folder.lower().split("/") if part in _SPLITS), None)
@@ -111,15 +134,15 @@ def split_of_name(name: str) -> Split | None:
     return None
 
 
-def _fill(record: Mapping[str, object], row: CorpusRow, *, has_id: bool) -> CorpusRow:
-    """Read all but the id and the audio; pieces of one file that name no id are told apart by their start."""
+def _fill(record: Mapping[str, object], row: CorpusRow, *, given: str | None) -> CorpusRow:
+    """Read all but the audio; ``given`` is the id the record names."""
     start_s, duration_s = _read_span(record)
     task, text = _read_task(record), read_text(record, TEXT_KEYS)
     recording = read_text(record, RECORDING_KEYS)
-    is_piece = not has_id and start_s > 0.0
+    is_piece = given is None and start_s > 0.0
     start = f"@{start_s:010.3f}" if is_piece else ""  # of fixed width, so that ids sort as the pieces follow
     return CorpusRow(
-        id=row.id + ("" if has_id else start + ("+translate" if task == "translate" else "")),
+        id=given or row.id + start + ("+translate" if task == "translate" else ""),
         audio=row.audio,
         text="" if text is None and any(record.get(key) == "" for key in TEXT_KEYS) else text,
         start_s=start_s,
@@ -132,12 +155,12 @@ def _fill(record: Mapping[str, object], row: CorpusRow, *, has_id: bool) -> Corp
     )
 
 
-def language_code(language: str | None) -> str | None:
-    """Give the language of a locale in Whisper's spelling: ``zh`` for cmn_hans_cn, ``pt`` for pt-BR."""
-    if language is None:
+def _id_of(record: Mapping[str, object]) -> str | None:
+    """Give the id of a record that is faulty, maybe in the id itself."""
+    try:
+        return read_text(record, ID_KEYS)
+    except (TypeError, ValueError):
         return None
-    code = re.split(r"[-_]", language.strip().lower())[0]
-    return _WHISPER_CODES.get(code, code)
 
 
 def _first(record: Mapping[str, object], keys: tuple[str, ...]) -> object | None:

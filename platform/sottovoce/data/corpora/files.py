@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from sottovoce.audio.remote import open_file_system, redact
 from sottovoce.errors import ManifestError
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -30,8 +30,8 @@ class CorpusFiles:
 
     @property
     def location(self) -> str:
-        """The folder, or the one file, as an absolute path or a URI."""
-        return self.reference(self.names[0]) if self.is_single else self._refer(self.root)
+        """The folder, or the one file, for messages."""
+        return self.shown(self.names[0] if self.is_single else "")
 
     def ending(self, *suffixes: str) -> list[str]:
         """Give the names that end in one of the suffixes, whatever their case."""
@@ -44,6 +44,10 @@ class CorpusFiles:
     def reference(self, name: str) -> str:
         """Give an absolute local path, or a URI."""
         return self._refer(self.path(name))
+
+    def shown(self, name: str) -> str:
+        """Give a file's reference for messages, without secrets of the URI."""
+        return redact(self.reference(name))
 
     def resolve(self, name: str, folder: str) -> str:
         """Give the reference for a name written in metadata.
@@ -71,7 +75,7 @@ class CorpusFiles:
         try:
             return bytes(self.filesystem.cat_file(self.path(name)))
         except OSError as error:
-            raise ManifestError(self.reference(name), f"cannot be read: {error.strerror or error}") from error
+            raise ManifestError(self.shown(name), f"cannot be read: {error.strerror or error}") from error
 
     def _refer(self, path: str) -> str:
         return path if isinstance(self.filesystem, LocalFileSystem) else str(self.filesystem.unstrip_protocol(path))
@@ -88,7 +92,8 @@ def list_files(location: CorpusLocation) -> CorpusFiles:
         location: a folder with everything below it, or a single file, then listed alone.
 
     Raises:
-        ManifestError: nothing there, a place that cannot be listed, or a protocol without its package.
+        ManifestError: nothing there, or a place that cannot be listed.
+        ConfigError: a protocol nobody knows, or whose package is not installed; the message names it.
     """
     if isinstance(location, CorpusFiles):
         return location
@@ -98,25 +103,23 @@ def list_files(location: CorpusLocation) -> CorpusFiles:
             folder, name = posixpath.split(root)
             return CorpusFiles(filesystem, folder, (name,), is_single=True)
         if not filesystem.isdir(root):
-            raise ManifestError(location, "there is no such folder or file")
+            raise ManifestError(redact(str(location)), "there is no such folder or file")
         return CorpusFiles(filesystem, root, tuple(sorted(_list_below(filesystem, root))))
     except OSError as error:
-        raise ManifestError(location, f"cannot be listed: {error.strerror or error}") from error
+        raise ManifestError(redact(str(location)), f"cannot be listed: {error.strerror or error}") from error
 
 
 def open_filesystem(location: str | Path) -> tuple[AbstractFileSystem, str]:
     """Give the file system behind a location, and the location's path in it.
 
     Raises:
-        ManifestError: a protocol nobody knows or whose package is not installed, or a chain of protocols.
+        ConfigError: a protocol nobody knows, or whose package is not installed; the message names it.
+        ManifestError: a chain of protocols.
     """
     text = str(location)
     if "::" in text and "://" in text:
-        raise ManifestError(text, "chains protocols with '::', and its files have no address of their own; name one")
-    try:
-        filesystem, path = url_to_fs(text)
-    except (ImportError, ValueError) as error:  # fsspec's sentence names the package
-        raise ManifestError(text, f"its protocol cannot be used here: {error}") from error
+        raise ManifestError(redact(text), "chains protocols, and its files have no address of their own; name one")
+    filesystem, path = open_file_system(text)
     if isinstance(filesystem, LocalFileSystem):
         path = Path(path).resolve().as_posix()
     return filesystem, path.rstrip("/") or path

@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
 from sottovoce.data.corpora.audio_folder import TABLES, read_audio_folder
+from sottovoce.data.corpora.common_voice import SPLIT_TABLES, VALIDATED_TABLE, read_common_voice
 from sottovoce.data.corpora.files import CorpusFiles, CorpusLocation, list_files
 from sottovoce.data.corpora.jsonl import read_jsonl_manifests
+from sottovoce.data.corpora.librispeech import TRANSCRIPT, read_librispeech
 from sottovoce.data.corpora.row import CorpusRow
+from sottovoce.data.corpora.webdataset import COMPRESSED, read_webdataset
 from sottovoce.errors import ManifestError
 
 CorpusLayout: TypeAlias = Literal["audio_folder", "jsonl", "common_voice", "librispeech", "parquet", "webdataset"]
@@ -21,10 +24,10 @@ the audio in them, as on the Hub; webdataset: uncompressed .tar shards."""
 # What tells each layout, by the ends of file names; a table of metadata is also a .jsonl, so the order counts.
 _SIGNS: Final[Mapping[CorpusLayout, tuple[str, ...]]] = {
     "audio_folder": TABLES,
-    "common_voice": ("train.tsv", "dev.tsv", "test.tsv", "validated.tsv"),
-    "librispeech": (".trans.txt",),
+    "common_voice": (*SPLIT_TABLES, VALIDATED_TABLE),
+    "librispeech": (TRANSCRIPT,),
     "parquet": (".parquet",),
-    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    "webdataset": (".tar", *COMPRESSED),
     "jsonl": (".jsonl",),
 }
 # A file that was named itself may bear any name.
@@ -37,6 +40,9 @@ _SIGNS_OF_FILE: Final[Mapping[CorpusLayout, tuple[str, ...]]] = {
 
 _READERS: Final[Mapping[CorpusLayout, Callable[[CorpusFiles], list[CorpusRow]]]] = {
     "audio_folder": read_audio_folder,
+    "common_voice": read_common_voice,
+    "librispeech": read_librispeech,
+    "webdataset": read_webdataset,
     "jsonl": read_jsonl_manifests,
 }
 

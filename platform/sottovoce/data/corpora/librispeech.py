@@ -1,0 +1,66 @@
+"""LibriSpeech trees: ``<subset>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt`` beside the chapter's recordings.
+
+Each line of a transcript is an utterance's id and its text. The text is upper case without punctuation and is kept
+so: the cleaning rule ``sentence_case`` lowers it.
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from sottovoce.data.corpora.fields import fault_row, read_text, split_of_name
+from sottovoce.data.corpora.files import CorpusFiles
+from sottovoce.data.corpora.row import CorpusRow
+from sottovoce.errors import ManifestError
+
+TRANSCRIPT = ".trans.txt"
+_AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".mp3", ".ogg")  # the corpus has flac; copies of it are often smaller
+
+
+def read_librispeech(files: CorpusFiles) -> list[CorpusRow]:
+    """Read every chapter; the subset's name tells the split, ``dev-clean`` is validation.
+
+    Raises:
+        ManifestError: no transcript, or one that cannot be read.
+    """
+    names = files.ending(TRANSCRIPT)
+    if not names:
+        raise ManifestError(files.location, f"holds no {TRANSCRIPT}; give the folder of the subsets, or one subset")
+    listed = frozenset(files.names)
+    return [row for name in names for row in _read_chapter(files, name, listed=listed)]
+
+
+def _read_chapter(files: CorpusFiles, name: str, *, listed: frozenset[str]) -> Iterator[CorpusRow]:
+    folder = posixpath.dirname(name)
+    chapter = posixpath.basename(name)[: -len(TRANSCRIPT)]
+    split = split_of_name(_subset_of(files, folder))
+    for number, line in enumerate(files.read(name).removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{name}:{number}"
+        row_id, audio = place, ""
+        try:
+            row_id = line.split()[0].decode("utf-8")
+            audio = files.reference(_find_recording(posixpath.join(folder, row_id), listed))
+            text = read_text({"text": line.decode("utf-8").strip()}, ("text",)) or ""
+            yield CorpusRow(
+                id=row_id,
+                audio=audio,
+                text=text.partition(" ")[2].strip() or None,
+                speaker=chapter.partition("-")[0],
+                recording=chapter,
+                split=split,
+            )
+        except ValueError as error:
+            yield fault_row(error, place=place, row_id=row_id, audio=audio)
+
+
+def _subset_of(files: CorpusFiles, folder: str) -> str:
+    """Name the subset a chapter lies in, also where the corpus given is one subset."""
+    parts = folder.split("/")
+    return parts[-3] if len(parts) >= 3 else posixpath.basename(files.root)
+
+
+def _find_recording(stem: str, listed: frozenset[str]) -> str:
+    """Name an utterance's file; where there is none, the name it should bear, so that the reject tells it."""
+    names = (stem + suffix for suffix in _AUDIO_SUFFIXES)
+    return next((name for name in names if name in listed), stem + _AUDIO_SUFFIXES[0])

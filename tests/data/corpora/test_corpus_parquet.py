@@ -1,0 +1,156 @@
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from huggingface_hub import HfFileSystem
+
+from sottovoce.audio.decode import decode_audio, read_audio
+from sottovoce.data.corpora.parquet import (
+    filesystem_for,
+    flatten_rows,
+    list_rows,
+    parquet_files,
+    parse_parquet_row,
+    stream_parquet,
+)
+from sottovoce.errors import ManifestError
+
+Place = Callable[[dict[str, bytes]], str]
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def _shard(recordings: list[bytes | None], *, column: str = "audio", **columns: list[object] | pa.Array) -> bytes:
+    """Write what ``Dataset.push_to_hub`` writes: a struct of bytes and path, and the features in the schema."""
+    structs = [None if data is None else {"bytes": data, "path": f"{i}.flac"} for i, data in enumerate(recordings)]
+    table = pa.table({column: pa.array(structs, AUDIO), **columns})
+    features = {column: {"sampling_rate": 16_000, "_type": "Audio"}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=2)
+    return buffer.getvalue()
+
+
+def test_footers_tell_shards_rows_splits_and_columns(place: Place):
+    more = {"sentence": ["a", "b", "c"], "speaker_id": [1, 2, 3], "language": [0, 0, 1], "up_votes": [1, 2, 3]}
+    location = place(
+        {
+            "data/train-00000-of-00002.parquet": _shard([b"1", b"2", b"3"], **more),
+            "data/train-00001-of-00002.parquet": _shard([b"1", b"2", b"3"], **more),
+            "data/validation-00000-of-00001.parquet": _shard([b"1", b"2", b"3"], **more),
+            "README.md": b"# A card",
+        }
+    )
+    files = parquet_files(location)
+    assert [(file.num_rows, file.split) for file in files] == [(3, "train"), (3, "train"), (3, "validation")]
+    assert files[0].reference == f"{location}/data/train-00000-of-00002.parquet"
+    assert (files[0].audio_column, files[0].columns) == ("audio", ("sentence", "speaker_id"))
+    assert files[0].row_reference(2) == f"{location}/data/train-00000-of-00002.parquet#row=2"
+    assert files[0].row_id(2) == "data/train-00000-of-00002.parquet/0000002"
+    assert [number for _, number in list_rows(files)] == [0, 1, 2] * 3
+
+
+def test_a_row_reference_is_what_the_decoder_reads(place: Place, encode: Callable[..., bytes]):
+    shard = _shard([encode(duration_s=0.25), encode(duration_s=0.5), encode("WAV", duration_s=1.0)], text=["x"] * 3)
+    (file,) = parquet_files(place({"train.parquet": shard}))
+    assert [len(read_audio(file.row_reference(number))) for number in range(3)] == [4_000, 8_000, 16_000]
+
+
+def test_a_row_gives_its_fields_and_its_recording(encode: Callable[..., bytes]):
+    flac = encode()
+    row, audio = parse_parquet_row(
+        {"audio": flac, "path": "x.parquet", "id": "u1", "text": b"Hello.", "speaker_id": 7, "start_s": 0.5}
+    )
+    assert (row.id, row.audio, row.text, row.speaker, row.start_s) == ("u1", "", "Hello.", "7", 0.5)
+    assert audio == flac
+    assert len(decode_audio(audio, source="x")) == 8_000
+
+
+def test_rows_without_id_audio_or_utf8_are_told(encode: Callable[..., bytes]):
+    assert parse_parquet_row({"audio": b"1", "text": b"x"})[0].id == ""
+    for audio in (None, b""):
+        row, nothing = parse_parquet_row({"audio": audio, "id": b"u1", "text": b"x"})
+        assert (row.id, row.fault, row.fault_reason, nothing) == ("u1", "holds no audio", "invalid_row", b"")
+    row, _ = parse_parquet_row({"audio": b"1", "id": b"u1", "text": b"caf\xe9"})
+    assert (row.id, row.fault_reason) == ("u1", "wrong_encoding")
+
+
+def test_blocks_are_flattened_without_decoding_text():
+    wrong = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", None], pa.binary()).buffers())
+    structs = pa.array([{"bytes": b"1", "path": "a.flac"}, None], AUDIO)
+    table = pa.table({"speech": structs, "text": wrong, "speaker_id": [1, 2], "path": ["p", "p"]})
+    rows = flatten_rows(table, audio_column="speech").to_pylist()
+    assert rows[0] == {"audio": b"1", "text": b"caf\xe9", "speaker_id": 1, "path": "p"}
+    assert rows[1]["audio"] is None
+    plain = pa.table({"wav": pa.array([b"1"], pa.binary()), "text": ["x"]})
+    assert flatten_rows(plain, audio_column="wav").to_pylist() == [{"audio": b"1", "text": b"x"}]
+
+
+def test_shards_that_cannot_be_read_are_named(tmp_path: Path):
+    with pytest.raises(ManifestError, match=r"holds no \.parquet"):
+        parquet_files(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(_shard([b"1"], text=["x"]))
+    (tmp_path / "b.parquet").write_bytes(_shard([b"1"], text=["x"])[:-10])
+    with pytest.raises(ManifestError, match=r"b\.parquet: is no whole Parquet file"):
+        parquet_files(tmp_path)
+    (tmp_path / "b.parquet").write_bytes(_shard([b"1"], sentence=["x"]))
+    with pytest.raises(ManifestError, match=r"b\.parquet: has the columns .*prepare them as two corpora"):
+        parquet_files(tmp_path)
+
+
+def test_shards_without_audio_or_text_are_named(tmp_path: Path):
+    pq.write_table(pa.table({"text": ["x"], "audio": ["a.wav"]}), tmp_path / "a.parquet")
+    with pytest.raises(ManifestError, match="no column of audio bytes among text, audio"):
+        parquet_files(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(_shard([b"1"], words=["x"]))
+    with pytest.raises(ManifestError, match="no text column"):
+        parquet_files(tmp_path)
+
+
+def test_a_hub_corpus_is_read_through_the_hubs_file_system():
+    assert isinstance(filesystem_for("hf://datasets/user/name").handler.fs, HfFileSystem)
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_rows_stream_in_the_order_of_shards_and_rows(tmp_path: Path, ray_here: None, prefix: str):
+    names = [f"data/train-{i:05d}-of-00003.parquet" for i in range(3)] + ["data/test-00000-of-00001.parquet"]
+    (tmp_path / "data").mkdir()
+    for name in names:
+        sounds = [f"{name} {i} ".encode() * 20 for i in range(70)]
+        (tmp_path / name).write_bytes(_shard(sounds, text=[f"{i}" for i in range(70)], up_votes=[3] * 70))
+
+    def slow_at_first(row: dict[str, object]) -> dict[str, object]:
+        time.sleep(0.01 if "test" in str(row["path"]) else 0.0)  # the first shard finishes last
+        return row
+
+    files = parquet_files(f"{prefix}{tmp_path}")
+    dataset = stream_parquet(f"{prefix}{tmp_path}", files).map(slow_at_first)
+    rows = list(dataset.iter_rows())
+    places = list(list_rows(files))
+    assert len(rows) == len(places) == 280
+    assert set(rows[0]) == {"audio", "text", "path"}
+    for row, (file, number) in zip(rows, places, strict=True):
+        parsed, audio = parse_parquet_row(row)
+        assert row["path"] == file.reference
+        assert (audio, parsed.text) == (f"{file.name} {number} ".encode() * 20, str(number))
+
+
+@pytest.mark.ray
+def test_text_that_is_no_utf8_streams_like_any_other(tmp_path: Path, ray_here: None):
+    wrong = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"fine"], pa.binary()).buffers())
+    (tmp_path / "a.parquet").write_bytes(_shard([b"1", b"2"], text=wrong))
+    rows = [parse_parquet_row(row)[0] for row in stream_parquet(tmp_path).iter_rows()]
+    assert [row.fault_reason if row.fault else row.text for row in rows] == ["wrong_encoding", "fine"]

@@ -1,0 +1,75 @@
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from sottovoce.data.corpora.files import list_files
+from sottovoce.data.corpora.read import CorpusFormat, CorpusLayout, detect_format, read_corpus
+from sottovoce.errors import ManifestError
+
+
+def _write(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "layout"),
+    [
+        (("train/metadata.csv", "train/a.wav"), "audio_folder"),
+        (("metadata.jsonl", "manifest.jsonl"), "audio_folder"),
+        (("train.jsonl", "dev.jsonl"), "jsonl"),
+        (("clips/a.mp3", "validated.tsv"), "common_voice"),
+        (("de/clips/a.mp3", "de/train.tsv", "fr/clips/b.mp3", "fr/train.tsv"), "common_voice"),
+        (("dev-clean/84/121123/84-121123.trans.txt",), "librispeech"),
+        (("data/train-00000-of-00001.parquet", "README.md"), "parquet"),
+        (("shards/train-000000.tar",), "webdataset"),
+        (("train-000000.tar.gz",), "webdataset"),
+    ],
+)
+def test_the_layout_is_told_by_the_files(tmp_path: Path, names: tuple[str, ...], layout: CorpusLayout):
+    assert detect_format(_write(tmp_path, *names)) == layout
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("my.csv", "audio_folder"),
+        ("metadata.jsonl", "audio_folder"),
+        ("train_manifest.json", "jsonl"),
+        ("MY.JSONL", "jsonl"),
+        ("other.tsv", "common_voice"),
+        ("84-121123.trans.txt", "librispeech"),
+        ("x.parquet", "parquet"),
+        ("x.tar", "webdataset"),
+    ],
+)
+def test_a_single_file_tells_its_layout_by_its_name(tmp_path: Path, name: str, layout: CorpusLayout):
+    assert detect_format(_write(tmp_path, name, "beside.tar") / name) == layout
+
+
+def test_unknown_and_mixed_layouts_raise_with_what_was_looked_for(tmp_path: Path):
+    with pytest.raises(ManifestError, match=r"looked for .*metadata\.csv.*trans\.txt.*parquet"):
+        read_corpus(tmp_path)
+    _write(tmp_path, "a.parquet", "b.tar")
+    with pytest.raises(ManifestError, match="parquet or webdataset; say which with format"):
+        read_corpus(tmp_path)
+    assert detect_format(tmp_path, "webdataset") == "webdataset"
+
+
+def test_parquet_is_streamed_and_not_listed(tmp_path: Path):
+    with pytest.raises(ManifestError, match="stream_parquet"):
+        read_corpus(_write(tmp_path, "a.parquet"))
+
+
+def test_files_that_are_listed_are_not_listed_again(tmp_path: Path):
+    files = list_files(_write(tmp_path, "a.jsonl"))
+    assert detect_format(files) == "jsonl"
+    assert read_corpus(files) == []
+
+
+def test_every_layout_can_be_asked_for():
+    assert set(get_args(CorpusFormat)) == {"auto", *get_args(CorpusLayout)}
