@@ -15,10 +15,11 @@ from sottovoce.schema import MAX_LABEL_TOKENS, Example, Utterance
 
 _Key: TypeAlias = tuple[str | None, ...]
 
-_SAMPLE_S = 1e-4  # durations in manifests are rounded to this
+_ROUNDING_S = 1e-4  # durations in manifests are rounded to this
 _TOKENIZER = "micro"  # it has Whisper's own multilingual vocabulary
-_NUM_AROUND_TEXT = 6  # prefix of four, the space before the text, the end token
+_NUM_AROUND_TEXT = 5  # prefix and end token
 _NUM_TIMES = 2  # timestamp tokens around each utterance
+_MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - _NUM_AROUND_TEXT
 
 
 def make_examples(utterances: Sequence[Utterance], *, pack_s: float | None = None) -> tuple[Example, ...]:
@@ -95,40 +96,66 @@ def _pack(
 
 def _pack_in_order(pieces: Sequence[Utterance], pack_s: float) -> list[tuple[Utterance, ...]]:
     """Join neighbours for as long as they fit."""
-    packs: list[list[Utterance]] = []
+    packs: list[_Pack] = []
     for piece in pieces:
-        fits = bool(packs) and _kind(packs[-1][0]) == _kind(piece) and _fits(packs[-1], piece, pack_s)
-        if fits:
-            packs[-1].append(piece)
+        if packs and _kind(packs[-1].utterances[0]) == _kind(piece) and packs[-1].fits(piece, pack_s):
+            packs[-1].add(piece)
         else:
-            packs.append([piece])
-    return [tuple(pack) for pack in packs]
+            packs.append(_Pack(piece))
+    return [tuple(pack.utterances) for pack in packs]
 
 
 def _pack_best_fit(utterances: Sequence[Utterance], pack_s: float) -> list[tuple[Utterance, ...]]:
     """Put each utterance, longest first, where it leaves the least room: best-fit decreasing, in O(n log n)."""
     order = sorted(utterances, key=lambda one: -one.duration_s)  # stable, so equal durations keep their order
-    packs: list[list[Utterance]] = []
-    rooms: list[tuple[float, int]] = []  # seconds left in each pack that has any, sorted; and its place in packs
+    packs: list[_Pack] = []
+    rooms: list[tuple[float, int]] = []  # seconds left in each pack, sorted; and its place in packs
     for one in order:
-        place = bisect_left(rooms, (one.duration_s - _SAMPLE_S, -1))
-        if place < len(rooms) and _fits(packs[rooms[place][1]], one, pack_s):
-            room_s, number = rooms.pop(place)
-            packs[number].append(one)
+        place = bisect_left(rooms, (one.duration_s - _ROUNDING_S, -1))
+        if place < len(rooms) and packs[rooms[place][1]].fits(one, pack_s):
+            _, number = rooms.pop(place)
+            packs[number].add(one)
         else:
-            room_s, number = pack_s, len(packs)
-            packs.append([one])
-        insort(rooms, (room_s - one.duration_s, number))
+            number = len(packs)
+            packs.append(_Pack(one))
+        insort(rooms, (pack_s - packs[number].duration_s, number))
     given = {one.id: i for i, one in enumerate(utterances)}
-    return [tuple(sorted(pack, key=lambda one: given[one.id])) for pack in packs]
+    return [tuple(sorted(pack.utterances, key=lambda one: given[one.id])) for pack in packs]
 
 
-def _fits(pack: Sequence[Utterance], utterance: Utterance, pack_s: float) -> bool:
-    """Tell whether an utterance can join a pack: both have speech, and seconds and tokens suffice."""
-    joined = [*pack, utterance]
-    if not all(one.text.strip() for one in joined) or sum(one.duration_s for one in joined) > pack_s + _SAMPLE_S:
-        return False
-    text = " ".join(one.text for one in joined)
-    room = MAX_LABEL_TOKENS - _NUM_TIMES * len(joined)
-    # A token covers at least one byte, so a short text needs no tokenizer.
-    return len(text.encode()) + _NUM_AROUND_TEXT <= room or load_token_counter(_TOKENIZER)(text) <= room
+class _Pack:
+    """An example that grows."""
+
+    def __init__(self, first: Utterance) -> None:
+        self.utterances = [first]
+        self.duration_s = first.duration_s
+        self._num_bytes = _count_bytes(first)
+        self._num_tokens: int | None = None  # counted only once bytes do not prove that there is room
+
+    def fits(self, utterance: Utterance, pack_s: float) -> bool:
+        """Tell whether an utterance can join: both have speech, and seconds and tokens suffice."""
+        if not self.utterances[0].text.strip() or not utterance.text.strip():
+            return False
+        if self.duration_s + utterance.duration_s > pack_s + _ROUNDING_S:
+            return False
+        if self._num_bytes + _count_bytes(utterance) <= _MAX_TEXT_TOKENS:  # a token covers at least one byte
+            return True
+        if self._num_tokens is None:
+            self._num_tokens = sum(map(_count_tokens, self.utterances))
+        return self._num_tokens + _count_tokens(utterance) <= _MAX_TEXT_TOKENS
+
+    def add(self, utterance: Utterance) -> None:
+        self.utterances.append(utterance)
+        self.duration_s += utterance.duration_s
+        self._num_bytes += _count_bytes(utterance)
+        if self._num_tokens is not None:
+            self._num_tokens += _count_tokens(utterance)
+
+
+def _count_bytes(utterance: Utterance) -> int:
+    """Bound an utterance's tokens, the space before it and its times included."""
+    return len(utterance.text.encode()) + 1 + _NUM_TIMES
+
+
+def _count_tokens(utterance: Utterance) -> int:
+    return load_token_counter(_TOKENIZER)(utterance.text) - _NUM_AROUND_TEXT + _NUM_TIMES
