@@ -1,4 +1,4 @@
-"""Turn a corpus into a manifest: ``python -m jobs.prepare_manifest --corpus FOLDER --output FOLDER``."""
+"""Turn a corpus into a manifest: ``python -m jobs.prepare_manifest --corpus PATH_OR_URI --output FOLDER``."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from sottovoce.data.prepare import PrepareConfig, prepare_corpus
 class PrepareJob(Config):
     """Check every row of a corpus: manifest.jsonl gets what can be trained on, rejects.jsonl the rest with reasons."""
 
-    corpus: Path
-    """Audio folder with metadata.csv or metadata.jsonl, or a JSONL file with our keys."""
+    corpus: str
+    """Folder or file, local or a URI such as s3://bucket/folder or hf://datasets/user/name."""
     output: Path
-    """Folder that receives manifest.jsonl, rejects.jsonl and the settings."""
+    """Folder that receives manifest.jsonl, rejects.jsonl, remarks.jsonl, the report and the settings."""
     prepare: PrepareConfig = PrepareConfig()
-    """Limits and splits."""
+    """How the corpus is read, what is kept and how it is split."""
 
 
 def main(job: PrepareJob) -> None:

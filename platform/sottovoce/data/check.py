@@ -1,83 +1,117 @@
 """The check every corpus row passes: read, decoded, measured, and then an utterance or a reject with its reason."""
 
-from collections.abc import Callable
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from sottovoce.audio.decode import read_audio
+from sottovoce.audio.audio_format import AudioFormat
+from sottovoce.audio.decode import decode_audio_with_format, read_audio_with_format
+from sottovoce.audio.pcm import to_pcm
 from sottovoce.audio.silence import peak_dbfs
-from sottovoce.data.corpus import CorpusRow
+from sottovoce.data.corpora.row import CorpusRow
+from sottovoce.data.label_limits import find_language
+from sottovoce.data.remarks import remark_on
 from sottovoce.errors import AudioError, AudioTooLongError, EmptyAudioError, NonFiniteAudioError
-from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, Reject, RejectReason, Utterance, Waveform
+from sottovoce.schema import (
+    MAX_LABEL_TOKENS,
+    SAMPLING_RATE,
+    Reject,
+    RejectReason,
+    Remark,
+    Split,
+    Task,
+    Utterance,
+    Waveform,
+)
+from sottovoce.text.clean import CleaningRule, clean_text
+
+EmptyText = Literal["reject", "no_speech"]
 
 
-def check_row(
-    row: CorpusRow,
-    *,
-    language: str,
-    min_duration_s: float,
-    max_duration_s: float,
-    silence_dbfs: float,
-    count_tokens: Callable[[str], int] | None,
-) -> Utterance | Reject:
+@dataclass(frozen=True, kw_only=True)
+class CheckRules:
+    """What a row must be, and what is filled in where it says nothing."""
+
+    corpus: str
+    """Name of the corpus, written into every utterance."""
+    language: str
+    """Of rows that name none."""
+    languages: Mapping[str, str]
+    """Code by code and by name, of the languages that have a token."""
+    task: Task
+    """Of rows that name none."""
+    cleaning: tuple[CleaningRule, ...]
+    """Applied to every transcript, in this order."""
+    empty_text: EmptyText
+    """Whether a row without text is rejected or kept as a recording without speech."""
+    min_duration_s: float
+    """Shorter audio is rejected."""
+    max_duration_s: float
+    """Longer audio is rejected, after decoding no more than this."""
+    silence_dbfs: float
+    """Audio whose peak stays below is rejected, unless its text is empty too."""
+    count_tokens: Callable[[str], int]
+    """The length of a transcript's label with prefix and end token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What became of one row."""
+
+    outcome: Utterance | Reject
+    remarks: tuple[Remark, ...] = ()
+    """What was unusual about an utterance; none about a reject."""
+    digest: str | None = None
+    """SHA-256 in hex of the int16 PCM of an utterance."""
+    split: Split | None = None
+    """As the corpus declares it; None where it does not."""
+
+    def located(self, row_id: str, audio: str, *, split: Split | None) -> "Checked":
+        """Name the row and its recording, where both are known only after the check, and the split if it has none."""
+        name = {"id": row_id, "audio": audio}
+        return replace(
+            self,
+            split=self.split or split,
+            outcome=self.outcome.model_copy(update=name),
+            remarks=tuple(remark.model_copy(update=name) for remark in self.remarks),
+        )
+
+
+def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -> Checked:
     """Decode a row's audio and decide whether it can be trained on; raises nothing on bad input.
 
     Args:
-        row: from ``read_corpus``.
-        language: of rows that name none.
-        min_duration_s: shorter audio is rejected.
-        max_duration_s: longer audio is rejected, after decoding no more than this.
-        silence_dbfs: audio whose peak stays below is rejected.
-        count_tokens: the length of a transcript's label with prefix and end token; unchecked when None.
+        row: from a corpus reader.
+        rules: limits and defaults.
+        data: the recording's bytes where the reader brought them along; read from ``row.audio`` when None.
 
     Returns:
-        An utterance of the training split, or the reject.
+        An utterance of the training split with remarks and digest, or the reject.
     """
-    text = (row.text or "").strip()
-    waveform = _check_text(row, text, count_tokens) or _read(row, max_duration_s)
-    if isinstance(waveform, Reject):
-        return waveform
-    duration_s, peak = len(waveform) / SAMPLING_RATE, peak_dbfs(waveform)
-    if duration_s < min_duration_s:
-        return _reject(row, "too_short", f"{duration_s:.3f} s, less than {min_duration_s:g} s")
-    if peak < silence_dbfs:
-        return _reject(row, "silent", f"its peak is {peak:.1f} dBFS, below {silence_dbfs:g}")
-    return Utterance(
-        id=row.id,
-        audio=row.audio,
-        start_s=row.start_s,
-        duration_s=round(duration_s, 4),
-        text=text,
-        language=row.language or language,
-        speaker=row.speaker,
+    text = clean_text(row.text or "", rules.cleaning).strip()
+    reject = _check_text(row, text, rules)
+    if reject is not None:
+        return reject
+    recording = _read(row, rules.max_duration_s, data)
+    if isinstance(recording, Checked):
+        return recording
+    waveform, audio_format = recording
+    return _check_sound(row, text, waveform, rules) or Checked(
+        outcome=_to_utterance(row, text, waveform, rules),
+        remarks=tuple(
+            Remark(id=row.id, audio=row.audio, kind=kind, detail=detail)
+            for kind, detail in remark_on(waveform, audio_format, declared_s=row.duration_s)
+        ),
+        digest=hashlib.sha256(to_pcm(waveform).tobytes()).hexdigest(),
+        split=row.split,
     )
 
 
-def reject_duplicate(row: CorpusRow) -> Reject:
+def reject_duplicate(row_id: str, audio: str) -> Checked:
     """Reject a row whose id an earlier row of the corpus bears."""
-    return _reject(row, "duplicate_id", f"an earlier row bears the id {row.id!r}")
-
-
-def _check_text(row: CorpusRow, text: str, count_tokens: Callable[[str], int] | None) -> Reject | None:
-    """Reject what needs no decoding to be refused."""
-    if row.fault is not None:
-        return _reject(row, "invalid_row", row.fault)
-    if not text:
-        return _reject(row, "missing_text", "the transcript is missing or empty")
-    num_tokens = count_tokens(text) if count_tokens else 0
-    if num_tokens > MAX_LABEL_TOKENS:
-        return _reject(row, "label_too_long", f"{num_tokens} tokens, more than {MAX_LABEL_TOKENS}")
-    return None
-
-
-def _read(row: CorpusRow, max_duration_s: float) -> Waveform | Reject:
-    try:
-        return read_audio(
-            Path(row.audio), start_s=row.start_s, duration_s=row.duration_s, max_duration_s=max_duration_s
-        )
-    except FileNotFoundError:
-        return _reject(row, "missing_file", f"there is no file {row.audio}")
-    except AudioError as error:
-        return _reject(row, reject_reason(error), str(error))
+    detail = f"an earlier row bears the id {row_id!r}"
+    return Checked(outcome=Reject(id=row_id, audio=audio, reason="duplicate_id", detail=detail))
 
 
 def reject_reason(error: AudioError) -> RejectReason:
@@ -89,5 +123,59 @@ def reject_reason(error: AudioError) -> RejectReason:
     return "too_long" if isinstance(error, AudioTooLongError) else "unreadable"
 
 
-def _reject(row: CorpusRow, reason: RejectReason, detail: str) -> Reject:
-    return Reject(id=row.id, audio=row.audio, reason=reason, detail=detail)
+def _check_text(row: CorpusRow, text: str, rules: CheckRules) -> Checked | None:
+    """Reject what needs no decoding to be refused."""
+    if row.fault is not None:
+        return _reject(row, row.fault_reason, row.fault)
+    if not text and (rules.empty_text == "reject" or row.text is None):
+        return _reject(row, "missing_text", f"the transcript is {'missing' if row.text is None else 'empty'}")
+    if row.language is not None and find_language(row.language, rules.languages) is None:
+        detail = f"Whisper's tokenizer has no token for the language {row.language!r}; write an ISO 639-1 code"
+        return _reject(row, "unknown_language", detail)
+    num_tokens = rules.count_tokens(text)
+    if num_tokens > MAX_LABEL_TOKENS:
+        return _reject(row, "label_too_long", f"{num_tokens} tokens, more than {MAX_LABEL_TOKENS}")
+    return None
+
+
+def _read(row: CorpusRow, max_duration_s: float, data: bytes | None) -> tuple[Waveform, AudioFormat] | Checked:
+    try:
+        if data is None:
+            return read_audio_with_format(
+                row.audio, start_s=row.start_s, duration_s=row.duration_s, max_duration_s=max_duration_s
+            )
+        return decode_audio_with_format(
+            data, source=row.audio, start_s=row.start_s, duration_s=row.duration_s, max_duration_s=max_duration_s
+        )
+    except FileNotFoundError:
+        return _reject(row, "missing_file", f"there is no file {row.audio}")
+    except AudioError as error:
+        return _reject(row, reject_reason(error), str(error))
+
+
+def _check_sound(row: CorpusRow, text: str, waveform: Waveform, rules: CheckRules) -> Checked | None:
+    duration_s, peak = len(waveform) / SAMPLING_RATE, peak_dbfs(waveform)
+    if duration_s < rules.min_duration_s:
+        return _reject(row, "too_short", f"{duration_s:.3f} s, less than {rules.min_duration_s:g} s")
+    if text and peak < rules.silence_dbfs:
+        return _reject(row, "silent", f"its peak is {peak:.1f} dBFS, below {rules.silence_dbfs:g}")
+    return None
+
+
+def _to_utterance(row: CorpusRow, text: str, waveform: Waveform, rules: CheckRules) -> Utterance:
+    return Utterance(
+        id=row.id,
+        audio=row.audio,
+        start_s=row.start_s,
+        duration_s=len(waveform) / SAMPLING_RATE,
+        text=text,
+        language=find_language(row.language or rules.language, rules.languages) or rules.language,
+        task=row.task or rules.task,
+        speaker=row.speaker,
+        recording=row.recording,
+        corpus=rules.corpus,
+    )
+
+
+def _reject(row: CorpusRow, reason: RejectReason, detail: str) -> Checked:
+    return Checked(outcome=Reject(id=row.id, audio=row.audio, reason=reason, detail=detail), split=row.split)

@@ -1,0 +1,82 @@
+"""What a tokenizer of Whisper's can write: how long a label gets, and which languages have a token."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from sottovoce.errors import CheckpointError, LabelTooLongError
+from sottovoce.schema import MAX_LABEL_TOKENS
+
+# transformers is imported where it is used: every Ray worker imports this module, and only one that meets a long text
+# should wait five seconds for it.
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizerFast
+
+_NUM_TOKENS_AROUND_TEXT = 6  # prefix of four, the space before the text, the end token
+
+
+def count_label_tokens(text: str, *, tokenizer: str) -> int:
+    """Count a transcript's label, prefix and end token included; at most 448 is an upper bound, above it is exact.
+
+    A token covers at least one byte, so a text of few bytes needs no tokenizer.
+    """
+    bound = len(text.encode()) + _NUM_TOKENS_AROUND_TEXT
+    return bound if bound <= MAX_LABEL_TOKENS else load_token_counter(tokenizer)(text)
+
+
+@cache
+def load_token_counter(source: str) -> Callable[[str], int]:
+    """Give the function that measures a transcript's label, prefix and end token included.
+
+    Raises:
+        CheckpointError: no tokenizer in the folder.
+    """
+    from sottovoce.model.labels import encode_labels
+
+    tokenizer = _load_tokenizer(source)
+
+    def count_tokens(text: str) -> int:
+        try:
+            return len(encode_labels(tokenizer, text, language="en"))  # every language has one token
+        except LabelTooLongError as error:
+            return int(error.args[0])
+
+    return count_tokens
+
+
+@cache
+def load_languages(source: str) -> Mapping[str, str]:
+    """Give the ISO 639-1 code of every language with a token, by its code and by its English names.
+
+    Raises:
+        CheckpointError: no tokenizer in the folder.
+    """
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    tokenizer = _load_tokenizer(source)
+    # Whisper's vocabulary holds the languages between these two, 99 of them or, since large-v3, 100.
+    first = cast(int, tokenizer.convert_tokens_to_ids("<|startoftranscript|>"))
+    last = cast(int, tokenizer.convert_tokens_to_ids("<|translate|>"))
+    codes = {token.strip("<|>") for token in tokenizer.convert_ids_to_tokens(list(range(first + 1, last)))}
+    names = {name: code for name, code in TO_LANGUAGE_CODE.items() if code in codes}
+    return {code: code for code in codes} | names
+
+
+def find_language(name: str, languages: Mapping[str, str]) -> str | None:
+    """Give the code of a language written as ``de``, ``de-CH``, ``de_CH`` or ``German``; None where it has no token."""
+    spelled = name.strip().lower()
+    return languages.get(spelled) or languages.get(spelled.replace("_", "-").split("-")[0])
+
+
+@cache
+def _load_tokenizer(source: str) -> "WhisperTokenizerFast":
+    from transformers import WhisperTokenizerFast
+
+    from sottovoce.model.checkpoint import resolve_folder
+
+    folder = resolve_folder(source)
+    try:
+        tokenizer: WhisperTokenizerFast = WhisperTokenizerFast.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: transformers' answer to missing vocabulary files
+        raise CheckpointError(folder, "it holds no Whisper tokenizer") from error
+    return tokenizer
