@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,3 +126,17 @@ def test_files_of_a_folder_name_the_split(place: Place):
 def test_a_folder_without_manifests_is_named(tmp_path: Path):
     with pytest.raises(ManifestError, match=r"holds no \.jsonl"):
         read_corpus(tmp_path, format="jsonl")
+
+
+def test_rows_python_cannot_read_keep_their_place(tmp_path: Path):
+    (tmp_path / "m.jsonl").write_bytes(b'{"audio": ' + b"9" * 5_000 + b"}\n" + b"[" * 100_000 + b"\n")
+    assert ["JSON" in str(row.fault) for row in read_corpus(tmp_path)] == [True, True]
+
+
+def test_a_folder_whose_name_is_no_utf8_faults_its_rows(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "m.jsonl").write_bytes(_lines({"id": "a", "audio": "a.wav"}, {"audio": "b.wav"}))
+    rows = read_corpus(tmp_path)
+    assert [(row.id, row.audio) for row in rows] == [("a", ""), ("caf\\xe9/m.jsonl:2", "")]
+    assert {row.fault_reason for row in rows if row.fault} == {"wrong_encoding"}

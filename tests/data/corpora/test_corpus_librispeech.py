@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,3 +61,13 @@ def test_a_line_that_cannot_be_read_keeps_its_place(tmp_path: Path):
 def test_a_folder_without_transcripts_is_named(tmp_path: Path):
     with pytest.raises(ManifestError, match=r"holds no \.trans\.txt"):
         read_corpus(tmp_path, format="librispeech")
+
+
+def test_a_folder_whose_name_is_no_utf8_faults_its_rows(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "1-2.trans.txt").write_text("1-2-0000\tGOOD")
+    (row,) = read_corpus(tmp_path)
+    assert (row.id, row.audio, row.fault_reason) == ("1-2-0000", f"{tmp_path}/caf\\xe9/1-2-0000.flac", "wrong_encoding")
+    assert row.fault is not None
+    assert [row.text for row in read_corpus(folder / "1-2.trans.txt")] == [None]

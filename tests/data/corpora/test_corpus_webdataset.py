@@ -107,3 +107,16 @@ def test_compressed_truncated_and_foreign_shards_are_named_with_the_remedy(tmp_p
 def test_a_folder_without_shards_is_named(tmp_path: Path):
     with pytest.raises(ManifestError, match=r"holds no \.tar"):
         read_corpus(tmp_path, format="webdataset")
+
+
+def test_a_member_whose_name_is_no_utf8_is_a_row_like_any_other(tmp_path: Path):
+    shard = _tar(("cafe.wav", b"1"), ("cafe.txt", b"x"), tar_format=tarfile.USTAR_FORMAT)
+    old, new = b"cafe.", b"caf\xe9."
+    content = bytearray(shard.replace(old, new))
+    for start in (0, 1_024):  # the sum of the header's bytes stands in it
+        header = content[start : start + 512]
+        header[148:156] = b" " * 8
+        content[start + 148 : start + 156] = b"%06o\0 " % sum(header)
+    (tmp_path / "s.tar").write_bytes(content)
+    (row,) = read_corpus(tmp_path)
+    assert (row.id, row.text, row.fault) == ("s.tar/caf\\xe9", "x", None)

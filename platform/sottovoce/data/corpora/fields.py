@@ -53,11 +53,12 @@ def parse_record(
     """
     try:
         name = read_text(record, AUDIO_KEYS)
+        audio = files.resolve(name, folder) if name else ""
+        audio.encode("utf-8")  # folders may have other names
     except (TypeError, ValueError) as error:
         return fault_row(error, place=place, row_id=_id_of(record) or place)
-    if not name:
+    if not audio:
         return fault_row(ValueError("names no audio file"), place=place, row_id=_id_of(record) or place)
-    audio = files.resolve(name, folder)
     return parse_fields(record, place=place, row_id=files.id_of(audio), audio=audio, split=split)
 
 
@@ -81,11 +82,17 @@ def parse_fields(
 
 def fault_row(error: TypeError | ValueError, *, place: str, row_id: str, audio: str = "") -> CorpusRow:
     """Give the row that keeps the place of one that cannot be read."""
+    place, row_id, audio = printable(place), printable(row_id), printable(audio)
     if isinstance(error, UnicodeError):
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         fault = f"{place}: its text is not UTF-8{where}; save it as UTF-8"
         return CorpusRow(id=row_id, audio=audio, fault=fault, fault_reason="wrong_encoding")
     return CorpusRow(id=row_id, audio=audio, fault=f"{place}: {error}")
+
+
+def printable(name: str) -> str:
+    r"""Give a file's name in a form that UTF-8 can write: bytes of another encoding as ``\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_text(record: Mapping[str, object], keys: tuple[str, ...]) -> str | None:

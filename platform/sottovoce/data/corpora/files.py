@@ -99,12 +99,12 @@ def list_files(location: CorpusLocation) -> CorpusFiles:
         return location
     filesystem, root = open_filesystem(location)
     try:
-        if filesystem.isfile(root):
+        if filesystem.info(root)["type"] == "file":  # isfile and isdir would hide why a place cannot be read
             folder, name = posixpath.split(root)
             return CorpusFiles(filesystem, folder, (name,), is_single=True)
-        if not filesystem.isdir(root):
-            raise ManifestError(redact(str(location)), "there is no such folder or file")
         return CorpusFiles(filesystem, root, tuple(sorted(_list_below(filesystem, root))))
+    except FileNotFoundError as error:
+        raise ManifestError(redact(str(location)), "there is no such folder or file") from error
     except OSError as error:
         raise ManifestError(redact(str(location)), f"cannot be listed: {error.strerror or error}") from error
 

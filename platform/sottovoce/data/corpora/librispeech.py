@@ -41,11 +41,12 @@ def _read_chapter(files: CorpusFiles, name: str, *, listed: frozenset[str]) -> I
         try:
             row_id = line.split()[0].decode("utf-8")
             audio = files.reference(_find_recording(posixpath.join(folder, row_id), listed))
+            audio.encode("utf-8")  # folders may have other names
             text = read_text({"text": line.decode("utf-8").strip()}, ("text",)) or ""
             yield CorpusRow(
                 id=row_id,
                 audio=audio,
-                text=text.partition(" ")[2].strip() or None,
+                text=next(iter(text.split(maxsplit=1)[1:]), None),
                 speaker=chapter.partition("-")[0],
                 recording=chapter,
                 split=split,

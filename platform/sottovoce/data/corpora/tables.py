@@ -64,7 +64,7 @@ def read_json(data: bytes) -> Record | ValueError:
     """Read one JSON object, or give what is wrong; bytes that are no UTF-8 stay as surrogates in their field."""
     try:
         record = json.loads(data.decode("utf-8", "surrogateescape"))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also of a number with too many digits
         return _explain(data)
     return record if isinstance(record, dict) else ValueError("is not a JSON object")
 

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sottovoce.data.corpora.fields import fault_row, parse_fields, split_of_name
+from sottovoce.data.corpora.fields import fault_row, parse_fields, printable, split_of_name
 from sottovoce.data.corpora.files import CorpusFiles
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.data.corpora.tables import Record, read_json
@@ -79,7 +79,7 @@ def _add(member: tarfile.TarInfo, tar: tarfile.TarFile, groups: dict[str, _Group
 
 
 def _parse(group: _Group, *, files: CorpusFiles, shard: str, key: str) -> CorpusRow:
-    place = f"{shard}/{key}"
+    place = printable(f"{shard}/{key}")
     audio = f"{files.reference(shard)}#bytes={group.audio[0]}" if group.audio else ""
     if len(group.audio) != 1:
         fault = ValueError(f"holds {len(group.audio)} recordings, not one")
