@@ -76,6 +76,14 @@ def test_timestamps_are_written_only_on_request():
     assert (without.token_ids, with_timestamps.token_ids) == ((1,), (11,))
 
 
+def test_a_transcript_with_times_begins_with_one_and_ends_its_words_with_one():
+    wishes = [[1, 11], [11, 1], [11, END], [END]]
+    (hypothesis,) = decode(ScriptedSession(wishes), limits=[9], timestamps=True)
+    assert hypothesis.token_ids == (11, 1)  # the only time there is cannot end what it started
+    (untimed,) = decode(ScriptedSession(wishes), limits=[9])
+    assert untimed.token_ids == (1, 1)
+
+
 def test_the_mean_log_probability_counts_the_end_token():
     (hypothesis,) = decode(ScriptedSession([[0], [END]]), limits=[9])
     allowed_first, allowed_then = 3, 5  # tokens that are not suppressed
