@@ -84,16 +84,20 @@ class EncodedSpan(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill the buffer as far as the part reaches."""
-        num_wanted = min(memoryview(buffer).nbytes, self.num_bytes - self._position)
-        if num_wanted <= 0:
-            return 0
+        """Fill the buffer as far as the part reaches, and the file, which may give less than it is asked for."""
+        view = memoryview(buffer).cast("B")
+        num_wanted = min(len(view), self.num_bytes - self._position)
+        num_read = 0
         try:
-            self._file.seek(self._start + self._position)
-            num_read = self._file.readinto(memoryview(buffer).cast("B")[:num_wanted]) or 0
+            if num_wanted > 0:
+                self._file.seek(self._start + self._position)
+            while num_read < num_wanted:
+                num_more = self._file.readinto(view[num_read:num_wanted])
+                if not num_more:
+                    break
+                num_read += num_more
         except self._faults as fault:
             self.fault = fault
-            return 0
         self._position += num_read
         return num_read
 

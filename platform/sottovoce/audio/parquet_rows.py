@@ -57,7 +57,8 @@ def read_row(location: str, row: int) -> bytes:
         ConfigError: a protocol whose package is not installed.
         AudioDecodeError: no Parquet file, no audio column, a row outside the table or without bytes.
     """
-    place = _place(location)
+    with name_faults(location):
+        place = _place(location)
     with _lock:
         group = next((kept for kept in _kept if _holds(kept, place, row)), None)
         data = _read_from_file(place, row) if group is None else _to_bytes(group.column, row - group.first_row)

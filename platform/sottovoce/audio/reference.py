@@ -99,7 +99,7 @@ def read_bytes(reference: str | Path) -> bytes:
     if parsed.row is not None or is_remote(parsed.location):
         return _read_at_once(parsed)
     with _open_local(parsed) as span:
-        data = span.read()
+        data = span.read(span.num_bytes)
         if span.fault is not None:
             raise AudioDecodeError(parsed.name, "reading it failed") from span.fault
         return data or b""

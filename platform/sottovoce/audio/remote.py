@@ -4,6 +4,7 @@ A URI may carry a password or a signature: only ``redact``'s form of it goes int
 """
 
 import errno
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,14 +93,22 @@ def open_remote(location: str, *, start: int = 0, stop: int | None = None) -> It
         file = file_system.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
     with file:
         with name_faults(location):
-            num_bytes = file.seek(0, 2) if file.seekable() else None
+            num_bytes = file.seek(0, io.SEEK_END) if file.seekable() else None
         if num_bytes is not None and (stop or 0) > num_bytes:
             raise AudioDecodeError(redact(location), f"bytes {start} to {stop} lie outside the file of {num_bytes}")
         end = num_bytes if stop is None else stop
-        if end is None or end - start <= SMALL_BYTES:
-            yield EncodedBytes(read_remote(location, start=start or None, stop=stop))
+        span = EncodedSpan(file, start=start, stop=end or start, faults=_faults())
+        if span.num_bytes > SMALL_BYTES and not _is_walked(span):
+            yield span
         else:
-            yield EncodedSpan(file, start=start, stop=end, faults=_faults())
+            yield EncodedBytes(read_remote(location, start=start or None, stop=stop))
+
+
+def _is_walked(span: EncodedSpan) -> bool:
+    """Tell whether a place in it is found only by walking there frame by frame, as in mp3 and bare aac."""
+    head = span.read(3) or b""
+    span.seek(0)
+    return head == b"ID3" or (head[:1] == b"\xff" and head[1] & 0xE0 == 0xE0)
 
 
 @contextmanager
