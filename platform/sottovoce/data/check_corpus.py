@@ -89,7 +89,7 @@ def check_parquet(files: CorpusFiles, rules: CheckRules) -> list[Checked]:
     outcomes: list[Checked] = []
     seen: set[str] = set()
     with shown_rows(sum(shard.num_rows for shard in shards)) as progress:
-        for item, (shard, number) in _number_rows(dataset.iter_rows(), shards):
+        for item, (shard, number) in number_rows(dataset.iter_rows(), shards):
             checked = _CHECKED.validate_json(item["record"])
             row_id, audio = checked.outcome.id or shard.row_id(number), shard.row_reference(number)
             is_new = row_id not in seen
@@ -101,10 +101,10 @@ def check_parquet(files: CorpusFiles, rules: CheckRules) -> list[Checked]:
     return outcomes
 
 
-def _number_rows(
+def number_rows(
     items: Iterable[dict[str, Any]], shards: Sequence[ParquetFile]
 ) -> Iterator[tuple[dict[str, Any], tuple[ParquetFile, int]]]:
-    """Give each row with its shard and number.
+    """Give each row of ``stream_parquet`` with its shard and its number there, which it does not know itself.
 
     Raises:
         RowsLostError: a shard gave fewer or more rows than its footer says.
