@@ -137,7 +137,9 @@ def test_what_is_no_file_of_this_machine_is_an_error(tmp_path: Path):
 class BrokenFile:
     """A file whose disk fails behind the first 100 bytes."""
 
-    position = 0
+    def __init__(self) -> None:
+        self.head = encode(noise())[:100]
+        self.position = 0
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         self.position = offset
@@ -147,7 +149,7 @@ class BrokenFile:
         if self.position >= 100:
             raise OSError(errno.EIO, "Input/output error")
         num_read = min(len(buffer), 100 - self.position)
-        buffer[:num_read] = encode(noise())[self.position : self.position + num_read]
+        buffer[:num_read] = self.head[self.position : self.position + num_read]
         self.position += num_read
         return num_read
 
