@@ -78,6 +78,8 @@ def test_rows_without_id_audio_or_utf8_are_told(encode: Callable[..., bytes]):
         assert (row.id, row.fault, row.fault_reason, nothing) == ("u1", "holds no audio", "invalid_row", b"")
     row, _ = parse_parquet_row({"audio": b"1", "id": b"u1", "text": b"caf\xe9"})
     assert (row.id, row.fault_reason) == ("u1", "wrong_encoding")
+    assert str(row.fault).startswith("its text")
+    assert parse_parquet_row({"audio": b"1", "text": b"x", "start_s": 1.0, "task": b"translate"})[0].id == ""
 
 
 def test_blocks_are_flattened_without_decoding_text():
@@ -136,6 +138,7 @@ def test_rows_stream_in_the_order_of_shards_and_rows(tmp_path: Path, ray_here: N
         time.sleep(0.01 if "test" in str(row["path"]) else 0.0)  # the first shard finishes last
         return row
 
+    (tmp_path / "data" / "train-none.parquet").write_bytes(_shard([], text=pa.array([], "string")))
     files = parquet_files(f"{prefix}{tmp_path}")
     dataset = stream_parquet(f"{prefix}{tmp_path}", files).map(slow_at_first)
     rows = list(dataset.iter_rows())

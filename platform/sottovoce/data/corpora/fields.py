@@ -70,7 +70,8 @@ def parse_fields(
     Args:
         record: keys and values as written.
         place: names the record in the ``fault``.
-        row_id: of a record that names none. Pieces of one file are then told apart by their start and task.
+        row_id: of a record that names none; pieces of one file are told apart by their start and task. Empty where
+            the place is not known yet.
         audio: reference of the recording.
         split: of records that declare none.
     """
@@ -82,12 +83,12 @@ def parse_fields(
 
 def fault_row(error: TypeError | ValueError, *, place: str, row_id: str, audio: str = "") -> CorpusRow:
     """Give the row that keeps the place of one that cannot be read."""
-    place, row_id, audio = printable(place), printable(row_id), printable(audio)
+    place, row_id, audio = f"{printable(place)}: " if place else "", printable(row_id), printable(audio)
     if isinstance(error, UnicodeError):
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        fault = f"{place}: its text is not UTF-8{where}; save it as UTF-8"
+        fault = f"{place}its text is not UTF-8{where}; save it as UTF-8"
         return CorpusRow(id=row_id, audio=audio, fault=fault, fault_reason="wrong_encoding")
-    return CorpusRow(id=row_id, audio=audio, fault=f"{place}: {error}")
+    return CorpusRow(id=row_id, audio=audio, fault=f"{place}{error}")
 
 
 def printable(name: str) -> str:
@@ -146,10 +147,9 @@ def _fill(record: Mapping[str, object], row: CorpusRow, *, given: str | None) ->
     start_s, duration_s = _read_span(record)
     task, text = _read_task(record), read_text(record, TEXT_KEYS)
     recording = read_text(record, RECORDING_KEYS)
-    is_piece = given is None and start_s > 0.0
-    start = f"@{start_s:010.3f}" if is_piece else ""  # of fixed width, so that ids sort as the pieces follow
+    is_piece = given is None and row.id != "" and start_s > 0.0
     return CorpusRow(
-        id=given or row.id + start + ("+translate" if task == "translate" else ""),
+        id=given or _piece_id(row.id, start_s=start_s, task=task),
         audio=row.audio,
         text="" if text is None and any(record.get(key) == "" for key in TEXT_KEYS) else text,
         start_s=start_s,
@@ -160,6 +160,13 @@ def _fill(record: Mapping[str, object], row: CorpusRow, *, given: str | None) ->
         recording=row.id if recording is None and is_piece else recording,
         split=_read_split(record) or row.split,
     )
+
+
+def _piece_id(row_id: str, *, start_s: float, task: Task | None) -> str:
+    if not row_id:
+        return ""
+    start = f"@{start_s:010.3f}" if start_s > 0.0 else ""  # of fixed width, so that ids sort as the pieces follow
+    return row_id + start + ("+translate" if task == "translate" else "")
 
 
 def _id_of(record: Mapping[str, object]) -> str | None:
