@@ -58,8 +58,9 @@ def check_listed(rows: Sequence[CorpusRow], rules: CheckRules) -> list[Checked]:
     for place, row in enumerate(rows):
         first_of_id.setdefault(row.id, place)
     places = list(first_of_id.values())
-    checked = dict(_check_places(rows, places, rules))
-    require_same_rows("check", [rows[place].id for place in places], [each.outcome.id for each in checked.values()])
+    outcomes = list(_check_places(rows, places, rules))
+    require_same_rows("check", (rows[place].id for place in places), (each.outcome.id for _, each in outcomes))
+    checked = dict(outcomes)
     duplicates = (reject_duplicate(row.id, row.audio) for place, row in enumerate(rows) if place not in checked)
     return [checked.get(place) or next(duplicates) for place in range(len(rows))]
 
