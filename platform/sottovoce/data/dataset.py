@@ -6,7 +6,7 @@ resumes from. Tasks that die are run again by Ray, and a batch follows from its 
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,36 +127,36 @@ class SpeechStream:
         """
         if last_step <= first_step:
             return
-        plan = self.plan(num_ranks=num_ranks, seed=seed)
-        augmenter = None if self.augment == AugmentConfig() else Augmenter(self.augment)
-        reader = ray.put(BatchReader(build_table(self.examples), plan, augmenter, max_example_s=self.longest_s))
-        for first in range(first_step, last_step, _STEPS_PER_DATASET):
-            last = min(first + _STEPS_PER_DATASET, last_step)
-            yield from self._read(reader, plan, rank=rank, first_step=first, last_step=last)
-
-    def _read(
-        self,
-        reader: Any,  # noqa: ANN401 - a reference to BatchReader; Ray's are untyped
-        plan: BatchPlan,
-        *,
-        rank: int,
-        first_step: int,
-        last_step: int,
-    ) -> Iterator[PcmBatch]:
-        """Read a range of steps with one Dataset."""
-        expected = first_step
-        for row in self._build_rows(reader, rank=rank, first_step=first_step, last_step=last_step):
+        reader = self.build_reader(num_ranks=num_ranks, seed=seed)
+        shared, expected = ray.put(reader), first_step
+        for row in self._read_rows(shared, rank=rank, first_step=first_step, last_step=last_step):
             step = row["step"][0].as_py()
             if step != expected:
                 raise RowsLostError("stream", last_step - first_step, step, f"step {step} came for step {expected}")
             expected += 1
-            examples = [self.examples[place] for place in plan.batch(step, rank=rank).tolist()]
-            yield to_batch(row, examples, epoch=plan.epoch_of(step))
+            examples = [self.examples[place] for place in reader.plan.batch(step, rank=rank).tolist()]
+            yield to_batch(row, examples, epoch=reader.plan.epoch_of(step))
         if expected != last_step:
             raise RowsLostError("stream", last_step - first_step, expected - first_step, "the last steps are missing")
 
-    def _build_rows(self, reader: Any, *, rank: int, first_step: int, last_step: int) -> Iterable[Any]:  # noqa: ANN401
-        """Describe the Dataset of a range of steps, as an iterable of tables of one row."""
+    def build_reader(self, *, num_ranks: int, seed: int) -> BatchReader:
+        """Give what all tasks share."""
+        return BatchReader(
+            build_table(self.examples),
+            self.plan(num_ranks=num_ranks, seed=seed),
+            augmenter=None if self.augment == AugmentConfig() else Augmenter(self.augment),
+            max_example_s=self.longest_s,
+        )
+
+    def build_dataset(self, reader: Any, *, rank: int, first_step: int, last_step: int) -> ray.data.Dataset:  # noqa: ANN401
+        """Describe a Dataset whose rows, of ``BATCH_SCHEMA``, are one rank's steps.
+
+        Args:
+            reader: reference to a BatchReader in the object store; Ray's are untyped.
+            rank: whose steps.
+            first_step: the first row.
+            last_step: the row after the last.
+        """
         size = self.steps_per_task
         tasks = [
             {"first_step": step, "last_step": min(step + size, last_step)}
@@ -170,14 +170,19 @@ class SpeechStream:
             compute=TaskPoolStrategy(size=self.tasks_per_worker),
             num_cpus=self.cpus_per_task,
         )
-        options = dataset.context.execution_options
-        options.preserve_order = True
+        dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False
         dataset.context.custom_execution_callback_classes.append(IdlePause)
-        batches: Iterable[Any] = dataset.iter_batches(
-            batch_size=1, batch_format="pyarrow", prefetch_batches=self.prefetch_batches
-        )
-        return batches
+        return dataset
+
+    def _read_rows(self, reader: Any, *, rank: int, first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
+        """Give tables of one row."""
+        for first in range(first_step, last_step, _STEPS_PER_DATASET):
+            last = min(first + _STEPS_PER_DATASET, last_step)
+            dataset = self.build_dataset(reader, rank=rank, first_step=first, last_step=last)
+            yield from dataset.iter_batches(
+                batch_size=1, batch_format="pyarrow", prefetch_batches=self.prefetch_batches
+            )
 
 
 def build_stream(speech: Speech, config: DatasetConfig) -> SpeechStream:
