@@ -18,6 +18,6 @@ class AudioFormat:
     """Hz."""
     num_channels: int
     bits: int | None
-    """Bits of a stored sample; None for lossy codecs, which have no such thing."""
+    """Bits of a stored sample; None for lossy codecs, which have no such thing, and where the decoder does not say."""
     container: str
     """As the decoder names it: wav, flac, ogg, mp3, mov (m4a and mp4 too), matroska (webm too), and others."""

@@ -4,6 +4,7 @@ Only the given bytes are ever read: formats are an allow-list without playlists,
 Shapes: N samples per channel in a block, C channels.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -32,7 +33,7 @@ _FAULTS = (av.FFmpegError, ValueError, IndexError, OverflowError, EOFError, Attr
 
 _BLOCK_SAMPLES = 1 << 16  # per channel: frames are joined to 1.4 s or so, since each array has its price
 _PLAIN = ("flt", "fltp", "s16", "s16p")  # sample formats numpy can take as they are
-_LOSSLESS = ("alac", "flac", "tta", "wavpack", "ape")
+_PCM = re.compile(r"pcm_[a-z]+(\d+)")  # as in pcm_s24le; of other codecs PyAV does not say how they are stored
 _MAX_PLANES = 8  # PyAV reads past a frame's eight plane pointers where it has more channels
 
 
@@ -124,11 +125,11 @@ def _take(fifo: AudioFifo) -> Block:
 
 def _describe(container: InputContainer, stream: AudioStream) -> AudioFormat:
     codec = stream.codec_context
-    is_lossless = codec.name.startswith("pcm_") or codec.name in _LOSSLESS
+    pcm = _PCM.match(codec.name)
     return AudioFormat(
         sampling_rate=codec.sample_rate,
         num_channels=codec.channels,
-        bits=codec.format.bits if is_lossless else None,
+        bits=int(pcm[1]) if pcm else None,
         container=container.format.name.partition(",")[0],
     )
 
