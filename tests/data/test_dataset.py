@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from sottovoce.audio.augment import AugmentConfig, Augmenter
 from sottovoce.config import load_config
-from sottovoce.data.batch_reader import BATCH_SCHEMA, BatchReader, build_table, to_batch
+from sottovoce.data.batch_reader import BATCH_SCHEMA, BatchReader, build_table, in_order, to_batch
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
 from sottovoce.data.mixing import Speech
-from sottovoce.errors import ConfigError
+from sottovoce.errors import ConfigError, RowsLostError
 from sottovoce.schema import Example, PcmBatch, Utterance
 
 MANIFEST = Path("manifest.jsonl")
@@ -187,6 +187,21 @@ def test_what_tasks_share_is_read_in_place() -> None:
     assert len(inline) < 20_000
     assert sum(buffer.raw().nbytes for buffer in buffers) > 999 * 5 * 8
     assert isinstance(pickle.loads(inline, buffers=buffers).table.audio, pa.LargeStringArray)
+
+
+@pytest.mark.parametrize(
+    ("came", "complaint"),
+    [
+        ([4, 5, 5, 6], "step 5 came in the place of 6"),
+        ([4, 6], "step 6 came in the place of 5"),
+        ([4, 5], "step 6 never came"),
+        ([], "step 4 never came"),
+    ],
+)
+def test_a_step_that_comes_twice_or_not_at_all_stops_the_stream(came: list[int], complaint: str) -> None:
+    rows = [pa.table({"step": [step]}) for step in came]
+    with pytest.raises(RowsLostError, match=complaint):
+        list(in_order(rows, first_step=4, last_step=7))
 
 
 def test_a_single_manifest_needs_no_list(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Everything tasks share stands in the object store once, as columns that a task r
 million utterances as for ten.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from sottovoce.audio.decode import read_audio
 from sottovoce.audio.pcm import to_pcm
 from sottovoce.data.batch_plan import BatchPlan
 from sottovoce.data.check import reject_reason
-from sottovoce.errors import AudioError
+from sottovoce.errors import AudioError, RowsLostError
 from sottovoce.schema import Example, Pcm, PcmBatch, Reject, RejectReason, Waveform
 
 BATCH_SCHEMA = pa.schema(
@@ -145,6 +145,25 @@ def read_steps(steps: pa.Table, *, reader: Any, rank: int) -> Iterator[pa.Table]
     for row in steps.to_pylist():
         for step in range(row["first_step"], row["last_step"]):
             yield found.read(step, rank=rank)
+
+
+def in_order(rows: Iterable[pa.Table], *, first_step: int, last_step: int) -> Iterator[tuple[int, pa.Table]]:
+    """Give rows with their steps, and make sure that each step comes once and in its turn.
+
+    Raises:
+        RowsLostError: a step came twice, too early, or not at all.
+    """
+    expected = first_step
+    for row in rows:
+        step = row["step"][0].as_py()
+        if step != expected:
+            raise RowsLostError(
+                "stream", last_step - first_step, expected - first_step, f"step {step} came in the place of {expected}"
+            )
+        yield step, row
+        expected += 1
+    if expected != last_step:
+        raise RowsLostError("stream", last_step - first_step, expected - first_step, f"step {expected} never came")
 
 
 def to_batch(row: pa.Table, examples: Sequence[Example], *, epoch: int) -> PcmBatch:

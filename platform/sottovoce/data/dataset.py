@@ -16,20 +16,21 @@ import numpy as np
 import ray
 import ray.data
 from pydantic import BeforeValidator, Field, model_validator
-from ray.data import TaskPoolStrategy
+from ray.data import ExecutionResources, TaskPoolStrategy
 
 from sottovoce.audio.augment import AugmentConfig, Augmenter
 from sottovoce.config import Config
 from sottovoce.data.batch_plan import BatchPlan, build_plan
-from sottovoce.data.batch_reader import BatchReader, build_table, read_steps, to_batch
+from sottovoce.data.batch_reader import BatchReader, build_table, in_order, read_steps, to_batch
 from sottovoce.data.idle_pause import IdlePause
 from sottovoce.data.mixing import Speech
 from sottovoce.data.packing import make_examples
-from sottovoce.errors import ConfigError, RowsLostError
-from sottovoce.schema import MAX_CONTEXT_S, Example, PcmBatch, Utterance
+from sottovoce.errors import ConfigError
+from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, Example, PcmBatch, Utterance
 
 logger = logging.getLogger(__name__)
 
+_TASKS_IN_STORE = 2  # for each that runs, and for the one being read: its output, and as much that waits
 _STEPS_PER_DATASET = 4_096  # Ray Data makes all its input before it starts; between two Datasets lies a second or so
 
 
@@ -123,21 +124,16 @@ class SpeechStream:
         """Read one rank's batches from ``first_step`` up to, not including, ``last_step``; needs a running Ray.
 
         Raises:
-            RowsLostError: a step came twice or not at all.
+            RowsLostError: see ``in_order``.
         """
         if last_step <= first_step:
             return
         reader = self.build_reader(num_ranks=num_ranks, seed=seed)
-        shared, expected = ray.put(reader), first_step
-        for row in self._read_rows(shared, rank=rank, first_step=first_step, last_step=last_step):
-            step = row["step"][0].as_py()
-            if step != expected:
-                raise RowsLostError("stream", last_step - first_step, step, f"step {step} came for step {expected}")
-            expected += 1
-            examples = [self.examples[place] for place in reader.plan.batch(step, rank=rank).tolist()]
-            yield to_batch(row, examples, epoch=reader.plan.epoch_of(step))
-        if expected != last_step:
-            raise RowsLostError("stream", last_step - first_step, expected - first_step, "the last steps are missing")
+        plan = reader.plan
+        rows = self._read_rows(ray.put(reader), rank=rank, first_step=first_step, last_step=last_step)
+        for step, row in in_order(rows, first_step=first_step, last_step=last_step):
+            examples = [self.examples[place] for place in plan.batch(step, rank=rank).tolist()]
+            yield to_batch(row, examples, epoch=plan.epoch_of(step))
 
     def build_reader(self, *, num_ranks: int, seed: int) -> BatchReader:
         """Give what all tasks share."""
@@ -170,10 +166,18 @@ class SpeechStream:
             compute=TaskPoolStrategy(size=self.tasks_per_worker),
             num_cpus=self.cpus_per_task,
         )
-        dataset.context.execution_options.preserve_order = True
+        options = dataset.context.execution_options
+        options.preserve_order = True
+        options.resource_limits = ExecutionResources(object_store_memory=self._store_bytes)
         dataset.context.enable_progress_bars = False
         dataset.context.custom_execution_callback_classes.append(IdlePause)
         return dataset
+
+    @property
+    def _store_bytes(self) -> float:
+        """Bytes of batches that may wait or be in the making; Ray Data alone would fill half the store."""
+        step_bytes = min(self.batch_s, self.batch_size * self.longest_s) * SAMPLING_RATE * np.dtype(np.int16).itemsize
+        return _TASKS_IN_STORE * (1 + self.tasks_per_worker) * self.steps_per_task * step_bytes
 
     def _read_rows(self, reader: Any, *, rank: int, first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
         """Give tables of one row."""
