@@ -1,4 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from sottovoce.model.labels import IGNORED, Labels, encode_labels
 from sottovoce.schema import Example, PcmBatch, Utterance
 from sottovoce.train.collate import Collator, TrainBatch, pad_labels
 from sottovoce.train.label_mix import LabelMix
+from sottovoce.train.pictures import ThreadedPictures
 
 START, END, FIRST_TIMESTAMP = 50_258, 50_257, 50_364
 PLAIN, TIMED = LabelMix(0.0, 0.0), LabelMix(1.0, 0.0)
@@ -22,7 +22,7 @@ PLAIN, TIMED = LabelMix(0.0, 0.0), LabelMix(1.0, 0.0)
 @pytest.fixture(scope="module")
 def collator(micro_assets: Path) -> Collator:
     tokenizer = WhisperTokenizerFast.from_pretrained(micro_assets, local_files_only=True)
-    return Collator(tokenizer, AudioContext(2.0, 10.0), 80)
+    return Collator(tokenizer, AudioContext(2.0, 10.0), ThreadedPictures(80, num_threads=1))
 
 
 def utterance(index: int, *, duration_s: float) -> Utterance:
@@ -43,14 +43,7 @@ def pcm_batch(*seconds: float, epoch: int = 0) -> PcmBatch:
 def collate(
     collator: Collator, batch: PcmBatch, masks: SpecAugmentConfig | None = None, mix: LabelMix | None = None
 ) -> TrainBatch:
-    with ThreadPoolExecutor(1) as executor:
-        return collator.training_batch(
-            batch,
-            spec_augment=masks or SpecAugmentConfig(),
-            label_mix=mix or PLAIN,
-            seed=0,
-            executor=executor,
-        )
+    return collator.training_batch(batch, spec_augment=masks or SpecAugmentConfig(), label_mix=mix or PLAIN, seed=0)
 
 
 def test_inputs_are_padded_with_the_end_token_and_targets_masked_by_length() -> None:

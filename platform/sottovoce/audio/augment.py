@@ -133,7 +133,7 @@ class Changes:
 
 Drawn = TypeVar("Drawn")
 Purpose: TypeAlias = Literal[
-    "speed", "room", "white_noise", "background", "band_limit", "gain", "codec", "spec_augment"
+    "speed", "room", "white_noise", "background", "band_limit", "gain", "codec", "spec_augment", "label_mix"
 ]
 
 

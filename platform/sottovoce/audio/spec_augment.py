@@ -3,6 +3,8 @@
 Shapes: M mel bins, F frames.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from pydantic import Field
 
@@ -24,10 +26,54 @@ class SpecAugmentConfig(Config):
     """Widest band."""
 
 
-def mask_log_mel(
-    features: LogMel, config: SpecAugmentConfig, *, seed: int, epoch: int, utterance_id: str, num_frames: int
-) -> LogMel:
-    """Mask stretches of time and bands of mel bins, the same ones for the same seed, epoch and utterance.
+@dataclass(frozen=True)
+class Masks:
+    """The masks of one picture."""
+
+    frames: tuple[tuple[int, int], ...]
+    """Stretches of time: first frame, and the one behind the last."""
+    bins: tuple[tuple[int, int], ...]
+    """Bands: lowest mel bin, and the one above the highest."""
+    num_frames: int
+    """Frames that hold speech, from the first on: the attention mask, outside of which nothing is masked."""
+
+
+def draw_masks(
+    config: SpecAugmentConfig, *, seed: int, epoch: int, utterance_id: str, num_frames: int, num_mel_bins: int
+) -> Masks:
+    """Draw where a picture is masked: the same places for the same seed, epoch and utterance.
+
+    Args:
+        config: how many masks and how large.
+        seed: of the run.
+        epoch: how often the utterance was read before.
+        utterance_id: whose picture this is.
+        num_frames: frames that hold speech; masks are placed and measured in these, not in the padding behind them.
+        num_mel_bins: of the picture.
+
+    Source: Park et al. 2019, SpecAugment, without time warping; the longest time mask is a part of the length, as in
+    Park et al. 2020, SpecAugment on Large Scale Datasets.
+    """
+    if num_frames <= 0 or not (config.num_time_masks or config.num_mel_masks):
+        return Masks((), (), max(0, num_frames))
+    generator = utterance_generator("spec_augment", seed=seed, epoch=epoch, utterance_id=utterance_id)
+
+    def stretch(longest: int, size: int) -> tuple[int, int]:
+        width = int(generator.integers(0, longest, endpoint=True))
+        start = int(generator.integers(0, size - width, endpoint=True))
+        return start, start + width
+
+    longest_time = int(config.max_time_mask_fraction * num_frames)
+    widest_band = min(config.max_mel_mask_bins, num_mel_bins)
+    return Masks(
+        frames=tuple(stretch(longest_time, num_frames) for _ in range(config.num_time_masks)),
+        bins=tuple(stretch(widest_band, num_mel_bins) for _ in range(config.num_mel_masks)),
+        num_frames=num_frames,
+    )
+
+
+def mask_log_mel(features: LogMel, masks: Masks) -> LogMel:
+    """Lay masks over a picture.
 
     Masked values become the mean of the frames that hold speech. The paper writes zero into pictures of zero mean,
     so this is its value for Whisper's pictures, which are not centred. Zero itself would be an absolute level there,
@@ -36,33 +82,18 @@ def mask_log_mel(
 
     Args:
         features: (M, F).
-        config: how many masks and how large.
-        seed: of the run.
-        epoch: how often the utterance was read before.
-        utterance_id: whose picture this is.
-        num_frames: frames that hold speech, from the first on: the attention mask. Masks are placed and measured, and
-            the mean is taken, in these; the padding behind them stays as it is.
+        masks: from ``draw_masks``.
 
     Returns:
-        (M, F), a changed copy; ``features`` itself where no mask is asked for.
-
-    Source: Park et al. 2019, SpecAugment, without time warping; the longest time mask is a part of the length, as in
-    Park et al. 2020, SpecAugment on Large Scale Datasets.
+        (M, F), a changed copy; ``features`` itself where there is no mask.
     """
-    num_mel_bins, num_frames = features.shape[0], min(num_frames, features.shape[1])
-    if num_frames <= 0 or not (config.num_time_masks or config.num_mel_masks):
+    if not (masks.frames or masks.bins):
         return features
-    generator = utterance_generator("spec_augment", seed=seed, epoch=epoch, utterance_id=utterance_id)
     masked = features.copy()
-    speech = masked[:, :num_frames]  # a view: what is written here is written to the copy
+    speech = masked[:, : masks.num_frames]  # a view: what is written here is written to the copy
     mean = np.ascontiguousarray(speech).mean(dtype=np.float64)  # contiguous: padding must not change the order of sums
-    max_width = int(config.max_time_mask_fraction * num_frames)
-    for _ in range(config.num_time_masks):
-        width = int(generator.integers(0, max_width, endpoint=True))
-        start = int(generator.integers(0, num_frames - width, endpoint=True))
-        speech[:, start : start + width] = mean
-    for _ in range(config.num_mel_masks):
-        width = int(generator.integers(0, min(config.max_mel_mask_bins, num_mel_bins), endpoint=True))
-        start = int(generator.integers(0, num_mel_bins - width, endpoint=True))
-        speech[start : start + width] = mean
+    for start, stop in masks.frames:
+        speech[:, start:stop] = mean
+    for start, stop in masks.bins:
+        speech[start:stop] = mean
     return masked

@@ -4,23 +4,21 @@ Shapes: B batch, S samples, M mel bins, F frames, T tokens.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import WhisperTokenizerFast
 
-from sottovoce.audio.features import log_mel, log_mel_batch
 from sottovoce.audio.pcm import from_pcm
-from sottovoce.audio.spec_augment import SpecAugmentConfig, mask_log_mel
+from sottovoce.audio.spec_augment import Masks, SpecAugmentConfig, draw_masks
 from sottovoce.errors import LabelTooLongError
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_example
-from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Example, LogMel, PcmBatch, Reject, Waveform
+from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Example, PcmBatch, Reject, Waveform
 from sottovoce.train.label_mix import LabelMix
+from sottovoce.train.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class TrainBatch:
     """One batch, ready for the model."""
 
     input_features: Tensor
-    """(B, M, F) float32."""
+    """(B, M, F) float32, already on the device where it is a GPU."""
     decoder_input_ids: Tensor
     """(B, T) int64: prompt, prefix and text, padded with the end token."""
     labels: Tensor
@@ -45,16 +43,10 @@ class Collator:
 
     tokenizer: WhisperTokenizerFast
     context: AudioContext
-    num_mel_bins: int
+    pictures: Pictures
 
     def training_batch(
-        self,
-        batch: PcmBatch,
-        *,
-        spec_augment: SpecAugmentConfig,
-        label_mix: LabelMix,
-        seed: int,
-        executor: Executor,
+        self, batch: PcmBatch, *, spec_augment: SpecAugmentConfig, label_mix: LabelMix, seed: int
     ) -> TrainBatch:
         """Turn what the stream gives into a batch; an example without samples counts for nothing.
 
@@ -63,32 +55,28 @@ class Collator:
             spec_augment: masks over the log-mel.
             label_mix: how often labels carry timestamps or a previous text.
             seed: of masks and mix, together with epoch and example.
-            executor: threads that make log-mel.
         """
         limit = round(self.context.max_s * SAMPLING_RATE)  # durations are rounded: joined they may be samples longer
         waveforms = [from_pcm(np.concatenate(parts)[:limit]) for parts in batch.recordings]
-        num_frames = self._num_frames(waveforms)
 
-        def picture(waveform: Waveform, example: Example) -> LogMel:
-            features = log_mel(waveform, num_mel_bins=self.num_mel_bins, num_frames=num_frames)
-            return mask_log_mel(
-                features,
+        def masks_of(waveform: Waveform, example: Example) -> Masks:
+            return draw_masks(
                 spec_augment,
                 seed=seed,
                 epoch=batch.epoch,
                 utterance_id=example.id,
                 num_frames=len(waveform) // HOP_LENGTH,
+                num_mel_bins=self.pictures.num_mel_bins,
             )
 
-        pictures = np.stack(list(executor.map(picture, waveforms, batch.examples)))
+        masks = [masks_of(*pair) for pair in zip(waveforms, batch.examples, strict=True)]
+        pictures = self.pictures.draw(waveforms, num_frames=self._num_frames(waveforms), masks=masks)
         labels, rejects = self._training_labels(batch, label_mix, seed=seed)
         return self._pack(pictures, labels, waveforms, rejects=rejects)
 
     def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
         """Turn waveforms (S,) and their labels into a batch, unchanged."""
-        num_frames = self._num_frames(waveforms)
-        pictures = log_mel_batch(waveforms, num_mel_bins=self.num_mel_bins, num_frames=num_frames)
-        return self._pack(pictures, labels, waveforms)
+        return self._pack(self.pictures.draw(waveforms, num_frames=self._num_frames(waveforms)), labels, waveforms)
 
     def _num_frames(self, waveforms: Sequence[Waveform]) -> int:
         return self.context.num_frames_for(max(len(waveform) for waveform in waveforms) / SAMPLING_RATE)
@@ -120,7 +108,7 @@ class Collator:
 
     def _pack(
         self,
-        pictures: NDArray[np.float32],
+        pictures: Tensor,
         labels: Sequence[Labels | None],
         waveforms: Sequence[Waveform],
         *,
@@ -128,7 +116,7 @@ class Collator:
     ) -> TrainBatch:
         decoder_input_ids, targets = pad_labels(labels, padding_id=int(self.tokenizer.eos_token_id))
         return TrainBatch(
-            input_features=torch.from_numpy(pictures),
+            input_features=pictures,
             decoder_input_ids=decoder_input_ids,
             labels=targets,
             audio_s=sum(len(waveform) for waveform in waveforms) / SAMPLING_RATE,

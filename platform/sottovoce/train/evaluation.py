@@ -40,6 +40,7 @@ class Evaluator:
         checkpoint: Checkpoint,
         utterances: Sequence[Utterance],
         *,
+        collator: Collator,
         accelerator: Accelerator,
         batch_size: int,
         normalizer: Normalizer,
@@ -50,6 +51,7 @@ class Evaluator:
         Args:
             checkpoint: holds the very model that is trained.
             utterances: the whole validation split.
+            collator: makes the batches the loss is measured on.
             accelerator: names the rank and the precision.
             batch_size: utterances at a time.
             normalizer: of the scores.
@@ -62,7 +64,7 @@ class Evaluator:
         self._batch_size = batch_size
         self._normalizer = normalizer
         self._spelling = spelling
-        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, checkpoint.num_mel_bins)
+        self._collator = collator
         self._labels = {  # without timestamps only whether there are samples matters
             place: encode_example(checkpoint.tokenizer, Example(utterances=(utterance,)), num_samples=[1])
             for place, utterance in enumerate(utterances)

@@ -1,11 +1,8 @@
 """Which labels carry timestamps or a previous text: drawn for each example and epoch, the same on whatever rank."""
 
-import zlib
 from dataclasses import dataclass
 
-import numpy as np
-
-_STREAM = 0x6C_61_62_65_6C  # "label": keeps these draws apart from the augmentation's, which have the same seed
+from sottovoce.audio.augment import utterance_generator
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class LabelMix:
 
     def choose(self, example_id: str, *, seed: int, epoch: int) -> LabelChoice:
         """Draw for one example."""
-        generator = np.random.default_rng([seed, epoch, zlib.crc32(example_id.encode()), _STREAM])
+        generator = utterance_generator("label_mix", seed=seed, epoch=epoch, utterance_id=example_id)
         timed, prompted = generator.random(2)
         return LabelChoice(
             timestamps=bool(timed < self.timestamp_probability),

@@ -7,7 +7,7 @@ goes on with the very batch that would have come next.
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,6 +24,7 @@ from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.label_mix import LabelMix
 from sottovoce.train.meter import Meter
 from sottovoce.train.objective import WhisperObjective, parameter_groups
+from sottovoce.train.pictures import build_pictures
 from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
@@ -115,7 +116,10 @@ class WorkerLoop:
             accumulation_steps=config.accumulation_steps,
             max_steps=config.max_steps,
         )
-        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, checkpoint.num_mel_bins)
+        self._pictures = build_pictures(
+            self._accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=config.threads_per_worker
+        )
+        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, self._pictures)
         self._evaluator = self._build_evaluator()
         self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
         state = self._state
@@ -134,8 +138,8 @@ class WorkerLoop:
         evaluations = tuple(map(describe_row, self._rows))
         self._post.update(num_steps=self._num_steps, step=step, evaluations=evaluations)
         with (
-            ThreadPoolExecutor(self._config.threads_per_worker) as executor,
-            prefetched(self._batches(step, executor, stopped=is_stopped), depth=_PREFETCH_BATCHES) as batches,
+            closing(self._pictures),
+            prefetched(self._batches(step, stopped=is_stopped), depth=_PREFETCH_BATCHES) as batches,
         ):
             if not self._rows:
                 self._evaluate_and_save(0)
@@ -147,7 +151,7 @@ class WorkerLoop:
         self._post.update(phase="trained", step=step)
         self._accelerator.end_training()
 
-    def _batches(self, step: int, executor: Executor, *, stopped: bool) -> Iterator[TrainBatch]:
+    def _batches(self, step: int, *, stopped: bool) -> Iterator[TrainBatch]:
         """Read this rank's batches from a step on."""
         config, factor = self._config, self._config.accumulation_steps
         label_mix = LabelMix(config.timestamp_probability, config.previous_text_probability)
@@ -161,11 +165,7 @@ class WorkerLoop:
         )
         for batch in stream:
             made = self._collator.training_batch(
-                batch,
-                spec_augment=config.spec_augment,
-                label_mix=label_mix,
-                seed=config.seed,
-                executor=executor,
+                batch, spec_augment=config.spec_augment, label_mix=label_mix, seed=config.seed
             )
             self._rejects.update({reject.id: reject for reject in (*batch.rejects, *made.rejects)})
             yield made
@@ -282,6 +282,7 @@ class WorkerLoop:
         return Evaluator(
             self._checkpoint,
             self._task.validation,
+            collator=self._collator,
             accelerator=self._accelerator,
             batch_size=self._config.evaluation_batch_size,
             normalizer=self._config.normalizer,
