@@ -32,3 +32,14 @@ def test_the_task_is_that_of_the_data_and_transcription_where_it_is_mixed(tiny_c
     translated = [one.model_copy(update={"task": "translate"}) for one in spoken_in("de")]
     for utterances, task in ((translated, "translate"), ([*translated, *spoken_in("de")], "transcribe")):
         assert load_base(config, utterances).model.generation_config.to_dict()["task"] == task
+
+
+def test_training_on_silence_lets_the_model_write_nothing_at_all(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    stock = load_checkpoint(tiny_checkpoint)
+    stock.model.generation_config.begin_suppress_tokens = [220, stock.model.generation_config.eos_token_id]
+    save_checkpoint(stock, tmp_path)
+    config = TrainingConfig(base=str(tmp_path))
+    silence = [one.model_copy(update={"text": " "}) for one in spoken_in("en")]
+    with_silence = load_base(config, [*spoken_in("en"), *silence]).model.generation_config
+    assert with_silence.begin_suppress_tokens == [220]
+    assert load_base(config, spoken_in("en")).model.generation_config.begin_suppress_tokens == [220, 50257]

@@ -35,7 +35,15 @@ def load_base(config: TrainingConfig, utterances: Sequence[Utterance]) -> Checkp
     generation: Any = model.generation_config
     generation.language, generation.task, generation.forced_decoder_ids = language, task, None
     model.config.forced_decoder_ids = None
+    if not all(utterance.text.strip() for utterance in utterances):
+        _allow_empty_transcripts(generation)
     return checkpoint
+
+
+def _allow_empty_transcripts(generation: Any) -> None:  # noqa: ANN401 - transformers' own config adds fields at will
+    """Let the end token come first: stock Whisper may not write it there, and so never an empty transcript."""
+    suppressed = generation.begin_suppress_tokens or ()
+    generation.begin_suppress_tokens = [token for token in suppressed if token != generation.eos_token_id]
 
 
 def load_resumed(folder: Path) -> Checkpoint:
