@@ -8,6 +8,7 @@
     │   ├── EmptyAudioError               readable, zero samples
     │   ├── NonFiniteAudioError           NaN or infinite samples
     │   └── AudioTooLongError             longer than the limit
+    ├── StorageError (OSError)            a disk or a server does not answer now; no fault of any recording
     ├── ManifestError (ValueError)        a manifest or corpus cannot be read
     │   └── TooManyRejectsError           more rejects than the job allows
     ├── RowsLostError (RuntimeError)      rows that went into a stage and did not come out
@@ -22,6 +23,7 @@ Fields go to ``super().__init__`` and the sentence is built in ``__str__``: a cl
 formats in ``__init__`` cannot be unpickled, and Ray then hides the real error.
 """
 
+import errno
 from pathlib import Path
 from typing import ClassVar
 
@@ -89,6 +91,16 @@ class AudioTooLongError(AudioError):
 
     def __init__(self, source: str, limit_s: float) -> None:
         super().__init__(source, limit_s)
+
+
+class StorageError(SottovoceError, OSError):
+    """A disk or a server that does not answer, or does not let us in: rows behind it are not at fault."""
+
+    sentence = "the storage of {0} does not answer: {1}; see that it can be reached, then run the same command again"
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(location, reason)
+        self.errno, self.strerror = errno.EIO, reason  # which OSError takes from two arguments otherwise
 
 
 class ManifestError(SottovoceError, ValueError):

@@ -15,6 +15,7 @@ from sottovoce.audio.encoded import Encoded, EncodedBytes
 from sottovoce.audio.ffmpeg import read_ffmpeg
 from sottovoce.audio.libsndfile import open_libsndfile, read_libsndfile
 from sottovoce.audio.reference import open_audio
+from sottovoce.audio.remote import name_fault
 from sottovoce.errors import (
     AudioDecodeError,
     AudioError,
@@ -46,8 +47,9 @@ def read_audio(
     Raises:
         FileNotFoundError: nothing there.
         ConfigError: a protocol whose package is not installed.
-        AudioDecodeError: a folder, a file that may not be read, a part outside the file; and what
+        AudioDecodeError: a folder, a local file that may not be read, a part outside the file; and what
             ``decode_audio`` raises.
+        StorageError: a disk or a server that does not answer; no fault of the recording.
     """
     waveform, _ = read_audio_with_format(
         reference, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s
@@ -128,11 +130,13 @@ def _name_read_faults(file: Encoded, source: str) -> Iterator[None]:
     """Blame the disk or the network where reading failed: a decoder only sees a file that ends early."""
     try:
         yield
-    except AudioError:
+    except AudioError as error:
+        if isinstance(error, AudioDecodeError):
+            file.find_fault()
         if file.fault is None:
             raise
     if file.fault is not None:
-        raise AudioDecodeError(source, "reading it failed") from file.fault
+        raise name_fault(file.fault, source) from file.fault
 
 
 def _to_waveform(blocks: Iterator[tuple[AudioFormat, Block]], *, source: str) -> tuple[Waveform, AudioFormat]:

@@ -5,6 +5,8 @@ from typing import Protocol, TypeAlias
 
 from typing_extensions import Buffer
 
+_CHECKED_BYTES = 1 << 20  # at a time
+
 
 class ReadableFile(Protocol):
     """What is used of an open file, Python's or fsspec's."""
@@ -28,6 +30,9 @@ class EncodedBytes(io.BytesIO):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.num_bytes = len(data)
+
+    def find_fault(self) -> None:
+        """Do nothing: memory can be read."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move; a forged header's impossible place leaves the position as it is."""
@@ -82,6 +87,13 @@ class EncodedSpan(io.RawIOBase):
         if 0 <= target < 1 << 63:
             self._position = target
         return self._position
+
+    def find_fault(self) -> None:
+        """Read everything where a decoder read by ``descriptor``: a disk that failed it fails again, and is seen."""
+        if self.descriptor is not None and self.fault is None:
+            self.seek(0)
+            while self.read(_CHECKED_BYTES):
+                pass
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Fill the buffer as far as the part reaches, and the file, which may give less than it is asked for."""

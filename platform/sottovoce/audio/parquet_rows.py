@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from sottovoce.audio.remote import is_remote, name_faults, open_file_system, redact
+from sottovoce.audio.remote import PatientFile, insist, is_remote, open_file_system, redact
 from sottovoce.errors import AudioDecodeError
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def read_row(location: str, row: int) -> bytes:
         FileNotFoundError: nothing there.
         ConfigError: a protocol whose package is not installed.
         AudioDecodeError: no Parquet file, no audio column, a row outside the table or without bytes.
+        StorageError: storage does not answer, or does not let us in.
     """
-    with name_faults(location):
-        place = _place(location)
+    place = insist(lambda: _place(location), location)
     with _lock:
         group = next((kept for kept in _kept if _holds(kept, place, row)), None)
         data = _read_from_file(place, row) if group is None else _to_bytes(group.column, row - group.first_row)
@@ -80,34 +80,42 @@ def _holds(group: _RowGroup, place: tuple[str, int, int], row: int) -> bool:
 
 def _read_from_file(place: tuple[str, int, int], row: int) -> bytes | None:
     """Read the row's group and keep it, or pass over a big group up to the row."""
-    import pyarrow as pa  # costs 60 ms
-
     location = place[0]
-    try:
-        with name_faults(location), _open(location) as stream, _open_parquet(stream) as file:
+    with insist(lambda: _open(location), location) as raw:
+        stream = PatientFile(raw, location)
+        with _name_damage(stream, location), _open_parquet(stream) as file:
             column_path = _find_column_path(file, location)
             index, first_row = _locate(file, row, location)
             if _count_bytes(file, index, column_path) > _MAX_KEPT_BYTES:
                 return _pass_to(file, index, column_path, row - first_row)
             column = file.read_row_group(index, columns=[column_path]).column(0)
-    except pa.ArrowException as error:
-        raise AudioDecodeError(redact(location), f"no readable Parquet file ({type(error).__name__})") from None
     _kept[:] = [_RowGroup(place, first_row, column), *_kept[: _NUM_KEPT - 1]]
     return _to_bytes(column, row - first_row)
 
 
 @contextmanager
-def _open(location: str) -> Iterator[BinaryIO]:
-    if is_remote(location):
-        file_system, path = open_file_system(location)
-        with file_system.open(path, "rb") as stream:
-            yield stream
-    else:
-        with Path(location).open("rb") as stream:
-            yield stream
+def _name_damage(stream: PatientFile, location: str) -> Iterator[None]:
+    """Tell storage's faults, which the stream keeps, from a damaged table's, of which some are OSError too."""
+    import pyarrow as pa  # costs 60 ms
+
+    try:
+        yield
+    except AudioDecodeError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        if stream.fault is not None:
+            raise stream.fault from None
+        raise AudioDecodeError(redact(location), f"no readable Parquet file ({type(error).__name__})") from None
 
 
-def _open_parquet(stream: BinaryIO) -> "ParquetFile":
+def _open(location: str) -> Any:  # noqa: ANN401 - fsspec's files have no type
+    if not is_remote(location):
+        return Path(location).open("rb")
+    file_system, path = open_file_system(location)
+    return file_system.open(path, "rb")
+
+
+def _open_parquet(stream: PatientFile) -> "ParquetFile":
     from pyarrow.parquet import ParquetFile  # costs 60 ms
 
     return ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)  # bytes read at a time: a big column is not held

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sottovoce.audio.encoded import Encoded, EncodedBytes, EncodedSpan
 from sottovoce.audio.parquet_rows import read_row
-from sottovoce.audio.remote import SMALL_BYTES, is_remote, open_remote, read_remote, redact
+from sottovoce.audio.remote import SMALL_BYTES, insist, is_remote, name_fault, open_remote, read_remote, redact
 from sottovoce.errors import AudioDecodeError
 
 _PART = re.compile(r"#(?:bytes=(?P<start>\d+)-(?P<stop>\d+)|row=(?P<row>\d+))$")
@@ -76,7 +76,8 @@ def open_audio(reference: str | Path, *, is_part: bool) -> Iterator[tuple[Encode
     Raises:
         FileNotFoundError: nothing there.
         ConfigError: a protocol that is unknown, or whose package is not installed.
-        AudioDecodeError: a folder, a file that may not be read, bytes outside the file, a row outside the table.
+        AudioDecodeError: a folder, a local file that may not be read, bytes outside the file, a row outside the table.
+        StorageError: a disk or a server that does not answer, or a server that does not let us in.
     """
     parsed = parse_reference(reference)
     if parsed.row is not None or (is_remote(parsed.location) and not is_part):
@@ -93,7 +94,7 @@ def read_bytes(reference: str | Path) -> bytes:
     """Read a recording's encoded bytes whole.
 
     Raises:
-        FileNotFoundError, ConfigError, AudioDecodeError: as ``open_audio``.
+        FileNotFoundError, ConfigError, AudioDecodeError, StorageError: as ``open_audio``.
     """
     parsed = parse_reference(reference)
     if parsed.row is not None or is_remote(parsed.location):
@@ -101,7 +102,7 @@ def read_bytes(reference: str | Path) -> bytes:
     with _open_local(parsed) as span:
         data = span.read(span.num_bytes)
         if span.fault is not None:
-            raise AudioDecodeError(parsed.name, "reading it failed") from span.fault
+            raise name_fault(span.fault, parsed.name) from span.fault
         return data or b""
 
 
@@ -116,17 +117,14 @@ def _open_local(parsed: AudioReference) -> Iterator[Encoded]:
     """Open a file of this machine; a long one is not read yet."""
     if "\0" in parsed.location:
         raise AudioDecodeError(repr(parsed.name), "a path holds no zero byte")
-    try:
-        with Path(parsed.location).open("rb", buffering=0) as file:  # decoders read in pieces large enough
-            num_bytes = file.seek(0, os.SEEK_END)
-            stop = num_bytes if parsed.stop is None else parsed.stop
-            if stop > num_bytes:
-                raise AudioDecodeError(parsed.name, f"its bytes lie outside the file of {num_bytes} bytes")
-            yield _wrap(file, parsed.start, stop, num_bytes)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise AudioDecodeError(parsed.name, error.strerror or "it cannot be read") from error
+    with insist(
+        lambda: Path(parsed.location).open("rb", buffering=0), parsed.name
+    ) as file:  # decoders read large pieces
+        num_bytes = file.seek(0, os.SEEK_END)
+        stop = num_bytes if parsed.stop is None else parsed.stop
+        if stop > num_bytes:
+            raise AudioDecodeError(parsed.name, f"its bytes lie outside the file of {num_bytes} bytes")
+        yield insist(lambda: _wrap(file, parsed.start, stop, num_bytes), parsed.name)
 
 
 def _wrap(file: io.FileIO, start: int, stop: int, num_bytes: int) -> Encoded:

@@ -1,17 +1,25 @@
 """Bytes behind any URI that fsspec knows: s3://, gs://, hf://, https://, memory:// and others.
 
 A URI may carry a password or a signature: only ``redact``'s form of it goes into messages.
+
+What storage raises is of three kinds: nothing is there (FileNotFoundError); this file can never be read as asked
+(AudioDecodeError, and its row is rejected); storage does not answer now or does not let us in (StorageError, which no
+stage takes for a bad row). The latter is raised after trying again for a while: s3fs, gcsfs and huggingface_hub do so
+themselves for some faults, fsspec's own http and local disks for none.
 """
 
 import errno
 import io
+import random
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sottovoce.audio.encoded import Encoded, EncodedBytes, EncodedSpan
-from sottovoce.errors import AudioDecodeError, ConfigError
+from sottovoce.audio.encoded import Encoded, EncodedBytes, EncodedSpan, ReadableFile
+from sottovoce.errors import AudioDecodeError, ConfigError, SottovoceError, StorageError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -23,6 +31,26 @@ _BLOCK_BYTES = 128 * 2**10  # read beyond what is asked for: 1 s of CD audio, 8 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _QUERY = re.compile(r"\?[^\s#]*")
+
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 14.0)  # doubling, as clients of object stores do; half of each is random
+_PATIENCE_S = 30.0  # over which a first attempt and all further ones spread: a server that restarts is back by then
+_SETTLED = frozenset(
+    {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV}
+)
+"""Errors of a path or of what lies there: tomorrow they are the same."""
+_SETTLED_STATUS = (414, 416, 451)  # of HTTP: name too long, a range outside the file, withheld by law
+_GONE_STATUS = (404, 410)
+_PASSING_STATUS = (408, 425, 429)  # and 500 on: timeout, too early, too many requests
+_CLIENT_ERRORS = (  # of clients whose errors are no OSError, by the module that must be loaded before one can be raised
+    ("aiohttp", "ClientError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("httpx", "HTTPError"),
+)
+
+_Result = TypeVar("_Result")
 
 
 def is_remote(location: str) -> bool:
@@ -64,11 +92,11 @@ def read_remote(location: str, *, start: int | None = None, stop: int | None = N
     Raises:
         FileNotFoundError: nothing there.
         ConfigError: see ``open_file_system``.
-        AudioDecodeError: it may not be read, or ends before ``stop``.
+        AudioDecodeError: a folder, or it ends before ``stop``.
+        StorageError: storage does not answer, or does not let us in.
     """
     file_system, path = open_file_system(location)
-    with name_faults(location):
-        data: bytes = file_system.cat_file(path, start=start, end=stop)
+    data: bytes = insist(lambda: file_system.cat_file(path, start=start, end=stop), location)
     if stop is not None and len(data) != stop - (start or 0):
         raise AudioDecodeError(redact(location), f"bytes {start} to {stop} lie outside the file")
     return data
@@ -84,20 +112,16 @@ def open_remote(location: str, *, start: int = 0, stop: int | None = None) -> It
         stop: the byte behind it; the file's end when None.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ConfigError: see ``open_file_system``.
-        AudioDecodeError: it may not be read, or ends before ``stop``.
+        FileNotFoundError, ConfigError, AudioDecodeError, StorageError: as ``read_remote``.
     """
     file_system, path = open_file_system(location)
-    with name_faults(location):
-        file = file_system.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
-    with file:
-        with name_faults(location):
-            num_bytes = file.seek(0, io.SEEK_END) if file.seekable() else None
+    with insist(lambda: file_system.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead"), location) as raw:
+        file = PatientFile(raw, location)
+        num_bytes = file.seek(0, io.SEEK_END) if raw.seekable() else None
         if num_bytes is not None and (stop or 0) > num_bytes:
             raise AudioDecodeError(redact(location), f"bytes {start} to {stop} lie outside the file of {num_bytes}")
         end = num_bytes if stop is None else stop
-        span = EncodedSpan(file, start=start, stop=end or start, faults=_faults())
+        span = EncodedSpan(file, start=start, stop=end or start, faults=(OSError, AudioDecodeError))
         if span.num_bytes > SMALL_BYTES and not _is_walked(span):
             yield span
         else:
@@ -111,29 +135,128 @@ def _is_walked(span: EncodedSpan) -> bool:
     return head == b"ID3" or (head[:1] == b"\xff" and head[1] & 0xE0 == 0xE0)
 
 
-@contextmanager
-def name_faults(location: str) -> Iterator[None]:
-    """Turn what a file system raises into errors that name the redacted location.
+class _OpenFile(ReadableFile, Protocol):
+    def tell(self) -> int: ...
+
+    def read(self, num_bytes: int = -1, /) -> bytes: ...
+
+
+class PatientFile:
+    """An open file, local or remote, that tries again where storage fails, and names its faults.
+
+    Args:
+        file: stays its opener's to close.
+        location: where it is.
+    """
+
+    closed = False
+
+    def __init__(self, file: _OpenFile, location: str) -> None:
+        self.fault: Exception | None = None
+        """The last error; readers written in C may put another in its place."""
+        self._file, self._location = file, location
+
+    def tell(self) -> int:
+        """Give the position."""
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to a byte."""
+        return self._try(lambda: self._file.seek(offset, whence))
+
+    def read(self, num_bytes: int = -1, /) -> bytes:
+        """Read bytes."""
+        place = self._file.tell()
+        return self._try(lambda: self._file.read(num_bytes), place)
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer as far as there are bytes."""
+        place = self._file.tell()
+        return self._try(lambda: self._file.readinto(buffer), place)
+
+    def _try(self, read: Callable[[], _Result], place: int | None = None) -> _Result:
+        def attempt() -> _Result:
+            if place is not None:
+                self._file.seek(place)
+            return read()
+
+        try:
+            return insist(attempt, self._location)
+        except (OSError, AudioDecodeError) as error:
+            self.fault = error
+            raise
+
+
+def insist(read: Callable[[], _Result], location: str) -> _Result:
+    """Call what reads from storage, again and again for half a minute where it fails in a way that may pass.
 
     Raises:
         FileNotFoundError: nothing there.
-        AudioDecodeError: it may not be read, or not now.
+        AudioDecodeError: it can never be read as asked.
+        StorageError: storage does not answer, or, at once, does not let us in.
     """
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, "no such file", redact(location)) from None
-    except _faults() as error:
-        if isinstance(error, (AudioDecodeError, ConfigError)):
-            raise
-        raise AudioDecodeError(redact(location), f"it cannot be read: {_scrub(error, location)}") from None
+    started = monotonic()
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return read()
+        except client_errors() as error:
+            fault = name_fault(error, location)
+            wait_s = None if pause_s is None or not _may_pass(error) else pause_s * random.uniform(0.5, 1.0)
+            if not isinstance(fault, StorageError) or wait_s is None or monotonic() - started + wait_s > _PATIENCE_S:
+                raise fault from None
+        sleep(wait_s)
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _faults() -> tuple[type[Exception], ...]:
-    """Name what file systems raise: aiohttp's errors, alone among the clients', are no OSError."""
-    from aiohttp import ClientError  # costs 100 ms
+def name_fault(error: Exception, location: str) -> Exception:
+    """Give the error of ours that says what an error of storage means, and names the redacted location."""
+    if isinstance(error, SottovoceError):
+        return error
+    error = _origin(error)
+    status = _status(error)
+    if status in _GONE_STATUS or isinstance(error, FileNotFoundError):
+        return FileNotFoundError(errno.ENOENT, "no such file", redact(location))
+    if _is_settled(error, status, location):
+        return AudioDecodeError(redact(location), f"it cannot be read: {_scrub(error, location)}")
+    return StorageError(redact(location), _scrub(error, location))
 
-    return (OSError, ValueError, ClientError)
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Give what storage and its clients raise, of the clients that are loaded."""
+    loaded = [(sys.modules.get(module), name) for module, name in _CLIENT_ERRORS]
+    return (OSError, ValueError, *(getattr(module, name) for module, name in loaded if hasattr(module, name)))
+
+
+def _origin(error: Exception) -> Exception:
+    """Give what stands behind an error: fsspec's http says FileNotFoundError whatever kept it from opening."""
+    cause = error.__cause__
+    is_hidden = isinstance(error, FileNotFoundError) and not isinstance(cause, ValueError)
+    return _origin(cause) if is_hidden and isinstance(cause, client_errors()) else error
+
+
+def _is_settled(error: Exception, status: int | None, location: str) -> bool:
+    if status is not None:
+        return status in _SETTLED_STATUS
+    if isinstance(error, PermissionError):
+        return not is_remote(location)  # elsewhere it is credentials, and they are everybody's
+    if isinstance(error, OSError):
+        return error.errno in _SETTLED or isinstance(error, (IsADirectoryError, NotADirectoryError))
+    return isinstance(error, ValueError)
+
+
+def _may_pass(error: Exception) -> bool:
+    origin = _origin(error)
+    status = _status(origin)
+    if status is not None:
+        return status in _PASSING_STATUS or status >= 500
+    return not isinstance(origin, (PermissionError, SottovoceError))
+
+
+def _status(error: Exception) -> int | None:
+    """Find the status of HTTP in an error of aiohttp, requests, httpx or gcsfs."""
+    holders = (error, getattr(error, "response", None))
+    found = (getattr(holder, name, None) for holder in holders for name in ("status", "status_code", "code"))
+    return next((status for status in found if isinstance(status, int) and 100 <= status < 600), None)
 
 
 def _scrub(error: Exception, location: str) -> str:
