@@ -33,7 +33,7 @@ ANSWERS = [Answer(reference="Take <two> daily.", transcript="Take two daily.", l
 def result(tmp_path: Path) -> QuickstartResult:
     return QuickstartResult(
         baseline_wer=0.9, finetuned_wer=0.18, baseline_cer=0.6, finetuned_cer=0.09, finetuned_rtfx=30.0,
-        normalizer="basic", seconds=240.0, training_s=120.0, num_train=440, num_test=124,
+        normalizer="basic", seconds=240.0, training_s=120.0, data_wait=0.01, num_train=440, num_test=124,
         variants={"int8": VariantResult(wer=0.185, size_bytes=15_100_000, rtfx=80.0)},
         latency_median_ms=41.0, latency_max_ms=60.0, rows=(_row(0, 0.9), _row(20, 0.2)), machine=describe_machine(),
         checkpoint="runs/c", export="runs/e", report=str(tmp_path / "report.html"),

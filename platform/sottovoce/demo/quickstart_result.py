@@ -48,6 +48,8 @@ class QuickstartResult(Record):
     seconds: float
     """From the start of the process to the last answer; installation comes before it."""
     training_s: float
+    data_wait: float
+    """Share of the training steps' time spent waiting for data, a fraction; the worker that waited most."""
     num_train: int
     num_test: int
     variants: dict[str, VariantResult]
@@ -94,6 +96,7 @@ def build_result(walked: Walk, answers: Sequence[Answer], *, output: Path) -> Qu
         normalizer=baseline.score.normalizer,
         seconds=time.time() - psutil.Process().create_time(),
         training_s=training.seconds,
+        data_wait=training.data_wait,
         num_train=training.data.num_train,
         num_test=export.num_utterances,
         variants={
