@@ -12,7 +12,7 @@ from sottovoce.data.check import Checked
 from sottovoce.data.check_corpus import build_check, build_parquet_check, number_rows, require_same_rows
 from sottovoce.data.corpora.parquet import ParquetFile
 from sottovoce.data.prepare import PrepareConfig, build_rules
-from sottovoce.errors import RowsLostError
+from sottovoce.errors import RowsLostError, StorageError
 
 
 def read_checked(item: dict[str, Any]) -> Checked:
@@ -93,3 +93,13 @@ def test_a_parquet_row_is_checked_with_the_bytes_it_brings(tmp_path: Path):
     assert [type(outcome).__name__ for outcome in outcomes] == ["Utterance", "Reject", "Reject"]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None, "unreadable", "wrong_encoding"]
     assert all(outcome.id == "" for outcome in outcomes), "the row names no id, so counting will"
+
+
+def test_storage_that_does_not_answer_is_a_fault_of_its_own_and_no_reject(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise StorageError("s3://bucket/a.wav", "SlowDown")
+
+    monkeypatch.setattr("sottovoce.data.check.read_audio_with_format", fail)
+    item = {"place": 3, "record": json.dumps({"id": "a", "audio": "s3://bucket/a.wav", "text": "Said."})}
+    mapped = build_check(build_rules(PrepareConfig(), name="corpus"))(item)
+    assert mapped == {"place": 3, "record": "", "fault": '["s3://bucket/a.wav", "SlowDown"]'}

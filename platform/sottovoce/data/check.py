@@ -79,7 +79,7 @@ class Checked:
 
 
 def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -> Checked:
-    """Decode a row's audio and decide whether it can be trained on; raises nothing on bad input.
+    """Decode a row's audio and decide whether it can be trained on; bad input raises nothing.
 
     Args:
         row: from a corpus reader.
@@ -88,6 +88,9 @@ def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -
 
     Returns:
         An utterance of the training split with remarks and digest, or the reject.
+
+    Raises:
+        StorageError: the recording's storage does not answer; not the row's fault.
     """
     text = clean_text(row.text or "", rules.cleaning).strip()
     reject = _check_text(row, text, rules)

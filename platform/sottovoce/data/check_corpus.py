@@ -6,6 +6,7 @@ show in the result.
 """
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
@@ -21,7 +22,7 @@ from sottovoce.data.corpora.parquet import ParquetFile, list_rows, parquet_files
 from sottovoce.data.corpora.read import CorpusFormat, detect_format, read_corpus
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.data.row_progress import shown_rows
-from sottovoce.errors import RowsLostError
+from sottovoce.errors import RowsLostError, StorageError
 
 _ROW = TypeAdapter(CorpusRow)
 _CHECKED = TypeAdapter(Checked)
@@ -42,6 +43,7 @@ def check_corpus(location: str | Path, layout: CorpusFormat, rules: CheckRules) 
     Raises:
         ManifestError: the corpus cannot be read.
         RowsLostError: a row without an outcome, or with another row's.
+        StorageError: storage of a recording does not answer, so that nobody knows whether the row is good.
     """
     files = list_files(location)
     found = detect_format(files, layout)
@@ -52,7 +54,7 @@ def check_listed(rows: Sequence[CorpusRow], rules: CheckRules) -> list[Checked]:
     """Check rows whose audio lies elsewhere; see ``check_corpus``.
 
     Raises:
-        RowsLostError: a row without an outcome, or with another row's.
+        RowsLostError, StorageError: as ``check_corpus``.
     """
     first_of_id: dict[str, int] = {}
     for place, row in enumerate(rows):
@@ -74,6 +76,8 @@ def _check_places(rows: Sequence[CorpusRow], places: Sequence[int], rules: Check
     dataset.context.enable_progress_bars = False  # ours counts rows; Ray's count blocks of operators
     with shown_rows(len(items)) as progress:
         for item in dataset.iter_rows():
+            if item["fault"]:
+                raise StorageError(*json.loads(item["fault"]))
             yield item["place"], _CHECKED.validate_json(item["record"])
             progress.advance()
 
@@ -135,12 +139,16 @@ def build_parquet_check(rules: CheckRules) -> Callable[[dict[str, Any]], dict[st
 def build_check(rules: CheckRules) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Give the function that Ray Data maps over ``place`` and ``record``; it raises on no bad row.
 
-    The record is JSON: of a ``CorpusRow`` before, of a ``Checked`` after.
+    The record is JSON: of a ``CorpusRow`` before, of a ``Checked`` after. ``fault`` is empty, or the JSON of a
+    ``StorageError``'s fields: an error that a task raises reaches the driver as Ray's, its class and cause left out.
     """
 
     def check(item: dict[str, Any]) -> dict[str, Any]:
-        checked = check_row(_ROW.validate_json(item["record"]), rules)
-        return {"place": item["place"], "record": _CHECKED.dump_json(checked).decode()}
+        try:
+            checked = check_row(_ROW.validate_json(item["record"]), rules)
+        except StorageError as error:
+            return {"place": item["place"], "record": "", "fault": json.dumps(error.args)}
+        return {"place": item["place"], "record": _CHECKED.dump_json(checked).decode(), "fault": ""}
 
     return check
 
