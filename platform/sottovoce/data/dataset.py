@@ -30,7 +30,7 @@ from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, Example, PcmBatch, Ut
 
 logger = logging.getLogger(__name__)
 
-_TASKS_IN_STORE = 2  # for each that runs, and for the one being read: its output, and as much that waits
+_TASKS_IN_STORE = 3  # for each that runs, and for the one being read: its output, and twice as much that waits
 _STEPS_PER_DATASET = 4_096  # Ray Data makes all its input before it starts; between two Datasets lies a second or so
 
 
