@@ -73,3 +73,6 @@ def setup_logging() -> None:
     """Show the stages' one-line summaries on stderr; called by jobs, never on import."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("sottovoce").setLevel(logging.INFO)
+    # Ray Data's own lines on each execution, and its warning that the bars we replace are off
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
