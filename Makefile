@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check fix serve setup constraints clean
+.PHONY: help quickstart test check fix serve benchmarks setup constraints clean
 
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
@@ -36,6 +36,13 @@ check: $(STAMP) ## format, lint, types and layers, changing nothing
 fix: $(STAMP) ## format, and repair what ruff can repair
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+# Not part of CI: numbers need a quiet machine, and the peers bring a gigabyte of their own.
+benchmarks: $(STAMP) ## measure log-mel, decoding and the data pipeline beside peers, into runs/benchmarks
+	$(PYTHON) -m pip install -c constraints.txt -e '.[dev,benchmarks]'
+	$(PYTHON) -m benchmarks.log_mel --output runs/benchmarks/log_mel.json
+	$(PYTHON) -m benchmarks.decode --output runs/benchmarks/decode.json
+	$(PYTHON) -m benchmarks.pipeline --output runs/benchmarks/pipeline.json
 
 setup: $(STAMP) ## only make .venv and install into it
 
