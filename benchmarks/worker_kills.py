@@ -27,9 +27,10 @@ from sottovoce.data.manifest import read_manifest, read_rejects
 from sottovoce.data.prepare import PrepareConfig, prepare_corpus
 
 OUTPUTS = ("manifest.jsonl", "rejects.jsonl", "remarks.jsonl")
-_NUM_RECORDINGS = 500
+_NUM_RECORDINGS = 100
 _RECORDING_S = 20.0
-_SHORTEST_S, _LONGEST_S = 0.5, 4.0
+_RECORDING_HZ = 44_100  # resampling makes a row cost milliseconds: there is work left between two deaths
+_SHORTEST_S, _LONGEST_S = 4.0, 14.0
 _ROWS_PER_REJECT = 200  # half a percent of the rows name a file that is not there
 _POLL_S = 0.02
 _DEATH_TIMEOUT_S = 60.0
@@ -39,7 +40,7 @@ class WorkerKills(Config):
     """How many rows, and how many workers die."""
 
     num_rows: int = Field(default=50_000, ge=1)
-    """Rows of the corpus; each is a piece of one of 500 recordings."""
+    """Rows of the corpus; each is a piece of one of 100 recordings."""
     num_kills: int = Field(default=200, ge=1)
     """Workers killed while a task of theirs is running."""
     num_cpus: int = Field(default=2, ge=1)
@@ -51,17 +52,19 @@ class WorkerKills(Config):
 class WorkerKiller(threading.Thread):
     """Kill Ray workers of this process that are running a map task, one after the other."""
 
-    def __init__(self, *, num_kills: int, pause_s: float, seed: int = 0) -> None:
+    def __init__(self, *, num_kills: int, pause_s: float, num_running: int = 1, seed: int = 0) -> None:
         """Prepare; ``start`` begins.
 
         Args:
             num_kills: it ends after this many.
             pause_s: mean seconds between two kills, and before the first.
+            num_running: it waits until so many workers run map tasks, so that a death meets work and not a start.
             seed: of the pauses and of whom it hits.
         """
         super().__init__(name="worker killer", daemon=True)
         self._num_kills = num_kills
         self._pause_s = pause_s
+        self._num_running = num_running
         self._random = random.Random(seed)
         self._stopped = threading.Event()
         self.killed: list[int] = []
@@ -83,18 +86,18 @@ class WorkerKiller(threading.Thread):
         self.join()
 
     def _find_victim(self) -> psutil.Process | None:
-        """Wait for a worker that is running a map task; None when stopped before."""
+        """Wait for workers that are running map tasks, and choose one; None when stopped before."""
         while not self._stopped.wait(_POLL_S):
             workers = [process for process in psutil.Process().children(recursive=True) if _is_mapping(process)]
-            if workers:
+            if len(workers) >= self._num_running:
                 return self._random.choice(workers)
         return None
 
 
 @contextmanager
-def killed_workers(*, num_kills: int, pause_s: float) -> Iterator[WorkerKiller]:
+def killed_workers(*, num_kills: int, pause_s: float, num_running: int = 1) -> Iterator[WorkerKiller]:
     """Kill workers until the block is left."""
-    killer = WorkerKiller(num_kills=num_kills, pause_s=pause_s)
+    killer = WorkerKiller(num_kills=num_kills, pause_s=pause_s, num_running=num_running)
     killer.start()
     try:
         yield killer
@@ -115,8 +118,8 @@ def make_corpus(folder: Path, *, num_rows: int, seed: int = 0) -> Path:
     """Write recordings of noise and a JSONL corpus whose rows are pieces of them; every 200th names a missing file."""
     generator = np.random.default_rng(seed)
     for number in range(_NUM_RECORDINGS):
-        noise = 0.1 * generator.standard_normal(int(_RECORDING_S * 16_000))
-        soundfile.write(folder / f"{number}.wav", noise, 16_000)
+        noise = 0.1 * generator.standard_normal(int(_RECORDING_S * _RECORDING_HZ))
+        soundfile.write(folder / f"{number}.wav", noise, _RECORDING_HZ)
     corpus = folder / "corpus.jsonl"
     with corpus.open("w", encoding="utf-8") as file:
         for number in range(num_rows):
@@ -150,7 +153,8 @@ def compare(folder: Path, *, num_rows: int, num_kills: int) -> Row:
     corpus = make_corpus(folder, num_rows=num_rows)
     calm, killed = folder / "calm", folder / "killed"
     calm_s = _timed(lambda: prepare_corpus(corpus, calm, PrepareConfig()))
-    with killed_workers(num_kills=num_kills, pause_s=0.5 * calm_s / num_kills) as killer:
+    # Half the work's own time is left between the deaths; both workers are at work when the next one dies.
+    with killed_workers(num_kills=num_kills, pause_s=0.5 * calm_s / num_kills, num_running=2) as killer:
         killed_s = _timed(lambda: prepare_corpus(corpus, killed, PrepareConfig()))
     ids = [row.id for row in read_manifest(killed / "manifest.jsonl")]
     rejected = [row.id for row in read_rejects(killed / "rejects.jsonl")]
