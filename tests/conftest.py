@@ -1,5 +1,7 @@
 """Fixtures every test may use."""
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +26,20 @@ def pytest_report_header() -> str:
 def _one_torch_thread() -> None:
     """Tiny models are slower with more threads, and much slower where the cores are busy."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[str]:
+    """The Ray of all tests in this process that need one, on four CPUs, with a dashboard; gives its address."""
+    import ray  # here: most runs of the tests need none
+
+    # "local": without it ray.init joins any cluster that `ray start` left running on this machine.
+    context = ray.init(
+        address="local", num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False
+    )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

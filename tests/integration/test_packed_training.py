@@ -10,13 +10,12 @@ Measured on two shared cores in 2026-11, 28 held-out packs of 2 to 5 sentences, 
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import soundfile
 
 from jobs.train_whisper import TrainJob, main
@@ -45,13 +44,6 @@ QUIET_S = (0.1, 0.4)  # before and after each sentence
 NUM_STEPS = 80
 MAX_MEDIAN_ERROR_S = 0.2
 MIN_RIGHT_COUNTS = 0.75
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +158,7 @@ def time_errors(segments: Sequence[TimedText], pack: Example) -> list[float]:
 
 
 def test_segment_times_come_out_right_after_fine_tuning_on_packs_and_not_without_timed_labels(
-    cluster: None, utterances: list[Utterance], tmp_path: Path
+    local_ray: str, utterances: list[Utterance], tmp_path: Path
 ) -> None:
     packs = held_out_packs(utterances)
     assert len(packs) >= 20

@@ -3,14 +3,13 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import soundfile
 
 from benchmarks.worker_kills import digests, killed_workers
@@ -19,7 +18,7 @@ from sottovoce.data.manifest import read_manifest, read_rejects, read_remarks
 from sottovoce.data.prepare import PrepareConfig, prepare_corpus
 from sottovoce.errors import TooManyRejectsError
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]
 
 NUM_ROWS, NUM_POISONED_PER_KIND = 10_000, 10
 REJECTS = {
@@ -32,14 +31,6 @@ REJECTS = {
     "missing": "missing_file",
 }
 REMARKS = {"eight_bit": "low_bit_depth", "fast": "unusual_rate", "octaphonic": "many_channels"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    """A Ray of our own on two CPUs."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def noise(num_samples: int, seed: int) -> np.ndarray:

@@ -38,12 +38,10 @@ def wav(samples: np.ndarray, *, sampling_rate: int = 16_000, subtype: str = "PCM
 
 
 @pytest.fixture(scope="module")
-def base_url(tiny_checkpoint: Path) -> Iterator[str]:
+def base_url(tiny_checkpoint: Path, local_ray: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # "local": without it ray.init joins any cluster that `ray start` left running on this machine.
-    ray.init(address="local", num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False)
     config = ServeConfig(
         model=str(tiny_checkpoint),
         variant="torch",
@@ -52,7 +50,6 @@ def base_url(tiny_checkpoint: Path) -> Iterator[str]:
     )
     yield start_service(config, port=port)
     stop_service()
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import soundfile
 
 from sottovoce.data.dataset import DatasetConfig, build_stream
@@ -46,8 +45,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+def server(local_ray: str) -> Iterator[str]:
     buffer = io.BytesIO()
     soundfile.write(buffer, 0.2 * np.random.default_rng(0).uniform(-1.0, 1.0, 16_000), 16_000, format="WAV")
     Answer.data = buffer.getvalue()
@@ -57,7 +55,6 @@ def server() -> Iterator[str]:
         yield f"http://me:hunter22@127.0.0.1:{served.server_port}"
         served.shutdown()
         thread.join()
-    ray.shutdown()
 
 
 def write_rows(path: Path, server: str, names: list[str]) -> Path:

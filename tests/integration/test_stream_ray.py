@@ -1,16 +1,13 @@
 """The stream on a real Ray: two ranks read every example once, to the byte, while its workers are killed with -9."""
 
-import logging
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import ray
 import soundfile
 
 from sottovoce.audio.augment import AugmentConfig, Augmenter
@@ -23,15 +20,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 NUM_UTTERANCES, NUM_RANKS, NUM_EPOCHS, SEED = 120, 2, 2, 3
 NUM_KILLS = 5
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A Ray of our own on two CPUs."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +112,7 @@ def ids_by_epoch(batches: list[list[PcmBatch]], epoch: int) -> list[str]:
 
 
 def test_killed_workers_lose_and_double_nothing(
-    cluster: None, stream: SpeechStream, undisturbed: list[list[bytes]]
+    local_ray: str, stream: SpeechStream, undisturbed: list[list[bytes]]
 ) -> None:
     killer = Killer(NUM_KILLS)
     killer.start()
@@ -143,14 +131,14 @@ def test_killed_workers_lose_and_double_nothing(
 
 
 def test_a_resumed_rank_reads_what_it_would_have_read(
-    cluster: None, stream: SpeechStream, undisturbed: list[list[bytes]]
+    local_ray: str, stream: SpeechStream, undisturbed: list[list[bytes]]
 ) -> None:
     first_step = len(undisturbed[1]) - 5
     assert [digest(batch) for batch in read_all(stream, 1, first_step=first_step)] == undisturbed[1][first_step:]
 
 
 def test_a_stream_may_be_left_before_its_end(
-    cluster: None, stream: SpeechStream, undisturbed: list[list[bytes]]
+    local_ray: str, stream: SpeechStream, undisturbed: list[list[bytes]]
 ) -> None:
     batches = stream.batches(rank=0, num_ranks=NUM_RANKS, seed=SEED, first_step=0, last_step=len(undisturbed[0]))
     assert digest(next(batches)) == undisturbed[0][0]

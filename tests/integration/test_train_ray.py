@@ -8,13 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import ray
 import soundfile
 from huggingface_hub import ModelCard
 from transformers import WhisperForConditionalGeneration
@@ -33,14 +31,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 NUM_TRAIN, NUM_VALIDATION = 12, 4
 WAIT_S = 240.0
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """A Ray of our own on four CPUs; gives its address."""
-    context = ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +97,7 @@ def kill_one_training_worker() -> int:
 
 
 def test_a_run_ends_with_checkpoint_record_card_settings_and_curves(
-    cluster: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "tones"
     masks = {"num_time_masks": 1, "num_mel_masks": 1}
@@ -131,7 +121,7 @@ def test_a_run_ends_with_checkpoint_record_card_settings_and_curves(
 
 
 def test_a_run_whose_worker_is_killed_resumes_by_itself_and_ends(
-    cluster: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     job = job_for(manifest, tiny_checkpoint, tmp_path / "out", num_epochs=20, evaluate_every_steps=15)
     killed: list[int] = []
@@ -153,7 +143,7 @@ def test_a_run_whose_worker_is_killed_resumes_by_itself_and_ends(
 
 
 def test_the_same_command_goes_on_after_its_driver_was_killed(
-    cluster: str, manifest: Path, tiny_checkpoint: Path, root: Path, tmp_path: Path
+    local_ray: str, manifest: Path, tiny_checkpoint: Path, root: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     output = tmp_path / "out"
@@ -161,7 +151,7 @@ def test_the_same_command_goes_on_after_its_driver_was_killed(
         job_for(manifest, tiny_checkpoint, output, num_epochs=20, evaluate_every_steps=30, save_every_steps=4), recipe
     )
     command = [sys.executable, "-m", "jobs.train_whisper", "--config", str(recipe)]
-    environment = os.environ | {"RAY_ADDRESS": cluster, "PYTHONPATH": f"{root / 'platform'}:{root}"}
+    environment = os.environ | {"RAY_ADDRESS": local_ray, "PYTHONPATH": f"{root / 'platform'}:{root}"}
     with (tmp_path / "first.log").open("wb") as log:
         first = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
         try:

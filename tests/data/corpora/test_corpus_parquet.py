@@ -1,13 +1,12 @@
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 from huggingface_hub import HfFileSystem
 
 from sottovoce.audio.decode import decode_audio, read_audio
@@ -118,16 +117,9 @@ def test_a_hub_corpus_is_read_through_the_hubs_file_system():
     assert isinstance(filesystem_for("hf://datasets/user/name").handler.fs, HfFileSystem)
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.ray
 @pytest.mark.parametrize("prefix", ["", "file://"])
-def test_rows_stream_in_the_order_of_shards_and_rows(tmp_path: Path, ray_here: None, prefix: str):
+def test_rows_stream_in_the_order_of_shards_and_rows(tmp_path: Path, local_ray: str, prefix: str):
     names = [f"data/train-{i:05d}-of-00003.parquet" for i in range(3)] + ["data/test-00000-of-00001.parquet"]
     (tmp_path / "data").mkdir()
     for name in names:
@@ -152,7 +144,7 @@ def test_rows_stream_in_the_order_of_shards_and_rows(tmp_path: Path, ray_here: N
 
 
 @pytest.mark.ray
-def test_text_that_is_no_utf8_streams_like_any_other(tmp_path: Path, ray_here: None):
+def test_text_that_is_no_utf8_streams_like_any_other(tmp_path: Path, local_ray: str):
     wrong = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"fine"], pa.binary()).buffers())
     (tmp_path / "a.parquet").write_bytes(_shard([b"1", b"2"], text=wrong))
     rows = [parse_parquet_row(row)[0] for row in stream_parquet(tmp_path).iter_rows()]
