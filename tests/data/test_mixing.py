@@ -41,3 +41,13 @@ def test_an_id_in_two_manifests_names_both_and_the_remedy(tmp_path: Path) -> Non
     first, second = write(tmp_path / "1" / "data", ["a"]), write(tmp_path / "2" / "data", ["a"])
     with pytest.raises(ManifestError, match=r"'data/a' is in .*1/data/manifest.jsonl too; give each corpus a name"):
         read_speech([first, second])
+
+
+def test_corpora_of_one_name_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = write(tmp_path / "1", ["a"], corpus="corpus"), write(tmp_path / "2", ["b"], corpus="corpus")
+    read_speech([first, second])
+    assert "both call their corpus 'corpus'" in caplog.text
+    assert "--prepare.name" in caplog.text
+    caplog.clear()
+    read_speech([first, write(tmp_path / "3", ["c"], corpus="dictation")])
+    assert not caplog.records

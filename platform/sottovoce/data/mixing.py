@@ -1,5 +1,6 @@
 """One or several manifests as the speech of one run: old data mixed in against forgetting, several languages, tasks."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from sottovoce.data.manifest import read_manifest, read_rejects
 from sottovoce.errors import ManifestError
 from sottovoce.schema import Reject, Split, Utterance
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ def read_speech(manifests: Sequence[Path]) -> Speech:
     if len(read) > 1:
         read = [_with_corpus(one, path) for one, path in zip(read, manifests, strict=True)]
         _check_ids(read, manifests)
+        _warn_of_shared_names(read, manifests)
     return Speech(manifests=tuple(read), rejects=rejects)
 
 
@@ -60,3 +64,16 @@ def _check_ids(manifests: Sequence[Sequence[Utterance]], paths: Sequence[Path]) 
                     "is prepared, or put the manifests into folders of different names",
                 )
         seen.update((utterance.id, path) for utterance in utterances)
+
+
+def _warn_of_shared_names(manifests: Sequence[Sequence[Utterance]], paths: Sequence[Path]) -> None:
+    """Say aloud that corpora of one name are scored as one: a folder called ``corpus`` is soon met twice."""
+    first: dict[str, Path] = {}
+    for utterances, path in zip(manifests, paths, strict=True):
+        for name in sorted({str(one.corpus) for one in utterances}):
+            if first.setdefault(name, path) != path:
+                logger.warning(
+                    "%s and %s both call their corpus %r, so it is scored as one; prepare one of them with another "
+                    "--prepare.name to tell them apart",
+                    *(first[name], path, name),
+                )
