@@ -13,7 +13,7 @@ from sottovoce.audio.reference import read_bytes
 from sottovoce.audio.remote import is_remote, redact
 from sottovoce.errors import AudioDecodeError, ConfigError, StorageError
 
-SECRETS = ("hunter22", "AKIAXXXX", "sig4nature")
+SECRETS = ("hunter22", "AKIA1234", "sig4nature")
 
 
 class CountedFile(AbstractBufferedFile):
@@ -122,12 +122,12 @@ def test_reading_that_fails_on_the_way_is_blamed_and_not_the_recording(store: ty
         read_audio("counted://a.wav", start_s=100.0, duration_s=2.0)
 
 
-@pytest.mark.parametrize("location", ["https://me:hunter22@host/a.wav?X-Key=AKIAXXXX&X-Sig=sig4nature#bytes=0-4"])
+@pytest.mark.parametrize("location", ["https://me:hunter22@host/a.wav?X-Key=AKIA1234&X-Sig=sig4nature#bytes=0-4"])
 def test_secrets_of_a_uri_stay_out_of_messages(store: type[CountedFileSystem], location: str):
     location = location.replace("https", "counted")
     for fault, expected in (
         (OSError(f"no access to {location}"), StorageError),
-        (ValueError(f"bad key AKIAXXXX for hunter22 at {location}"), AudioDecodeError),
+        (ValueError(f"bad key AKIA1234 for hunter22 at {location}"), AudioDecodeError),
     ):
         store.fault = fault
         store.files[CountedFileSystem._strip_protocol(location.partition("#")[0])] = b"data"
