@@ -32,20 +32,20 @@ def test_the_loss_is_that_of_the_model_itself(whisper: TrimmedWhisper) -> None:
     loss = WhisperObjective(prepared(whisper), label_smoothing=0.0)(features(), INPUTS, TARGETS)
     expected = whisper(input_features=features(), decoder_input_ids=INPUTS, labels=TARGETS).loss
     assert loss.num_labels == 5
-    assert loss.mean.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.total.item() / 5 == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_label_smoothing_counts_in_training_only(whisper: TrimmedWhisper) -> None:
     plain, smooth = (WhisperObjective(prepared(whisper), label_smoothing=value) for value in (0.0, 0.1))
-    assert smooth(features(), INPUTS, TARGETS).mean != plain(features(), INPUTS, TARGETS).mean
+    assert smooth(features(), INPUTS, TARGETS).total != plain(features(), INPUTS, TARGETS).total
     plain.eval()
     smooth.eval()
-    assert smooth(features(), INPUTS, TARGETS).mean == plain(features(), INPUTS, TARGETS).mean
+    assert smooth(features(), INPUTS, TARGETS).total == plain(features(), INPUTS, TARGETS).total
 
 
 def test_a_batch_in_which_no_label_counts_changes_nothing(whisper: TrimmedWhisper) -> None:
     objective = WhisperObjective(prepared(whisper), label_smoothing=0.1)
-    loss = objective(features(), INPUTS, torch.full_like(TARGETS, IGNORED)).mean
+    loss = objective(features(), INPUTS, torch.full_like(TARGETS, IGNORED)).total
     loss.backward()
     assert loss == 0.0
     assert all(p.grad is None or not p.grad.any() for p in objective.parameters())
@@ -53,7 +53,7 @@ def test_a_batch_in_which_no_label_counts_changes_nothing(whisper: TrimmedWhispe
 
 def test_a_frozen_encoder_gets_no_gradient_and_the_decoder_does(whisper: TrimmedWhisper) -> None:
     objective = WhisperObjective(prepared(whisper, method="frozen_encoder"), label_smoothing=0.0)
-    objective(features(), INPUTS, TARGETS).mean.backward()
+    objective(features(), INPUTS, TARGETS).total.backward()
     assert all(p.grad is None for p in whisper.model.encoder.parameters())
     assert all(p.grad is not None for p in whisper.model.decoder.parameters() if p.requires_grad)
 
@@ -65,11 +65,11 @@ def test_full_fine_tuning_trains_all_but_the_fixed_positions(whisper: TrimmedWhi
 
 def test_gradient_checkpointing_gives_the_same_gradients(whisper: TrimmedWhisper) -> None:
     objective = WhisperObjective(prepared(whisper), label_smoothing=0.0)
-    objective(features(), INPUTS, TARGETS).mean.backward()
+    objective(features(), INPUTS, TARGETS).total.backward()
     expected = [p.grad.clone() for p in objective.parameters() if p.grad is not None]
     objective.zero_grad()
     prepare_whisper(whisper, method="full", dropout=0.0, gradient_checkpointing=True)
-    objective(features(), INPUTS, TARGETS).mean.backward()
+    objective(features(), INPUTS, TARGETS).total.backward()
     found = [p.grad for p in objective.parameters() if p.grad is not None]
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -79,7 +79,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(whisper: TrimmedWhisper
 def test_dropout_reaches_the_layers(whisper: TrimmedWhisper) -> None:
     objective = WhisperObjective(prepared(whisper, dropout=0.5), label_smoothing=0.0)
     with torch.random.fork_rng():
-        losses = {objective(features(), INPUTS, TARGETS).mean.item() for _ in range(3)}
+        losses = {objective(features(), INPUTS, TARGETS).total.item() for _ in range(3)}
     assert len(losses) == 3
 
 

@@ -5,14 +5,12 @@ goes on with the very batch that would have come next.
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import ray.train
 import torch
 from accelerate.utils import gather_object, set_seed
 
@@ -20,6 +18,7 @@ from sottovoce.errors import TooManyRejectsError
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.schema import Example, PcmBatch, Reject, Utterance
 from sottovoce.train.collate import Collator, TrainBatch
+from sottovoce.train.curves import Curves
 from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.label_mix import LabelMix
 from sottovoce.train.meter import Meter
@@ -28,14 +27,15 @@ from sottovoce.train.pictures import build_pictures
 from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
+from sottovoce.train.saver import UNSCORED, Saver, found_checkpoint
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.state import leave_weights_to_model_folder, load_accelerate_state, read_resumed, write_state
+from sottovoce.train.state import leave_weights_to_model_folder, load_accelerate_state, read_resumed
+from sottovoce.train.step import Stepper
 from sottovoce.train.worker_model import build_accelerator, load_base, load_resumed, read_base_spelling, set_up
 
 logger = logging.getLogger(__name__)
 
-UNSCORED = 1e9  # reported as WER by checkpoints between evaluations: Ray keeps the lowest, and JSON knows no infinity
 _PREFETCH_BATCHES = 2
 
 
@@ -79,12 +79,9 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     _quieten_libraries()
     if task.device == "cpu":
         torch.set_num_threads(training.threads_per_worker)
-    found = ray.train.get_checkpoint()
-    if found is None:
-        WorkerLoop(task, training, checkpoint=load_base(training, task.stream.utterances), resume_folder=None).run()
-        return
-    with found.as_directory() as folder:
-        loop = WorkerLoop(task, training, checkpoint=load_resumed(Path(folder)), resume_folder=Path(folder))
+    with found_checkpoint() as folder:
+        checkpoint = load_base(training, task.stream.utterances) if folder is None else load_resumed(folder)
+        loop = WorkerLoop(task, training, checkpoint=checkpoint, resume_folder=folder)
     loop.run()
 
 
@@ -121,6 +118,9 @@ class WorkerLoop:
         )
         self._collator = Collator(checkpoint.tokenizer, checkpoint.context, self._pictures)
         self._evaluator = self._build_evaluator()
+        self._stepper = Stepper(self._accelerator, self._model, self._optimizer, max_grad_norm=config.max_grad_norm)
+        self._saver = Saver(checkpoint, self._accelerator)
+        self._curves = Curves(self._accelerator)
         self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
         state = self._state
         self._meter = Meter(
@@ -133,7 +133,7 @@ class WorkerLoop:
 
     def run(self) -> None:
         """Train from where the run stands to its end."""
-        self._accelerator.init_trackers("run")
+        self._curves.open()
         step, is_stopped = self._state.step, self._state.is_finished
         evaluations = tuple(map(describe_row, self._rows))
         self._post.update(num_steps=self._num_steps, step=step, evaluations=evaluations)
@@ -149,7 +149,7 @@ class WorkerLoop:
                 step += 1
                 is_stopped = self._after_step(step)
         self._post.update(phase="trained", step=step)
-        self._accelerator.end_training()
+        self._curves.close()
 
     def _batches(self, step: int, *, stopped: bool) -> Iterator[TrainBatch]:
         """Read this rank's batches from a step on."""
@@ -172,25 +172,12 @@ class WorkerLoop:
 
     def _train_step(self, step: int, batches: Iterator[TrainBatch]) -> None:
         """Change the weights once."""
-        config, device = self._config, self._accelerator.device
+        config = self._config
         scale = learning_rate_scale(step, warmup_steps=config.warmup_steps, num_steps=self._num_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate * scale
-        for _ in range(config.accumulation_steps):
-            batch = self._meter.take(batches)
-            with self._accelerator.accumulate(self._model):
-                loss = self._model(
-                    batch.input_features.to(device, non_blocking=True),
-                    batch.decoder_input_ids.to(device, non_blocking=True),
-                    batch.labels.to(device, non_blocking=True),
-                )
-                self._accelerator.backward(loss.mean)
-                if self._accelerator.sync_gradients:
-                    norm = self._accelerator.clip_grad_norm_(self._model.parameters(), config.max_grad_norm)
-                    self._meter.gradient_norm = norm
-                self._optimizer.step()
-                self._optimizer.zero_grad()
-            self._meter.add(loss.total.detach(), loss.num_labels.detach(), audio_s=batch.audio_s)
+        taken = [self._meter.take(batches) for _ in range(config.accumulation_steps)]
+        outcome = self._stepper.step(taken, learning_rate=config.learning_rate * scale)
+        self._meter.gradient_norm = outcome.gradient_norm
+        self._meter.add(outcome.total, outcome.num_labels, audio_s=sum(batch.audio_s for batch in taken))
 
     def _after_step(self, step: int) -> bool:
         """Log, evaluate and save what is due; tells whether the run stops."""
@@ -211,11 +198,7 @@ class WorkerLoop:
             phase="training", step=step, loss=values["loss"],
             steps_per_s=values["steps_per_s"], audio_s_per_s=values["audio_s_per_s"], data_wait=values["data_wait"],
         )  # fmt: skip
-        learning_rate = float(self._optimizer.param_groups[0]["lr"])
-        self._accelerator.log(
-            {f"train/{name}": value for name, value in values.items()} | {"train/learning_rate": learning_rate},
-            step=step,
-        )
+        self._curves.log_training(step, values, learning_rate=float(self._optimizer.param_groups[0]["lr"]))
 
     def _evaluate_and_save(self, step: int) -> bool:
         """Add a row and write a checkpoint; tells whether the run stops."""
@@ -236,9 +219,7 @@ class WorkerLoop:
             groups=evaluation.groups,
         )
         self._rows.append(row)
-        values = {"loss": row.validation_loss, "wer": row.wer, "cer": row.cer}
-        values |= {f"wer_{group.kind}_{group.name}": group.wer for group in row.groups}
-        self._accelerator.log({f"validation/{name}": value for name, value in values.items()}, step=step)
+        self._curves.log_validation(row)
         decision = decide(self._rows, patience=self._config.patience)
         self._check_rejects()
         self._save(step, wer=row.wer, is_finished=decision.stops or step == self._num_steps)
@@ -274,9 +255,7 @@ class WorkerLoop:
             resumed_at=self._state.resumed_at,
             is_finished=is_finished,
         )
-        with tempfile.TemporaryDirectory() as folder:
-            write_state(Path(folder), self._state, checkpoint=self._checkpoint, accelerator=self._accelerator)
-            ray.train.report({"step": step, "wer": wer}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        self._saver.save(self._state, wer=wer)
 
     def _build_evaluator(self) -> Evaluator:
         return Evaluator(

@@ -27,7 +27,7 @@ class Meter:
         """Go on counting from what a resumed run had, with the clock of the steps stopped.
 
         Args:
-            accelerator: names the ranks and the batches of a step.
+            accelerator: names the ranks.
             audio_s: speech trained on so far.
             seconds: of the run so far.
             step_s: of them in steps.
@@ -73,7 +73,7 @@ class Meter:
     def restart(self) -> None:
         """Measure the pace anew, as after an evaluation."""
         self._pace_step_s, self._pace_wait_s = self.step_s, self.data_wait_s
-        self._pace_audio_s, self._pace_batches = self.audio_s, 0
+        self._pace_audio_s, self._pace_steps = self.audio_s, 0
 
     def take(self, batches: Iterator[T]) -> T:
         """Give the next batch, and count how long it took to come."""
@@ -83,23 +83,22 @@ class Meter:
         return batch
 
     def add(self, total: torch.Tensor, num_labels: torch.Tensor, *, audio_s: float) -> None:
-        """Count one batch's summed loss, its labels, and its seconds of speech."""
+        """Count one step's summed loss on this rank, its labels, and its seconds of speech."""
         sums = torch.stack([total, num_labels])
         self._recent += sums
         self._since_row += sums
         self.audio_s += audio_s * self._accelerator.num_processes
-        self._pace_batches += 1
+        self._pace_steps += 1
 
     def read(self) -> dict[str, float]:
         """Give this rank's mean loss since the last call, the gradient's norm, the pace, and its share of data wait."""
         total, num_labels = self._recent.tolist()
         self._recent.zero_()
         seconds = max(1e-9, self.step_s - self._pace_step_s)
-        num_steps = self._pace_batches / self._accelerator.gradient_accumulation_steps
         return {
             "loss": total / max(1.0, num_labels),
             "gradient_norm": 0.0 if self.gradient_norm is None else float(self.gradient_norm),
-            "steps_per_s": num_steps / seconds,
+            "steps_per_s": self._pace_steps / seconds,
             "audio_s_per_s": (self.audio_s - self._pace_audio_s) / seconds,
             "data_wait": (self.data_wait_s - self._pace_wait_s) / seconds,
         }

@@ -29,11 +29,6 @@ class LossSum(NamedTuple):
     num_labels: Tensor
     """Scalar, float32."""
 
-    @property
-    def mean(self) -> Tensor:
-        """Loss per label; 0 where none counts, so that a batch without a decodable recording changes nothing."""
-        return self.total / self.num_labels.clamp(min=1.0)
-
 
 class WhisperObjective(nn.Module):
     """Cross entropy of a Whisper's next tokens; logits are made only where a label counts."""

@@ -19,11 +19,12 @@ from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
-from sottovoce.train.loop import UNSCORED, TrainingStream, WorkerTask, train_worker
+from sottovoce.train.loop import TrainingStream, WorkerTask, train_worker
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.progress import shown_progress
 from sottovoce.train.record import DataSummary, TrainingRecord, describe_row
+from sottovoce.train.saver import UNSCORED
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.state import MODEL_FOLDER, read_run_state
 

@@ -73,7 +73,6 @@ def build_accelerator(
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
-        gradient_accumulation_steps=config.accumulation_steps,
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "tensorboard")),
         step_scheduler_with_optimizer=False,
