@@ -4,15 +4,12 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sottovoce.data.prepared import PreparedData
 from sottovoce.data.report.figures import Histogram, Report
 from sottovoce.data.report.findings import find_all
 from sottovoce.data.report.listening import AudibleExample, choose_examples, load_examples
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from sottovoce.page.template import load_template
 
 logger = logging.getLogger(__name__)
 
@@ -55,33 +52,5 @@ def render_page(report: Report, examples: Sequence[AudibleExample], notes: Seque
     def draw(histogram: Histogram | None, xlabel: str, ylabel: str) -> str:
         return "" if histogram is None else draw_histogram(histogram, xlabel=xlabel, ylabel=ylabel)
 
-    template = _build_environment().get_template("page.html.j2")
+    template = load_template("page.html.j2", package="sottovoce.data", folder="report")
     return template.render(report=report, examples=examples, notes=notes, draw=draw, shown=_NUM_SHOWN)
-
-
-def _build_environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("sottovoce.data", "report"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        hours=format_hours,
-        count=lambda number: f"{number:,}".replace(",", "\u202f"),
-        percent=lambda share: f"{100 * share:.1f} %",
-        words=lambda name: name.replace("_", " "),
-        shorten=lambda text, length=160: text if len(text) <= length else text[: length - 1] + "…",
-    )
-    return environment
-
-
-def format_hours(hours: float) -> str:
-    """Give hours to three digits, and minutes or seconds where they are few."""
-    if hours >= 1:
-        return f"{hours:.1f} h" if hours < 100 else f"{hours:,.0f} h".replace(",", "\u202f")
-    minutes = 60 * hours
-    return f"{minutes:.1f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"

@@ -1,21 +1,13 @@
-"""Pictures for HTML pages: SVG whose text and lines take the page's colours, in light and in dark mode."""
-
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+"""The report's pictures: histograms, and what Whisper sees of an utterance."""
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from sottovoce.audio.features import log_mel, mel_filters
 from sottovoce.data.report.figures import Histogram
+from sottovoce.page.plots import ACCENT, INK, themed_figure, to_svg
 from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Waveform
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_INK, _ACCENT = "#010203", "#040506"  # stand-ins no picture has; replaced by what the page's style says
 _NUM_MEL_BINS = 80
 _TICKS_HZ = (400, 1000, 2000, 4000)
 
@@ -27,10 +19,10 @@ def draw_histogram(histogram: Histogram, *, xlabel: str, ylabel: str) -> Markup:
     with themed_figure((9.0, 2.6)) as figure:
         axes = figure.subplots()
         edges = np.asarray(histogram.edges)
-        axes.bar(edges[:-1], histogram.counts, width=np.diff(edges) * 0.94, align="edge", color=_ACCENT)
-        axes.axvline(histogram.median, color=_INK, linewidth=1.2)
+        axes.bar(edges[:-1], histogram.counts, width=np.diff(edges) * 0.94, align="edge", color=ACCENT)
+        axes.axvline(histogram.median, color=INK, linewidth=1.2)
         for value in (histogram.p5, histogram.p95):
-            axes.axvline(value, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.axvline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, edges[-1]))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -61,36 +53,3 @@ def draw_spectrogram(waveform: Waveform, *, description: str) -> Markup:
         axes.set_yticks(ticks, [f"{hertz}" for hertz in _TICKS_HZ])
         axes.set(xlabel="time (s)", ylabel="Hz, mel scale")
         return to_svg(figure, description)
-
-
-@contextmanager
-def themed_figure(size_inches: tuple[float, float]) -> Iterator["Figure"]:
-    """Give a figure in the page's ink, words kept as text; call ``to_svg`` inside, for the same bytes every time."""
-    # Imported here: Ray workers that check rows import this package and draw nothing.
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    settings = rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "sottovoce",
-            "font.family": "sans-serif",
-            "font.size": 10,
-            "text.color": _INK,
-            "xtick.color": _INK,
-            "ytick.color": _INK,
-            "axes.edgecolor": _INK,
-            "axes.labelcolor": _INK,
-        }
-    )
-    with settings:
-        yield Figure(figsize=size_inches, layout="constrained")
-
-
-def to_svg(figure: "Figure", description: str) -> Markup:
-    """Give a figure as inline SVG; ``description`` is what a screen reader says."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace(_ACCENT, "var(--accent, #2f6fb0)")
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1))

@@ -1,0 +1,1 @@
+"""What all of our HTML pages share: the frame, the style, pictures and how numbers are written."""

@@ -1,0 +1,63 @@
+"""Pictures for HTML pages: SVG whose text, lines and colours are the page's, in light and in dark mode."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Stand-ins no picture has; to_svg replaces them by what the page's style says.
+INK = "#010203"
+"""Of text and axes."""
+ACCENT = "#040506"
+"""Of bars, and of a line that is alone."""
+SERIES = ("#070809", "#0a0b0c", "#0d0e0f", "#101112")
+"""Of lines that share a picture."""
+
+_IN_PAGE = {
+    INK: "currentColor",
+    ACCENT: "var(--accent, #2f6fb0)",
+    SERIES[0]: "var(--series-1, #1f77b4)",
+    SERIES[1]: "var(--series-2, #d96a00)",
+    SERIES[2]: "var(--series-3, #c8322f)",
+    SERIES[3]: "var(--series-4, #7d55b5)",
+}
+
+
+@contextmanager
+def themed_figure(size_inches: tuple[float, float]) -> Iterator["Figure"]:
+    """Give a figure in the page's ink, words kept as text; call ``to_svg`` inside, for the same bytes every time."""
+    # Imported here: Ray workers import packages that also draw, and draw nothing.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    settings = rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "sottovoce",
+            "font.family": "sans-serif",
+            "font.size": 10,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+        }
+    )
+    with settings:
+        yield Figure(figsize=size_inches, layout="constrained")
+
+
+def to_svg(figure: "Figure", description: str) -> Markup:
+    """Give a figure as inline SVG; ``description`` is what a screen reader says."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for stand_in, color in _IN_PAGE.items():
+        svg = svg.replace(stand_in, color)
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1))
