@@ -75,7 +75,7 @@ def main(config: PipelineBenchmark) -> None:
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
     with tempfile.TemporaryDirectory() as name, start_ray():
         stream = build_clips_stream(Path(name), config)
-        reader = stream.build_reader(num_ranks=1, seed=config.seed)
+        reader = stream.build_reader(num_slots=1, seed=config.seed)
         consumer = Consumer(config.num_epochs)
         with multiprocessing.get_context("spawn").Pool(2, initializer=keep_reader, initargs=(reader,)) as pool:
             watch = MemoryWatch()
@@ -154,7 +154,7 @@ class Consumer:
         """Read some epochs from Ray Data."""
         num_read = 0
         last, seed = self._num_epochs * reader.plan.steps_per_epoch, reader.plan.seed
-        for batch in stream.batches(rank=0, num_ranks=1, seed=seed, first_step=0, last_step=last):
+        for batch in stream.batches(slots=(0,), num_slots=1, seed=seed, first_step=0, last_step=last):
             texts = [example.utterances[0].text for example in batch.examples]
             num_read += self._make(batch.recordings, texts, num_frames)
         assert num_read == self._num_epochs * len(stream.examples)
@@ -190,7 +190,7 @@ def read_batches(steps: Sequence[int]) -> list[tuple[list[int], list[Pcm]]]:
     assert _reader is not None
     batches = []
     for step in steps:
-        places = _reader.plan.batch(step, rank=0).tolist()
+        places = _reader.plan.batch(step, slot=0).tolist()
         outcomes = [_reader.read_recording(place, epoch=0, stretch=1.0) for place in places]
         batches.append((places, [pcm for pcm in outcomes if isinstance(pcm, np.ndarray)]))
     return batches
@@ -274,9 +274,9 @@ def compare(timings: Mapping[str, Timing], num_rows: Mapping[str, int]) -> list[
 
 def measure_bytes(stream: SpeechStream, seed: int) -> Row:
     """Count what rows take in the object store as we send them, as float32 waveforms, and as float32 log-mel."""
-    reader = stream.build_reader(num_ranks=1, seed=seed)
+    reader = stream.build_reader(num_slots=1, seed=seed)
     last = stream.steps_per_epoch(1)
-    dataset = stream.build_dataset(ray.put(reader), rank=0, first_step=0, last_step=last)
+    dataset = stream.build_dataset(ray.put(reader), slots=(0,), first=0, last=last)
     sizes = {
         "int16": dataset.materialize().size_bytes(),
         "float32_waveform": dataset.map_batches(to_float32, batch_size=1, batch_format="pyarrow")

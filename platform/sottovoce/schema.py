@@ -124,16 +124,32 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PcmBatch:
-    """What one training worker reads at one step."""
+    """One slot of one training step: what a worker puts through the model at once."""
 
     step: int
     """Place in the run, from 0 on."""
+    slot: int = 0
+    """Place in the step."""
     epoch: int
     examples: tuple[Example, ...]
     recordings: tuple[tuple[Pcm, ...], ...]
     """For each example one for each of its utterances; no samples where it could not be decoded."""
     rejects: tuple[Reject, ...]
     """Why recordings have no samples."""
+
+
+@dataclass(frozen=True)
+class WordTime:
+    """A word and when it was said."""
+
+    text: str
+    """With its punctuation, stripped."""
+    start_s: float
+    """Since the window's beginning."""
+    end_s: float
+    """Not before ``start_s``, not beyond the window."""
+    probability: float
+    """Mean over its tokens, each among the tokens of text, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +161,8 @@ class DecodeOptions:
     task: Task = "transcribe"
     timestamps: bool = False
     """Let the model write timestamp tokens."""
+    word_timestamps: bool = False
+    """Find when each word was said, from the model's cross-attention."""
     max_new_tokens: int = 224
     """Tokens after the prefix; prefix and new tokens together stay within 448."""
 
@@ -163,3 +181,5 @@ class WindowResult:
     """Mean natural-log probability of the chosen tokens, end token included."""
     no_speech_prob: float
     """Probability of ``<|nospeech|>`` at the first position, in [0, 1]."""
+    words: tuple[WordTime, ...] = ()
+    """In order, where they were asked for."""

@@ -1,4 +1,4 @@
-"""The stream on a real Ray: two ranks read every example once, to the byte, while its workers are killed with -9."""
+"""The stream on a real Ray: two workers with three slots read every example once, to the byte, while tasks are killed."""
 
 import threading
 import time
@@ -18,7 +18,8 @@ from sottovoce.schema import PcmBatch, Utterance
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-NUM_UTTERANCES, NUM_RANKS, NUM_EPOCHS, SEED = 120, 2, 2, 3
+NUM_UTTERANCES, NUM_SLOTS, NUM_EPOCHS, SEED = 120, 3, 2, 3
+SLOTS = ((0, 2), (1,))  # of the two workers
 NUM_KILLS = 5
 
 
@@ -47,8 +48,8 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> SpeechStream:
 
 @pytest.fixture(scope="module")
 def undisturbed(stream: SpeechStream) -> list[list[bytes]]:
-    """What each rank should read at each step, made without Ray."""
-    plan = stream.plan(num_ranks=NUM_RANKS, seed=SEED)
+    """What each worker should read, made without Ray."""
+    plan = stream.plan(num_slots=NUM_SLOTS, seed=SEED)
     reader = BatchReader(
         build_table(stream.examples), plan, Augmenter(stream.augment), max_example_s=stream.longest_s
     )  # fmt: skip
@@ -56,14 +57,15 @@ def undisturbed(stream: SpeechStream) -> list[list[bytes]]:
         [
             digest(
                 to_batch(
-                    reader.read(step, rank=rank),
-                    [stream.examples[place] for place in plan.batch(step, rank=rank)],
+                    reader.read(step, slot=slot),
+                    [stream.examples[place] for place in plan.batch(step, slot=slot)],
                     epoch=plan.epoch_of(step),
                 )
             )
             for step in range(NUM_EPOCHS * plan.steps_per_epoch)
+            for slot in slots
         ]
-        for rank in range(NUM_RANKS)
+        for slots in SLOTS
     ]
 
 
@@ -72,12 +74,14 @@ def digest(batch: PcmBatch) -> bytes:
     ids = [[one.id for one in example.utterances] for example in batch.examples]
     samples = b"".join(pcm.tobytes() for recordings in batch.recordings for pcm in recordings)
     sizes = [[len(pcm) for pcm in recordings] for recordings in batch.recordings]
-    return f"{batch.step} {batch.epoch} {ids} {sizes} {batch.rejects}".encode() + samples
+    return f"{batch.step} {batch.slot} {batch.epoch} {ids} {sizes} {batch.rejects}".encode() + samples
 
 
-def read_all(stream: SpeechStream, rank: int, *, first_step: int = 0) -> list[PcmBatch]:
-    last_step = NUM_EPOCHS * stream.steps_per_epoch(NUM_RANKS)
-    batches = stream.batches(rank=rank, num_ranks=NUM_RANKS, seed=SEED, first_step=first_step, last_step=last_step)
+def read_all(stream: SpeechStream, worker: int, *, first_step: int = 0) -> list[PcmBatch]:
+    last_step = NUM_EPOCHS * stream.steps_per_epoch(NUM_SLOTS)
+    batches = stream.batches(
+        slots=SLOTS[worker], num_slots=NUM_SLOTS, seed=SEED, first_step=first_step, last_step=last_step
+    )
     return list(batches)
 
 
@@ -107,7 +111,7 @@ def is_decoding(process: psutil.Process) -> bool:
 
 
 def ids_by_epoch(batches: list[list[PcmBatch]], epoch: int) -> list[str]:
-    ours = [batch for rank in batches for batch in rank if batch.epoch == epoch]
+    ours = [batch for worker in batches for batch in worker if batch.epoch == epoch]
     return sorted(one.id for batch in ours for example in batch.examples for one in example.utterances)
 
 
@@ -117,30 +121,33 @@ def test_killed_workers_lose_and_double_nothing(
     killer = Killer(NUM_KILLS)
     killer.start()
     rounds = 0
-    with ThreadPoolExecutor(NUM_RANKS) as pool:
+    with ThreadPoolExecutor(len(SLOTS)) as pool:
         while killer.num_left or not rounds:
-            batches = list(pool.map(lambda rank: read_all(stream, rank), range(NUM_RANKS)))
-            assert [[digest(batch) for batch in rank] for rank in batches] == undisturbed
+            batches = list(pool.map(lambda worker: read_all(stream, worker), range(len(SLOTS))))
+            assert [[digest(batch) for batch in worker] for worker in batches] == undisturbed
             rounds += 1
             assert rounds < 20, f"{killer.num_left} workers were never met while they decoded"
     killer.stopped.set()
     everyone = sorted(f"u{i}" for i in range(NUM_UTTERANCES))
     assert [ids_by_epoch(batches, epoch) for epoch in range(NUM_EPOCHS)] == [everyone] * NUM_EPOCHS
-    rejected = [reject.id for rank in batches for batch in rank for reject in batch.rejects]
+    rejected = [reject.id for worker in batches for batch in worker for reject in batch.rejects]
     assert sorted(rejected) == sorted([f"u{i}" for i in range(0, NUM_UTTERANCES, 40)] * NUM_EPOCHS)
 
 
-def test_a_resumed_rank_reads_what_it_would_have_read(
+def test_a_resumed_worker_reads_what_it_would_have_read(
     local_ray: str, stream: SpeechStream, undisturbed: list[list[bytes]]
 ) -> None:
     first_step = len(undisturbed[1]) - 5
-    assert [digest(batch) for batch in read_all(stream, 1, first_step=first_step)] == undisturbed[1][first_step:]
+    resumed = [[digest(batch) for batch in read_all(stream, worker, first_step=first_step)] for worker in (0, 1)]
+    assert resumed == [undisturbed[0][2 * first_step :], undisturbed[1][first_step:]]
 
 
 def test_a_stream_may_be_left_before_its_end(
     local_ray: str, stream: SpeechStream, undisturbed: list[list[bytes]]
 ) -> None:
-    batches = stream.batches(rank=0, num_ranks=NUM_RANKS, seed=SEED, first_step=0, last_step=len(undisturbed[0]))
+    batches = stream.batches(
+        slots=SLOTS[0], num_slots=NUM_SLOTS, seed=SEED, first_step=0, last_step=len(undisturbed[1])
+    )  # fmt: skip
     assert digest(next(batches)) == undisturbed[0][0]
     batches.close()  # type: ignore[attr-defined]
     deadline = time.monotonic() + 30.0

@@ -68,3 +68,14 @@ def test_the_pace_counts_steps_and_speech_and_the_loss_is_per_label() -> None:
     assert 0.0 < values["steps_per_s"] <= 2 / PAUSE_S
     assert counted.take_mean_loss() == pytest.approx(2.0)
     assert counted.take_mean_loss() == 0.0
+
+
+def test_a_resumed_run_goes_on_with_the_loss_since_its_last_row() -> None:
+    first = meter()
+    first.add(torch.tensor(6.0), torch.tensor(3.0), audio_s=4.0)
+    first.collect()
+    second = Meter(Accelerator(cpu=True), audio_s=first.audio_s, seconds=0.0, loss_since_row=first.loss_since_row)
+    second.add(torch.tensor(4.0), torch.tensor(1.0), audio_s=1.5)
+    assert second.take_mean_loss() == pytest.approx(10.0 / 4.0)
+    assert second.audio_s == 5.5
+    assert second.read()["loss"] == pytest.approx(4.0), "the pace and loss of a log are this start's own"

@@ -1,10 +1,11 @@
-"""Stream speech through Ray Data to the training workers: one row is one worker's batch.
+"""Stream speech through Ray Data to the training workers: one row is one batch, one slot of one step.
 
 Audio is decoded and augmented by Ray tasks anywhere on the cluster and travels as int16 PCM through the object store;
-log-mel is made by the consumer. Each worker has one stream for the whole run, which starts at whatever step the run
-resumes from. Tasks that die are run again by Ray, and a batch follows from its step alone: nothing is lost or doubled.
+log-mel is made by the consumer. Each worker has one stream of its own slots, which starts at whatever step the run
+resumes from. Tasks that die are run again by Ray, and a batch follows from step and slot: nothing is lost or doubled.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, Example, PcmBatch, Ut
 logger = logging.getLogger(__name__)
 
 _TASKS_IN_STORE = 3  # for each that runs, and for the one being read: its output, and twice as much that waits
-_STEPS_PER_DATASET = 4_096  # Ray Data makes all its input before it starts; between two Datasets lies a second or so
+_ROWS_PER_DATASET = 4_096  # Ray Data makes all its input before it starts; between two Datasets lies a second or so
 
 
 def _as_sequence(value: object) -> object:
@@ -47,9 +48,10 @@ class DatasetConfig(Config):
     """How often the utterances of each manifest are read in an epoch, on average: 0.25 reads another quarter in each
     of four epochs, 2 reads all of them twice. None given: each once."""
     batch_size: int = Field(default=16, ge=1)
-    """Most examples of one worker at one step."""
+    """Most examples a worker puts through the model at once; a step has num_workers times accumulation_steps of such
+    batches."""
     batch_s: float = Field(default=16 * MAX_CONTEXT_S, gt=0.0)
-    """Most seconds of audio of one worker at one step, padding included: the longest times the number of examples."""
+    """Most seconds of audio of such a batch, padding included: the longest times the number of examples."""
     pack_s: float | None = Field(default=None, gt=0.0, le=MAX_CONTEXT_S)
     """Join utterances of one recording or speaker to examples of up to this many seconds, so that the model goes on
     hearing long speech; the model's longest context is a good choice."""
@@ -99,11 +101,19 @@ class SpeechStream:
         """Seconds of the longest example; augmentation slows none beyond it, so that what fits a model still fits."""
         return max(example.duration_s for example in self.examples)
 
-    def steps_per_epoch(self, num_ranks: int) -> int:
-        """Give the steps every rank takes in an epoch."""
-        return self.plan(num_ranks=num_ranks, seed=0).steps_per_epoch
+    def steps_per_epoch(self, num_slots: int) -> int:
+        """Give the steps of an epoch."""
+        return self.plan(num_slots=num_slots, seed=0).steps_per_epoch
 
-    def plan(self, *, num_ranks: int, seed: int) -> BatchPlan:
+    def fingerprint(self, *, num_slots: int, seed: int) -> str:
+        """Identify what is read at every step: other utterances or other batches give another value."""
+        plan = self.plan(num_slots=num_slots, seed=seed)
+        digest = hashlib.sha256(repr((plan.num_slots, plan.seed, plan.buckets)).encode())
+        for place in plan.order.tolist():
+            digest.update("\n".join(one.id for one in self.examples[place].utterances).encode() + b"\n\n")
+        return digest.hexdigest()
+
+    def plan(self, *, num_slots: int, seed: int) -> BatchPlan:
         """Plan the batches for the longest that augmentation may make of each example.
 
         Raises:
@@ -115,53 +125,59 @@ class SpeechStream:
             np.minimum(durations_s / slowest, self.longest_s),
             batch_size=self.batch_size,
             batch_s=self.batch_s,
-            num_ranks=num_ranks,
+            num_slots=num_slots,
             seed=seed,
             groups=np.repeat(np.arange(len(self.manifest_sizes)), self.manifest_sizes),
             weights=self.weights,
         )
 
-    def batches(self, *, rank: int, num_ranks: int, seed: int, first_step: int, last_step: int) -> Iterator[PcmBatch]:
-        """Read one rank's batches from ``first_step`` up to, not including, ``last_step``; needs a running Ray.
+    def batches(
+        self, *, slots: Sequence[int], num_slots: int, seed: int, first_step: int, last_step: int
+    ) -> Iterator[PcmBatch]:
+        """Read some slots of the steps from ``first_step`` up to, not including, ``last_step``; needs a running Ray.
+
+        Args:
+            slots: of each step, in the order they are read.
+            num_slots: of a step, those of all workers.
+            seed: of the batches and of augmentation.
+            first_step: the first.
+            last_step: the step after the last.
 
         Raises:
             RowsLostError: see ``in_order``.
         """
-        if last_step <= first_step:
+        if last_step <= first_step or not slots:
             return
-        reader = self.build_reader(num_ranks=num_ranks, seed=seed)
+        reader = self.build_reader(num_slots=num_slots, seed=seed)
         plan = reader.plan
-        rows = self._read_rows(ray.put(reader), rank=rank, first_step=first_step, last_step=last_step)
-        for step, row in in_order(rows, first_step=first_step, last_step=last_step):
-            examples = [self.examples[place] for place in plan.batch(step, rank=rank).tolist()]
+        rows = self._read_rows(ray.put(reader), slots=slots, first_step=first_step, last_step=last_step)
+        for step, slot, row in in_order(rows, slots=slots, first_step=first_step, last_step=last_step):
+            examples = [self.examples[place] for place in plan.batch(step, slot=slot).tolist()]
             yield to_batch(row, examples, epoch=plan.epoch_of(step))
 
-    def build_reader(self, *, num_ranks: int, seed: int) -> BatchReader:
+    def build_reader(self, *, num_slots: int, seed: int) -> BatchReader:
         """Give what all tasks share."""
         return BatchReader(
             build_table(self.examples),
-            self.plan(num_ranks=num_ranks, seed=seed),
+            self.plan(num_slots=num_slots, seed=seed),
             augmenter=None if self.augment == AugmentConfig() else Augmenter(self.augment),
             max_example_s=self.longest_s,
         )
 
-    def build_dataset(self, reader: Any, *, rank: int, first_step: int, last_step: int) -> ray.data.Dataset:  # noqa: ANN401
-        """Describe a Dataset whose rows, of ``BATCH_SCHEMA``, are one rank's steps.
+    def build_dataset(self, reader: Any, *, slots: Sequence[int], first: int, last: int) -> ray.data.Dataset:  # noqa: ANN401
+        """Describe a Dataset whose rows, of ``BATCH_SCHEMA``, are batches of some slots.
 
         Args:
             reader: reference to a BatchReader in the object store; Ray's are untyped.
-            rank: whose steps.
-            first_step: the first row.
-            last_step: the row after the last.
+            slots: of each step, in the order they are read.
+            first: the first row: a place among the batches of these slots, those of step 0 first.
+            last: the row after the last.
         """
         size = self.steps_per_task
-        tasks = [
-            {"first_step": step, "last_step": min(step + size, last_step)}
-            for step in range(first_step, last_step, size)
-        ]
+        tasks = [{"first": place, "last": min(place + size, last)} for place in range(first, last, size)]
         # from_items, not range: reading a range is an operator of its own, whose tasks ask for a whole CPU.
         dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
-            partial(read_steps, reader=reader, rank=rank),
+            partial(read_steps, reader=reader, slots=tuple(slots)),
             batch_size=None,
             batch_format="pyarrow",
             compute=TaskPoolStrategy(size=self.tasks_per_worker),
@@ -180,11 +196,11 @@ class SpeechStream:
         step_bytes = min(self.batch_s, self.batch_size * self.longest_s) * SAMPLING_RATE * np.dtype(np.int16).itemsize
         return _TASKS_IN_STORE * (1 + self.tasks_per_worker) * self.steps_per_task * step_bytes
 
-    def _read_rows(self, reader: Any, *, rank: int, first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
+    def _read_rows(self, reader: Any, *, slots: Sequence[int], first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
         """Give tables of one row."""
-        for first in range(first_step, last_step, _STEPS_PER_DATASET):
-            last = min(first + _STEPS_PER_DATASET, last_step)
-            dataset = self.build_dataset(reader, rank=rank, first_step=first, last_step=last)
+        stop = last_step * len(slots)
+        for first in range(first_step * len(slots), stop, _ROWS_PER_DATASET):
+            dataset = self.build_dataset(reader, slots=slots, first=first, last=min(first + _ROWS_PER_DATASET, stop))
             yield from dataset.iter_batches(
                 batch_size=1, batch_format="pyarrow", prefetch_batches=self.prefetch_batches
             )

@@ -4,7 +4,7 @@ Shapes: B batch, S samples, M mel bins, F frames, T tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,7 +34,15 @@ class TrainBatch:
     audio_s: float
     """Seconds of speech, padding left out."""
     rejects: tuple[Reject, ...] = ()
-    """Utterances whose labels the decoder cannot hold."""
+    """Utterances that could not be decoded, or whose labels the decoder cannot hold."""
+    step: int = 0
+    """Place in the run."""
+    slot: int = 0
+    """Place in the step."""
+    ids: tuple[str, ...] = ()
+    """Of the utterances."""
+    random_seed: int = 0
+    """Of what the model draws (dropout) while it computes this batch, on whatever rank."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,20 @@ class Collator:
         masks = [masks_of(*pair) for pair in zip(waveforms, batch.examples, strict=True)]
         pictures = self.pictures.draw(waveforms, num_frames=self._num_frames(waveforms), masks=masks)
         labels, rejects = self._training_labels(batch, label_mix, seed=seed)
-        return self._pack(pictures, labels, waveforms, rejects=rejects)
+        packed = self._pack(pictures, labels, waveforms)
+        return replace(
+            packed,
+            rejects=(*batch.rejects, *rejects),
+            step=batch.step,
+            slot=batch.slot,
+            ids=tuple(one.id for example in batch.examples for one in example.utterances),
+            random_seed=int(np.random.SeedSequence([seed, batch.step, batch.slot]).generate_state(1)[0]),
+        )
+
+    def empty_batch(self) -> TrainBatch:
+        """Give a batch of one silent example whose only label does not count: its loss and gradient are zero."""
+        silence = np.zeros(0, np.float32)
+        return self._pack(torch.zeros(1, self.pictures.num_mel_bins, self._num_frames([silence])), [None], [silence])
 
     def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
         """Turn waveforms (S,) and their labels into a batch, unchanged."""
@@ -111,8 +132,6 @@ class Collator:
         pictures: Tensor,
         labels: Sequence[Labels | None],
         waveforms: Sequence[Waveform],
-        *,
-        rejects: Sequence[Reject] = (),
     ) -> TrainBatch:
         decoder_input_ids, targets = pad_labels(labels, padding_id=int(self.tokenizer.eos_token_id))
         return TrainBatch(
@@ -120,7 +139,6 @@ class Collator:
             decoder_input_ids=decoder_input_ids,
             labels=targets,
             audio_s=sum(len(waveform) for waveform in waveforms) / SAMPLING_RATE,
-            rejects=tuple(rejects),
         )
 
 

@@ -5,24 +5,26 @@ goes on with the very batch that would have come next.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object, set_seed
 
 from sottovoce.errors import TooManyRejectsError
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.schema import Example, PcmBatch, Reject, Utterance
+from sottovoce.schema import Reject, Utterance
 from sottovoce.train.collate import Collator, TrainBatch
+from sottovoce.train.cursor import check_cursor, find_cursor
 from sottovoce.train.curves import Curves
 from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.label_mix import LabelMix
 from sottovoce.train.meter import Meter
 from sottovoce.train.objective import WhisperObjective, parameter_groups
+from sottovoce.train.overseer import Supervision
 from sottovoce.train.pictures import build_pictures
 from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board
@@ -30,6 +32,7 @@ from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
 from sottovoce.train.saver import UNSCORED, Saver, found_checkpoint
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.slots import SlotShare, TrainingStream, fill_steps
 from sottovoce.train.state import leave_weights_to_model_folder, load_accelerate_state, read_resumed
 from sottovoce.train.step import Stepper
 from sottovoce.train.worker_model import build_accelerator, load_base, load_resumed, read_base_spelling, set_up
@@ -37,24 +40,6 @@ from sottovoce.train.worker_model import build_accelerator, load_base, load_resu
 logger = logging.getLogger(__name__)
 
 _PREFETCH_BATCHES = 2
-
-
-class TrainingStream(Protocol):
-    """Where batches come from; ``data.dataset.SpeechStream`` is one."""
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """The training split."""
-
-    @property
-    def examples(self) -> Sequence[Example]:
-        """What of it the model hears at once."""
-
-    def steps_per_epoch(self, num_ranks: int) -> int:
-        """Give the batches of each rank in an epoch."""
-
-    def batches(self, *, rank: int, num_ranks: int, seed: int, first_step: int, last_step: int) -> Iterator[PcmBatch]:
-        """Read one rank's batches of a range."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +55,13 @@ class WorkerTask:
     output: Path
     board: str
     """Name of the progress board."""
+    overseer: str | None = None
+    """Name of who decides after each evaluation whether the run goes on; nobody where None."""
+
+    @property
+    def hyperparameters(self) -> dict[str, object]:
+        """What trackers note about the run."""
+        return {**self.training, "device": self.device, "precision": self.precision}
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:
@@ -93,7 +85,7 @@ class WorkerLoop:
     ) -> None:
         self._task, self._config, self._checkpoint = task, config, checkpoint
         set_up(checkpoint, config)
-        self._accelerator = build_accelerator(config, device=task.device, precision=task.precision, output=task.output)
+        self._accelerator = build_accelerator(device=task.device, precision=task.precision)
         set_seed(config.seed, device_specific=True)
         self._objective = WhisperObjective(checkpoint.model, label_smoothing=config.label_smoothing)
         groups = parameter_groups(self._objective, weight_decay=config.weight_decay)
@@ -105,13 +97,11 @@ class WorkerLoop:
             load_accelerate_state(resume_folder, self._accelerator)
             self._state = read_resumed(resume_folder)
         self._rows, self._rejects = list(self._state.rows), {reject.id: reject for reject in self._state.rejects}
-        self._num_ranks = self._accelerator.num_processes
-        self._batches_per_epoch = task.stream.steps_per_epoch(self._num_ranks)
+        self._share = SlotShare(config.num_slots, self._accelerator.process_index, self._accelerator.num_processes)
+        self._cursor = find_cursor(task.stream, num_slots=config.num_slots, seed=config.seed, step=self._state.step)
+        check_cursor(self._state.cursor, self._cursor)
         self._num_steps = count_steps(
-            batches_per_epoch=self._batches_per_epoch,
-            num_epochs=config.num_epochs,
-            accumulation_steps=config.accumulation_steps,
-            max_steps=config.max_steps,
+            steps_per_epoch=self._cursor.steps_per_epoch, num_epochs=config.num_epochs, max_steps=config.max_steps
         )
         self._pictures = build_pictures(
             self._accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=config.threads_per_worker
@@ -120,12 +110,16 @@ class WorkerLoop:
         self._evaluator = self._build_evaluator()
         self._stepper = Stepper(self._accelerator, self._model, self._optimizer, max_grad_norm=config.max_grad_norm)
         self._saver = Saver(checkpoint, self._accelerator)
-        self._curves = Curves(self._accelerator)
+        self._curves = Curves(
+            self._accelerator, output=task.output, trackers=config.trackers, hyperparameters=task.hyperparameters
+        )
+        self._supervision = Supervision(task.overseer, self._accelerator)
         self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
         state = self._state
         self._meter = Meter(
             self._accelerator,
             audio_s=state.audio_s,
+            loss_since_row=state.loss_since_row,
             seconds=state.seconds,
             step_s=state.step_s,
             data_wait_s=state.data_wait_s,
@@ -133,48 +127,48 @@ class WorkerLoop:
 
     def run(self) -> None:
         """Train from where the run stands to its end."""
-        self._curves.open()
         step, is_stopped = self._state.step, self._state.is_finished
         evaluations = tuple(map(describe_row, self._rows))
         self._post.update(num_steps=self._num_steps, step=step, evaluations=evaluations)
         with (
+            self._curves.opened(step if self._rows else None),
             closing(self._pictures),
-            prefetched(self._batches(step, stopped=is_stopped), depth=_PREFETCH_BATCHES) as batches,
+            prefetched(self._batches(step, stopped=is_stopped), depth=_PREFETCH_BATCHES) as stream,
         ):
             if not self._rows:
-                self._evaluate_and_save(0)
+                is_stopped = self._evaluate_and_save(0)
+            else:
+                is_stopped = self._supervision.stops(self._rows, is_last=is_stopped)
+            batches = fill_steps(stream, self._share, self._collator.empty_batch())
             self._meter.start()
             while step < self._num_steps and not is_stopped:
                 self._train_step(step, batches)
                 step += 1
                 is_stopped = self._after_step(step)
         self._post.update(phase="trained", step=step)
-        self._curves.close()
 
     def _batches(self, step: int, *, stopped: bool) -> Iterator[TrainBatch]:
         """Read this rank's batches from a step on."""
-        config, factor = self._config, self._config.accumulation_steps
+        config = self._config
         label_mix = LabelMix(config.timestamp_probability, config.previous_text_probability)
-        last_step = step * factor if stopped else self._num_steps * factor
         stream = self._task.stream.batches(
-            rank=self._accelerator.process_index,
-            num_ranks=self._num_ranks,
+            slots=self._share.slots,
+            num_slots=self._share.num_slots,
             seed=config.seed,
-            first_step=step * factor,
-            last_step=last_step,
+            first_step=step,
+            last_step=step if stopped else self._num_steps,
         )
         for batch in stream:
-            made = self._collator.training_batch(
+            yield self._collator.training_batch(
                 batch, spec_augment=config.spec_augment, label_mix=label_mix, seed=config.seed
             )
-            self._rejects.update({reject.id: reject for reject in (*batch.rejects, *made.rejects)})
-            yield made
 
     def _train_step(self, step: int, batches: Iterator[TrainBatch]) -> None:
         """Change the weights once."""
         config = self._config
         scale = learning_rate_scale(step, warmup_steps=config.warmup_steps, num_steps=self._num_steps)
-        taken = [self._meter.take(batches) for _ in range(config.accumulation_steps)]
+        taken = [self._meter.take(batches) for _ in range(self._share.num_batches)]
+        self._rejects.update({reject.id: reject for batch in taken for reject in batch.rejects})
         outcome = self._stepper.step(taken, learning_rate=config.learning_rate * scale)
         self._meter.gradient_norm = outcome.gradient_norm
         self._meter.add(outcome.total, outcome.num_labels, audio_s=sum(batch.audio_s for batch in taken))
@@ -198,7 +192,8 @@ class WorkerLoop:
             phase="training", step=step, loss=values["loss"],
             steps_per_s=values["steps_per_s"], audio_s_per_s=values["audio_s_per_s"], data_wait=values["data_wait"],
         )  # fmt: skip
-        self._curves.log_training(step, values, learning_rate=float(self._optimizer.param_groups[0]["lr"]))
+        learning_rate = float(self._optimizer.param_groups[0]["lr"])
+        self._curves.log_training(step, values, learning_rate=learning_rate, own=self._meter.own)
 
     def _evaluate_and_save(self, step: int) -> bool:
         """Add a row and write a checkpoint; tells whether the run stops."""
@@ -208,7 +203,7 @@ class WorkerLoop:
         score = evaluation.score
         row = EvaluationRow(
             step=step,
-            epoch=round(step * self._config.accumulation_steps / self._batches_per_epoch, 4),
+            epoch=round(step / self._cursor.steps_per_epoch, 4),
             training_loss=training_loss,
             validation_loss=evaluation.validation_loss,
             wer=score.wer.rate,
@@ -221,13 +216,13 @@ class WorkerLoop:
         self._rows.append(row)
         self._curves.log_validation(row)
         decision = decide(self._rows, patience=self._config.patience)
-        self._check_rejects()
-        self._save(step, wer=row.wer, is_finished=decision.stops or step == self._num_steps)
+        stops = self._supervision.stops(self._rows, is_last=decision.stops or step == self._num_steps)
+        self._save(step, wer=row.wer, is_finished=stops)
         self._post.update(phase="training", evaluations=tuple(map(describe_row, self._rows)))
         if decision.stops and self._accelerator.is_main_process:
             logger.info("stopped early: %s", decision.reason)
         self._meter.restart()
-        return decision.stops
+        return stops
 
     def _check_rejects(self) -> None:
         """Bring all ranks' rejects together.
@@ -244,12 +239,16 @@ class WorkerLoop:
 
     def _save(self, step: int, *, wer: float, is_finished: bool) -> None:
         """Write and report a checkpoint; every rank has part in it."""
+        self._meter.collect()
+        self._check_rejects()
         self._state = RunState(
             step=step,
+            cursor=self._cursor.at(step),
             rows=tuple(self._rows),
             rejects=tuple(self._rejects.values()),
             seconds=self._meter.seconds,
             audio_s=self._meter.audio_s,
+            loss_since_row=self._meter.loss_since_row,
             step_s=self._meter.step_s,
             data_wait_s=self._meter.longest_data_wait_s(),
             resumed_at=self._state.resumed_at,

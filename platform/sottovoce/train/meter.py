@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 T = TypeVar("T")
+
+_GIB = 2**30
 
 
 class Meter:
@@ -22,7 +25,14 @@ class Meter:
     """
 
     def __init__(
-        self, accelerator: Accelerator, *, audio_s: float, seconds: float, step_s: float = 0.0, data_wait_s: float = 0.0
+        self,
+        accelerator: Accelerator,
+        *,
+        audio_s: float,
+        seconds: float,
+        loss_since_row: tuple[float, float] = (0.0, 0.0),
+        step_s: float = 0.0,
+        data_wait_s: float = 0.0,
     ) -> None:
         """Go on counting from what a resumed run had, with the clock of the steps stopped.
 
@@ -30,18 +40,24 @@ class Meter:
             accelerator: names the ranks.
             audio_s: speech trained on so far.
             seconds: of the run so far.
+            loss_since_row: see there.
             step_s: of them in steps.
             data_wait_s: of them waiting for data.
         """
         self._accelerator = accelerator
         self._started = time.monotonic() - seconds
-        self._recent = torch.zeros(2, device=accelerator.device)
-        self._since_row = torch.zeros(2, device=accelerator.device)
+        self._own = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels
+        self._own_audio_s = 0.0
+        self._recent = (0.0, 0.0)
+        self.loss_since_row = loss_since_row
+        """Sum of all ranks' losses since the last row, and the labels it is over, up to the last ``collect``."""
         self.audio_s = audio_s
-        """Speech trained on by all ranks: this rank's times their number, since all read like durations."""
+        """Speech trained on by all ranks, up to the last ``collect``."""
         self.data_wait_s = data_wait_s
         """This rank's wait for batches."""
         self.gradient_norm: torch.Tensor | None = None
+        self.own: dict[str, float] = {}
+        """Of the figures last read, those that differ on this rank."""
         self._step_s = step_s
         self._running_since: float | None = None
         self.restart()
@@ -84,32 +100,64 @@ class Meter:
 
     def add(self, total: torch.Tensor, num_labels: torch.Tensor, *, audio_s: float) -> None:
         """Count one step's summed loss on this rank, its labels, and its seconds of speech."""
-        sums = torch.stack([total, num_labels])
-        self._recent += sums
-        self._since_row += sums
-        self.audio_s += audio_s * self._accelerator.num_processes
+        self._own += torch.stack([total, num_labels])
+        self._own_audio_s += audio_s
         self._pace_steps += 1
 
+    def collect(self) -> None:
+        """Add up what all ranks counted since the last call; every rank must call it."""
+        sums = torch.cat([self._own, self._own.new_tensor([self._own_audio_s])])
+        total, num_labels, audio_s = self._accelerator.reduce(sums).tolist()
+        self._own_audio_s = 0.0
+        self._own.zero_()
+        self._recent = (self._recent[0] + total, self._recent[1] + num_labels)
+        self.loss_since_row = (self.loss_since_row[0] + total, self.loss_since_row[1] + num_labels)
+        self.audio_s += audio_s
+
     def read(self) -> dict[str, float]:
-        """Give this rank's mean loss since the last call, the gradient's norm, the pace, and its share of data wait."""
-        total, num_labels = self._recent.tolist()
-        self._recent.zero_()
+        """Give the figures since the last call, those of all ranks; every rank must call it.
+
+        Returns:
+            loss: mean over all ranks' labels.
+            gradient_norm: of the last step, before clipping.
+            loss_scale: what fp16 multiplies the loss with; 1 in other precisions.
+            steps_per_s, audio_s_per_s: pace in steps and in seconds of speech.
+            data_wait: share of the time, of the rank that waited most.
+            memory_gib: see ``measure_memory``, of the rank with the most.
+        """
+        self.collect()
+        (total, num_labels), self._recent = self._recent, (0.0, 0.0)
         seconds = max(1e-9, self.step_s - self._pace_step_s)
+        self.own = {
+            "data_wait": (self.data_wait_s - self._pace_wait_s) / seconds,
+            "memory_gib": measure_memory(self._accelerator.device),
+        }
+        own = torch.tensor([list(self.own.values())], device=self._accelerator.device)
+        most = self._accelerator.gather(own).amax(dim=0).tolist()
+        scaler = self._accelerator.scaler
         return {
             "loss": total / max(1.0, num_labels),
             "gradient_norm": 0.0 if self.gradient_norm is None else float(self.gradient_norm),
             "steps_per_s": self._pace_steps / seconds,
             "audio_s_per_s": (self.audio_s - self._pace_audio_s) / seconds,
-            "data_wait": (self.data_wait_s - self._pace_wait_s) / seconds,
+            "loss_scale": 1.0 if scaler is None else float(scaler.get_scale()),
+            **dict(zip(self.own, most, strict=True)),
         }
 
     def take_mean_loss(self) -> float:
         """Give all ranks' mean loss since the last call; every rank must call it."""
-        total, num_labels = self._accelerator.reduce(self._since_row.double()).tolist()
-        self._since_row.zero_()
-        return float(total / max(1.0, num_labels))
+        self.collect()
+        (total, num_labels), self.loss_since_row = self.loss_since_row, (0.0, 0.0)
+        return total / max(1.0, num_labels)
 
     def longest_data_wait_s(self) -> float:
         """Give the wait of the rank that waited most, for which the others stood still; every rank must call it."""
         waits: list[float] = gather_object([self.data_wait_s])
         return max(waits)
+
+
+def measure_memory(device: torch.device) -> float:
+    """Give what a worker needs [GiB]: the most its tensors ever took on a GPU, or the process's resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / _GIB
+    return float(psutil.Process().memory_info().rss) / _GIB

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sottovoce.schema import Record, Reject
 from sottovoce.text.group_score import GroupScore
+from sottovoce.train.cursor import Cursor
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -34,12 +35,16 @@ class RunState(Record):
     """Where a run stands; beside the weights in each of its checkpoints."""
 
     step: int = 0
+    cursor: Cursor | None = None
+    """Where in its data the run goes on; none in checkpoints of older releases."""
     rows: tuple[EvaluationRow, ...] = ()
     rejects: tuple[Reject, ...] = ()
     """Training recordings that could not be decoded so far."""
     seconds: float = 0.0
     audio_s: float = 0.0
     """Speech trained on, all workers together."""
+    loss_since_row: tuple[float, float] = (0.0, 0.0)
+    """Sum of the training loss since the last row, and the labels it is over."""
     step_s: float = 0.0
     """Of ``seconds``, those in training steps: evaluations and checkpoints left out."""
     data_wait_s: float = 0.0

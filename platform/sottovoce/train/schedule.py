@@ -14,9 +14,9 @@ def learning_rate_scale(step: int, *, warmup_steps: int, num_steps: int) -> floa
     return max(0.0, (num_steps - step) / max(1, num_steps - warmup_steps))
 
 
-def count_steps(*, batches_per_epoch: int, num_epochs: int, accumulation_steps: int, max_steps: int | None) -> int:
-    """Give the steps of a run; batches that do not fill a last step are left out, unless there would be none."""
-    num_steps = max(1, batches_per_epoch * num_epochs // accumulation_steps)
+def count_steps(*, steps_per_epoch: int, num_epochs: int, max_steps: int | None) -> int:
+    """Give the steps of a run."""
+    num_steps = steps_per_epoch * num_epochs
     return num_steps if max_steps is None else min(num_steps, max_steps)
 
 

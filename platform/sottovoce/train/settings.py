@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from sottovoce.audio.spec_augment import SpecAugmentConfig
 from sottovoce.config import Config
@@ -33,7 +33,7 @@ class TrainingConfig(Config):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     accumulation_steps: int = Field(default=1, ge=1)
-    """Batches added up for one step."""
+    """Batches each worker adds up for one step, with the most workers."""
     gradient_checkpointing: bool = False
     """Less memory for a quarter more time."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -49,8 +49,12 @@ class TrainingConfig(Config):
     """auto is fp16 with a gradient scaler on a GPU and fp32 on a CPU; the weights themselves stay fp32."""
     device: Device = "auto"
     """auto looks for a GPU in the cluster; name cuda where GPUs only start when they are asked for."""
-    num_workers: int = Field(default=2, ge=1)
-    """Data-parallel workers; one GPU each where the device is cuda."""
+    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 2
+    """Data-parallel workers; one GPU each where the device is cuda. Two numbers, fewest and most: the run goes on with
+    what is left when nodes are lost, and takes them back in. A step reads the same utterances with any number."""
+    resize_interval_s: float = Field(default=60.0, gt=0.0)
+    """Seconds between looks for nodes to grow by, where ``num_workers`` is two numbers; growing repeats the steps since
+    the last checkpoint."""
     cpus_per_worker: float = Field(default=0.5, gt=0.0)
     """CPUs each worker reserves; what is left decodes audio."""
     threads_per_worker: int = Field(default=1, ge=1)
@@ -72,6 +76,24 @@ class TrainingConfig(Config):
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Where curves go."""
     seed: int = 0
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+    @property
+    def num_slots(self) -> int:
+        """Batches of a step, those of all workers."""
+        return self.max_workers * self.accumulation_steps
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> "TrainingConfig":
+        if isinstance(self.num_workers, tuple) and self.num_workers[0] > self.num_workers[1]:
+            raise ValueError(
+                f"num_workers must be fewest and most, not {self.num_workers[0]} and {self.num_workers[1]}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_context(self) -> "TrainingConfig":

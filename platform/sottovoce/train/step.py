@@ -51,6 +51,7 @@ class Stepper:
         scale = accelerator.num_processes / num_everywhere.clamp(min=1.0)  # ranks' gradients are averaged, not summed
         total = torch.zeros((), device=device)
         for place, batch in enumerate(batches):
+            torch.manual_seed(batch.random_seed)  # dropout follows from step and slot, not from who computes them
             is_last = place == len(batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(self._model):
                 loss = self._model(

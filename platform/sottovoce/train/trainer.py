@@ -19,14 +19,17 @@ from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
-from sottovoce.train.loop import TrainingStream, WorkerTask, train_worker
+from sottovoce.train.loop import WorkerTask, train_worker
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.progress import shown_progress
 from sottovoce.train.record import DataSummary, TrainingRecord, describe_row
 from sottovoce.train.saver import UNSCORED
+from sottovoce.train.scaling import build_failures, build_scaling, build_torch, set_up_environment
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.slots import TrainingStream
 from sottovoce.train.state import MODEL_FOLDER, read_run_state
+from sottovoce.train.trackers import check_trackers, tracker_environment
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +39,6 @@ _STORAGE_FOLDER = "ray"
 _RUN_NAME = "run"
 _ROUNDING_S = 1e-3  # durations in manifests are rounded to 0.1 ms, and a pack has many
 _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
-_RAY_TRAIN_ENVIRONMENT = {
-    # Ray asks its workers every 2 s by default: at each end, death and report the run waits for the next question.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # off by default; without it the dashboard knows of no training runs (/api/train/v2/runs/v1)
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
-}
-
 
 # Large tensors come and go at every step; in huge pages they cost a fifth less of a CPU step (torch reads this).
 _WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
@@ -89,10 +85,12 @@ def build_run(
         output: folder every worker can write to.
 
     Raises:
+        TrackerUnavailableError: see ``check_trackers``.
         PrecisionUnavailableError: see ``resolve_precision``.
         ConfigError: no validation utterances, or utterances longer than the model's context.
         CheckpointError: no such base model.
     """
+    check_trackers(config.trackers)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     output = output.resolve()
@@ -114,23 +112,18 @@ def build_run(
 
 def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
     """Give the trainer of a checked run."""
-    os.environ.update({name: value for name, value in _RAY_TRAIN_ENVIRONMENT.items() if name not in os.environ})
-    resources = {"CPU": config.cpus_per_worker}
-    use_gpu = task.device == "cuda"
+    set_up_environment()
     return TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.num_workers,
-            use_gpu=use_gpu,
-            resources_per_worker=resources | ({"GPU": 1} if use_gpu else {}),
-        ),
+        torch_config=build_torch(),
+        scaling_config=build_scaling(config, use_gpu=task.device == "cuda"),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
             name=_RUN_NAME,
             storage_path=str(task.output / _STORAGE_FOLDER),
-            worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT | tracker_environment()},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            failure_config=build_failures(config),
             checkpoint_config=ray.train.CheckpointConfig(  # Ray keeps the last one besides
                 num_to_keep=1, checkpoint_score_attribute="wer", checkpoint_score_order="min"
             ),

@@ -1,0 +1,54 @@
+"""How many workers Ray Train runs, which of their deaths count, and how soon it notices what has changed."""
+
+import os
+
+from ray.train import FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig
+
+from sottovoce.train.settings import TrainingConfig
+
+_ENVIRONMENT = {
+    # Ray asks its workers every 2 s by default: at each end, death and report the run waits for the next question.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A worker that does not answer for 10 min is given up by default. Answers come from a thread of their own, and a
+    # dead process is noticed without them: this is for one that is stopped, or on a machine that hangs.
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
+    # How long Ray waits for room for as many workers as it counted on, 60 s by default. Its count of nodes is up to
+    # 20 s old, so that right after a loss it waits for a node that is gone; then it counts again, as often as needed.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    # Looks for nodes about to be taken away, 5 s apart by default, of the 30 s that clouds announce it ahead.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+    # off by default; without it the dashboard knows of no training runs (/api/train/v2/runs/v1)
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+}
+_COLLECTIVE_TIMEOUT_S = 600  # 1800 by default: longer than the first rank alone ever works between two sums (guess)
+
+
+def set_up_environment() -> None:
+    """Set what Ray Train reads from the driver's environment, where the user has not."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def build_scaling(config: TrainingConfig, *, use_gpu: bool) -> ScalingConfig:
+    """Describe the workers: a fixed number, or as many as there is room for within two bounds."""
+    resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
+    return ScalingConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
+        num_workers=config.num_workers,  # type: ignore[arg-type]  # as above
+        use_gpu=use_gpu,
+        resources_per_worker=resources,
+        elastic_resize_monitor_interval_s=config.resize_interval_s,
+    )
+
+
+def build_failures(config: TrainingConfig) -> FailureConfig:
+    """Say how many deaths the run survives; those of nodes whose end was announced do not count."""
+    return FailureConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
+        max_failures=config.max_failures,
+        max_preemption_failures=-1,
+    )
+
+
+def build_torch() -> TorchConfig:
+    """Describe the workers' process group."""
+    return TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S)
