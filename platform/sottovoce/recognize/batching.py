@@ -52,13 +52,18 @@ def recognize_windows(
             batch = indices[start : start + max_batch_size]
             waveforms = [windows[i] for i in batch]
             session = open_session(log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames))
-            results.update(zip(batch, _decode_batch(session, [options[i] for i in batch], vocabulary), strict=True))
+            results.update(zip(batch, decode_batch(session, [options[i] for i in batch], vocabulary), strict=True))
     return [results[index] for index in range(len(windows))]
 
 
-def _decode_batch(
+def decode_batch(
     session: DecoderSession, options: Sequence[DecodeOptions], vocabulary: Vocabulary
 ) -> list[WindowResult]:
+    """Decode one batch, whose options are alike in ``timestamps``, naming languages where none is given.
+
+    Raises:
+        LanguageError: a language the model does not know.
+    """
     languages = [option.language for option in options]
     if None in languages:
         detected = detect_languages(session, vocabulary, batch_size=len(options))

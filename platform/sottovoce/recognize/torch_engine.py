@@ -14,7 +14,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper
-from sottovoce.recognize.batching import recognize_windows
+from sottovoce.recognize.batching import decode_batch, recognize_windows
 from sottovoce.recognize.greedy import Logits, TokenIds
 from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
@@ -76,13 +76,7 @@ class TorchRecognizer:
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
         """
-        device = self._model.device.type
-        with (
-            torch.inference_mode(),
-            torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None),
-            _evaluating(self._model),
-            _threads(self._num_threads),
-        ):
+        with self._inference():
             return recognize_windows(
                 self._open,
                 windows,
@@ -93,17 +87,46 @@ class TorchRecognizer:
                 max_batch_size=self._max_batch_size,
             )
 
+    def encode(self, input_features: torch.Tensor) -> torch.Tensor:
+        """Run the encoder alone on (B, M, F), as ``recognize_encoded`` and a loss can share it; gives (B, P, D)."""
+        with self._inference():
+            features = input_features.to(device=self._model.device, dtype=self._model.dtype)
+            encoded: torch.Tensor = self._model.model.encoder(features).last_hidden_state
+            return encoded
+
+    def recognize_encoded(self, encoded: torch.Tensor, options: Sequence[DecodeOptions]) -> list[WindowResult]:
+        """Decode what ``encode`` gave, as ``recognize`` would have.
+
+        Args:
+            encoded: (B, P, D) windows of one context.
+            options: B, alike in ``timestamps``.
+
+        Raises:
+            LanguageError: a language the model does not know.
+        """
+        with self._inference():
+            return decode_batch(_TorchSession(self._model, encoded), options, self._vocabulary)
+
     def _open(self, input_features: NDArray[np.float32]) -> "_TorchSession":
-        return _TorchSession(self._model, input_features)
+        return _TorchSession(self._model, self.encode(torch.from_numpy(input_features)))
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """Compute without gradients and dropout, in this engine's precision and threads."""
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._model.device.type, dtype=self._autocast, enabled=self._autocast is not None),
+            _evaluating(self._model),
+            _threads(self._num_threads),
+        ):
+            yield
 
 
 class _TorchSession:
-    """One batch: the encoder's output, and the decoder's cache."""
+    """One batch: the encoder's output (B, P, D), and the decoder's cache."""
 
-    def __init__(self, model: TrimmedWhisper, input_features: NDArray[np.float32]) -> None:
-        features = torch.from_numpy(input_features).to(device=model.device, dtype=model.dtype)
-        self._model = model
-        self._encoded = model.model.encoder(features).last_hidden_state
+    def __init__(self, model: TrimmedWhisper, encoded: torch.Tensor) -> None:
+        self._model, self._encoded = model, encoded
         self._cross_cache: Any = DynamicCache()
         self._cache: Any = None
 

@@ -1,14 +1,20 @@
-"""Measure the model in training on the validation split: every rank decodes its share, every rank gets the scores."""
+"""Measure the model in training on the validation split: every rank decodes its share, every rank gets the scores.
 
+Shapes: B batch, P positions, D model width.
+"""
+
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from sottovoce.audio.decode import read_audio
 from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import encode_example
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Utterance, Waveform
@@ -57,20 +63,20 @@ class Evaluator:
             normalizer: of the scores.
             spelling: see ``normalize``.
         """
-        by_duration = sorted(range(len(utterances)), key=lambda place: -utterances[place].duration_s)
         self._utterances = utterances
-        self._share = by_duration[accelerator.process_index :: accelerator.num_processes]
+        batches = plan_batches([one.duration_s for one in utterances], collator.context, batch_size=batch_size)
+        self._share = batches[accelerator.process_index :: accelerator.num_processes]
         self._accelerator = accelerator
-        self._batch_size = batch_size
         self._normalizer = normalizer
         self._spelling = spelling
         self._collator = collator
-        self._labels = {  # without timestamps only whether there are samples matters
+        self.labels = {  # without timestamps only whether there are samples matters
             place: encode_example(checkpoint.tokenizer, Example(utterances=(utterance,)), num_samples=[1])
             for place, utterance in enumerate(utterances)
         }
-        longest = max(len(labels.inputs) + 1 for labels in self._labels.values() if labels)
-        self._max_new_tokens = min(MAX_LABEL_TOKENS - _PREFIX_LENGTH, int(_MARGIN * longest))
+        longest = max(len(labels.inputs) + 1 for labels in self.labels.values() if labels)
+        self.max_new_tokens = min(MAX_LABEL_TOKENS - _PREFIX_LENGTH, int(_MARGIN * longest))
+        """What a hypothesis may have."""
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)
         self._recognizer = TorchRecognizer(checkpoint, autocast=dtype, max_batch_size=batch_size)
 
@@ -83,12 +89,12 @@ class Evaluator:
         objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self._accelerator.device)
         hypotheses: list[tuple[int, str]] = []
-        for start in range(0, len(self._share), self._batch_size):
-            places = self._share[start : start + self._batch_size]
+        for places in self._share:
             waveforms = [_read(self._utterances[place]) for place in places]
-            batch = self._collator.validation_batch(waveforms, [self._labels[place] for place in places])
-            sums += self._sum_loss(objective, batch)
-            hypotheses += zip(places, self._recognize(places, waveforms), strict=True)
+            batch = self._collator.validation_batch(waveforms, [self.labels[place] for place in places])
+            encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the words
+            sums += self._sum_loss(objective, encoded, batch)
+            hypotheses += zip(places, self._recognize(places, encoded), strict=True)
         objective.train()
         sums = self._accelerator.reduce(sums)
         texts = dict(gather_object(hypotheses))
@@ -100,20 +106,39 @@ class Evaluator:
         )
         return Evaluation(validation_loss=float(sums[0] / sums[1]), score=scored.score, groups=scored.groups)
 
-    def _sum_loss(self, objective: WhisperObjective, batch: TrainBatch) -> torch.Tensor:
+    def _sum_loss(self, objective: WhisperObjective, encoded: Tensor, batch: TrainBatch) -> Tensor:
         device = self._accelerator.device
-        with torch.no_grad(), self._accelerator.autocast():
-            loss = objective(
-                batch.input_features.to(device), batch.decoder_input_ids.to(device), batch.labels.to(device)
-            )
+        with torch.inference_mode(), self._accelerator.autocast():
+            loss = objective.score_encoded(encoded, batch.decoder_input_ids.to(device), batch.labels.to(device))
         return torch.stack([loss.total, loss.num_labels]).double()
 
-    def _recognize(self, places: Sequence[int], waveforms: Sequence[Waveform]) -> list[str]:
+    def _recognize(self, places: Sequence[int], encoded: Tensor) -> list[str]:
         chosen = [self._utterances[place] for place in places]
         options = [
-            DecodeOptions(language=one.language, task=one.task, max_new_tokens=self._max_new_tokens) for one in chosen
+            DecodeOptions(language=one.language, task=one.task, max_new_tokens=self.max_new_tokens) for one in chosen
         ]
-        return [result.text for result in self._recognizer.recognize(waveforms, options)]
+        return [result.text for result in self._recognizer.recognize_encoded(encoded, options)]
+
+
+def plan_batches(durations_s: Sequence[float], context: AudioContext, *, batch_size: int) -> list[list[int]]:
+    """Divide utterances into batches of one context each, so that each is read as a recognizer will read it.
+
+    Args:
+        durations_s: of all utterances.
+        context: says how long a picture each gets.
+        batch_size: the most in a batch.
+
+    Returns:
+        Places of the utterances; the batches of the longest come first.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, duration_s in enumerate(durations_s):
+        groups[context.num_frames_for(duration_s)].append(place)
+    return [
+        places[first : first + batch_size]
+        for _, places in sorted(groups.items(), reverse=True)
+        for first in range(0, len(places), batch_size)
+    ]
 
 
 def _read(utterance: Utterance) -> Waveform:

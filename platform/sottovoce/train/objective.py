@@ -1,6 +1,7 @@
 """What training minimizes, and over which weights.
 
-Shapes: B batch, M mel bins, F frames, T tokens, N labels that count, V vocabulary.
+Shapes: B batch, M mel bins, F frames, T tokens, N labels that count, V vocabulary, P positions,
+D model width.
 """
 
 from typing import NamedTuple
@@ -46,7 +47,12 @@ class WhisperObjective(nn.Module):
             decoder_input_ids: (B, T), the start token first.
             labels: (B, T), each the token after its input; IGNORED where none counts.
         """
-        output = self.whisper.model(input_features=input_features, decoder_input_ids=decoder_input_ids, use_cache=False)
+        encoded = self.whisper.model.encoder(input_features).last_hidden_state
+        return self.score_encoded(encoded, decoder_input_ids, labels)
+
+    def score_encoded(self, encoded: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> LossSum:
+        """Compute the loss where the encoder (B, P, D) has run already; see ``forward``."""
+        output = self.whisper.model.decoder(input_ids=decoder_input_ids, encoder_hidden_states=encoded, use_cache=False)
         counts = labels != IGNORED
         logits = self.whisper.proj_out(output.last_hidden_state[counts]).float()
         smoothing = self._label_smoothing if self.training else 0.0

@@ -1,0 +1,86 @@
+"""Validation measures what a recognizer of its own would."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from accelerate import Accelerator
+
+from sottovoce.audio.decode import read_audio
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.model.context import AudioContext
+from sottovoce.recognize.torch_engine import TorchRecognizer
+from sottovoce.schema import DecodeOptions, Utterance
+from sottovoce.text.score import score_texts
+from sottovoce.train.collate import Collator
+from sottovoce.train.evaluation import Evaluator, plan_batches
+from sottovoce.train.objective import WhisperObjective, prepare_whisper
+from sottovoce.train.pictures import ThreadedPictures
+
+DURATIONS_S = (1.0, 2.6, 1.5, 2.9, 3.4)
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    folder = tmp_path_factory.mktemp("validation")
+    random = np.random.default_rng(0)
+    made = []
+    for number, duration_s in enumerate(DURATIONS_S):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, 0.1 * random.standard_normal(round(duration_s * 16_000)), 16_000)
+        made.append(Utterance(id=str(number), audio=str(path), duration_s=duration_s, text="five words are said here"))
+    return made
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def collator(checkpoint: Checkpoint) -> Iterator[Collator]:
+    with closing(ThreadedPictures(80, num_threads=1)) as pictures:
+        yield Collator(checkpoint.tokenizer, checkpoint.context, pictures)
+
+
+def test_words_and_loss_are_those_of_the_model_alone(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
+) -> None:
+    prepare_whisper(checkpoint.model, method="full", dropout=0.1, gradient_checkpointing=False)
+    objective = WhisperObjective(checkpoint.model, label_smoothing=0.1)
+    evaluator = Evaluator(
+        checkpoint,
+        utterances,
+        collator=collator,
+        accelerator=Accelerator(cpu=True),
+        batch_size=2,
+        normalizer="none",
+        spelling={},
+    )
+    evaluation = evaluator.evaluate(objective)
+    assert objective.training
+    options = [DecodeOptions(language="en", max_new_tokens=evaluator.max_new_tokens)] * len(utterances)
+    windows = [read_audio(utterance.audio) for utterance in utterances]
+    texts = [result.text for result in TorchRecognizer(checkpoint).recognize(windows, options)]
+    assert evaluation.score == score_texts([one.text for one in utterances], texts, normalizer="none")
+    objective.eval()
+    total, num_labels = 0.0, 0.0
+    for place, utterance in enumerate(utterances):
+        batch = collator.validation_batch([read_audio(utterance.audio)], [evaluator.labels[place]])
+        with torch.no_grad():
+            loss = objective(batch.input_features, batch.decoder_input_ids, batch.labels)
+        total, num_labels = total + float(loss.total), num_labels + float(loss.num_labels)
+    assert evaluation.validation_loss == pytest.approx(total / num_labels, rel=1e-5)
+
+
+def test_batches_hold_one_context_each_and_every_utterance_once() -> None:
+    durations_s = [1.0, 9.9, 2.6, 1.5, 2.9, 2.6, 2.7]
+    context = AudioContext(2.0, 10.0)
+    batches = plan_batches(durations_s, context, batch_size=3)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(durations_s)))
+    assert all(len({context.num_frames_for(durations_s[place]) for place in batch}) == 1 for batch in batches)
+    assert [len(batch) for batch in batches] == [1, 3, 1, 2]
