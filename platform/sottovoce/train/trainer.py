@@ -53,15 +53,20 @@ class TrainingRun:
     trainer: TorchTrainer
 
 
-def claim_output(job: Config, output: Path) -> None:
+def claim_output(job: Config, output: Path, *, file: str = CONFIG_FILE) -> None:
     """Write a job's settings into its output folder, where the same command finds its run again.
+
+    Args:
+        job: its settings.
+        output: its folder.
+        file: what they are called there.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
     """
-    path = output / CONFIG_FILE
+    path = output / file
     before = path.read_text(encoding="utf-8") if path.is_file() else None
-    draft = output / f".{CONFIG_FILE}.{os.getpid()}"
+    draft = output / f".{file}.{os.getpid()}"
     write_config(job, draft)
     if before is not None and before != draft.read_text(encoding="utf-8"):
         draft.unlink()
