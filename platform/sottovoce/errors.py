@@ -17,6 +17,7 @@
     ├── LanguageError (ValueError)        a language Whisper does not know
     ├── LabelTooLongError (ValueError)    a transcript that does not fit the decoder
     ├── CheckpointError (ValueError)      a model folder cannot be loaded or trusted
+    ├── SearchError (RuntimeError)        a search that came to no result
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
 
 Fields go to ``super().__init__`` and the sentence is built in ``__str__``: a class that
@@ -173,6 +174,15 @@ class CheckpointError(SottovoceError, ValueError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(str(path), reason)
+
+
+class SearchError(SottovoceError, RuntimeError):
+    """A search of settings that came to no result."""
+
+    sentence = "only {0} of {1} trials have a result: {2}; the same command goes on with the others"
+
+    def __init__(self, num_ended: int, num_trials: int, reason: str) -> None:
+        super().__init__(num_ended, num_trials, reason)
 
 
 class ExportGateError(SottovoceError, RuntimeError):
