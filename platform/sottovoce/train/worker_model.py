@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs
 
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, resolve_folder
 from sottovoce.model.context import AudioContext, set_audio_context
@@ -66,15 +66,11 @@ def read_base_spelling(base: str) -> dict[str, str]:
     return read_spelling(resolve_folder(base))
 
 
-def build_accelerator(
-    config: TrainingConfig, *, device: Literal["cpu", "cuda"], precision: Literal["fp16", "bf16", "fp32"], output: Path
-) -> Accelerator:
+def build_accelerator(*, device: Literal["cpu", "cuda"], precision: Literal["fp16", "bf16", "fp32"]) -> Accelerator:
     """Build accelerate around the process group Ray Train has opened."""
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
-        log_with=list(config.trackers) or None,
-        project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "tensorboard")),
         step_scheduler_with_optimizer=False,
         # gradients live in the buckets that are reduced: one copy of the model less, in memory and at each step
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
