@@ -2,7 +2,8 @@
 
     SottovoceError
     ├── ConfigError (ValueError)          a setting cannot be used
-    │   └── PrecisionUnavailableError     fp16 or bf16 without the hardware
+    │   ├── PrecisionUnavailableError     fp16 or bf16 without the hardware
+    │   └── TrackerUnavailableError       a tracker whose package is not installed
     ├── AudioError (ValueError)           one recording cannot be used
     │   ├── AudioDecodeError              unreadable bytes
     │   ├── EmptyAudioError               readable, zero samples
@@ -18,6 +19,7 @@
     ├── LabelTooLongError (ValueError)    a transcript that does not fit the decoder
     ├── CheckpointError (ValueError)      a model folder cannot be loaded or trusted
     ├── SearchError (RuntimeError)        a search that came to no result
+    ├── TrackerError (RuntimeError)       a tracker's folder or server does not open
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
 
 Fields go to ``super().__init__`` and the sentence is built in ``__str__``: a class that
@@ -52,6 +54,18 @@ class PrecisionUnavailableError(ConfigError):
 
     def __init__(self, precision: str, hardware: str) -> None:
         SottovoceError.__init__(self, precision, hardware)
+
+
+class TrackerUnavailableError(ConfigError):
+    """A tracker whose package is not installed here."""
+
+    sentence = (
+        "tracker {0!r} needs the package {1}, which is not installed here; pip install 'sottovoce[trackers]' on every "
+        "node, or leave it out of trackers"
+    )
+
+    def __init__(self, tracker: str, package: str) -> None:
+        SottovoceError.__init__(self, tracker, package)
 
 
 class AudioError(SottovoceError, ValueError):
@@ -183,6 +197,15 @@ class SearchError(SottovoceError, RuntimeError):
 
     def __init__(self, num_ended: int, num_trials: int, reason: str) -> None:
         super().__init__(num_ended, num_trials, reason)
+
+
+class TrackerError(SottovoceError, RuntimeError):
+    """A tracker that does not open at a run's start."""
+
+    sentence = "tracker {0!r} does not open: {1}; see that it can be reached, or leave it out of trackers"
+
+    def __init__(self, tracker: str, reason: str) -> None:
+        super().__init__(tracker, reason)
 
 
 class ExportGateError(SottovoceError, RuntimeError):
