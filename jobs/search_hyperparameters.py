@@ -1,0 +1,44 @@
+"""Search settings: ``python -m jobs.search_hyperparameters --config jobs/recipes/search_quickstart.yaml``."""
+
+from pathlib import Path
+
+from sottovoce.config import Config, load_config, setup_logging
+from sottovoce.data.dataset import DatasetConfig, build_stream
+from sottovoce.data.mixing import read_speech
+from sottovoce.train.search.result import publish_search, search_table
+from sottovoce.train.search.space import SearchConfig
+from sottovoce.train.search.tuner import build_search, run_search
+from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.trainer import claim_output
+
+
+class SearchJob(Config):
+    """Fine-tune with many settings, give up those that fall behind; the same command goes on where it stopped."""
+
+    data: DatasetConfig
+    training: TrainingConfig = TrainingConfig()
+    """What all trials share."""
+    search: SearchConfig = SearchConfig(learning_rate=(1e-5, 1e-3))
+    output: Path
+    """Folder that receives the trials, search.json, best.yaml and search.html; one that every node can write to."""
+
+
+def main(job: SearchJob) -> None:
+    """Run the job."""
+    setup_logging()
+    speech = read_speech(job.data.manifest)
+    search = build_search(
+        job.search,
+        job.training,
+        train=build_stream(speech, job.data),
+        validation=speech.split("validation"),
+        output=job.output,
+    )
+    claim_output(job, job.output, file="search_hyperparameters.yaml")
+    record = run_search(search)
+    publish_search(record, job.output, data=job.data)
+    print(search_table(record))
+
+
+if __name__ == "__main__":
+    main(load_config(SearchJob))

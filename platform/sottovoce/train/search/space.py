@@ -1,0 +1,119 @@
+"""What a search tries: ranges, and the settings drawn from them before anything starts."""
+
+import math
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from sottovoce.config import Config
+from sottovoce.errors import ConfigError
+from sottovoce.schema import Record
+from sottovoce.train.settings import TrainingConfig
+
+
+class SearchConfig(Config):
+    """Ranges to search, how many trials, and when a trial is given up."""
+
+    learning_rate: tuple[float, float] | None = None
+    """Lowest and highest rate, drawn evenly on a log scale; the training's own where none is given."""
+    warmup_steps: tuple[int, ...] = ()
+    """Values to choose from; the training's own where none is given."""
+    lora_rank: tuple[int, ...] = ()
+    """Values to choose from where the method trains an adapter; alpha keeps its ratio to the rank."""
+    num_trials: int = Field(default=9, ge=1)
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Trials at a time; as many as the cluster has room for where none is given."""
+    grace_evaluations: int = Field(default=1, ge=1)
+    """Evaluations after the first step before a trial may be given up."""
+    reduction: float = Field(default=3.0, gt=1.0)
+    """At each rung of evaluations (grace, grace times this, ...) about one trial in so many goes on."""
+    seed: int = 0
+    """Of the drawn settings; data and weights follow the training's own seed, the same in every trial."""
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "SearchConfig":
+        if self.learning_rate is not None and not 0.0 < self.learning_rate[0] <= self.learning_rate[1]:
+            low, high = self.learning_rate
+            raise ValueError(f"search.learning_rate must be 0 < lowest <= highest, not {low:g}, {high:g}")
+        if any(steps < 0 for steps in self.warmup_steps):
+            raise ValueError(f"search.warmup_steps must be 0 or more, not {min(self.warmup_steps)}")
+        if any(rank < 1 for rank in self.lora_rank):
+            raise ValueError(f"search.lora_rank must be 1 or more, not {min(self.lora_rank)}")
+        return self
+
+
+class TrialSettings(Record):
+    """What one trial changes in the training's settings."""
+
+    learning_rate: float
+    warmup_steps: int
+    lora_rank: int | None = None
+    """None where the method trains no adapter."""
+
+    def describe(self) -> str:
+        """Give the settings in a few words."""
+        rank = "" if self.lora_rank is None else f", rank {self.lora_rank}"
+        return f"learning rate {self.learning_rate:.2e}, warm-up {self.warmup_steps}{rank}"
+
+
+def draw_settings(config: SearchConfig, training: TrainingConfig) -> tuple[TrialSettings, ...]:
+    """Draw the settings of all trials.
+
+    The range of learning rates is cut into as many slices as there are trials, and each trial draws from its own; the
+    choices are dealt out in turn, so that each comes about equally often. Both in random order.
+
+    Source: McKay, Beckman and Conover 1979 (Latin hypercube sampling).
+
+    Raises:
+        ConfigError: nothing to search, ranks for a method without an adapter, or a warm-up as long as the run.
+    """
+    _check(config, training)
+    generator = np.random.default_rng(config.seed)
+    num_trials = config.num_trials
+    low, high = config.learning_rate or (training.learning_rate, training.learning_rate)
+    places = (generator.permutation(num_trials) + generator.random(num_trials)) / num_trials
+    rates = np.exp(math.log(low) + places * math.log(high / low))
+    warmups = _deal(config.warmup_steps or (training.warmup_steps,), num_trials, generator)
+    ranks = _deal(config.lora_rank, num_trials, generator) if config.lora_rank else [_own_rank(training)] * num_trials
+    return tuple(
+        TrialSettings(learning_rate=float(f"{rate:.4g}"), warmup_steps=warmup, lora_rank=rank)
+        for rate, warmup, rank in zip(rates, warmups, ranks, strict=True)
+    )
+
+
+def apply_settings(training: TrainingConfig, settings: TrialSettings) -> TrainingConfig:
+    """Give the training's settings with a trial's in their place."""
+    values = training.model_dump()
+    values |= {"learning_rate": settings.learning_rate, "warmup_steps": settings.warmup_steps}
+    if settings.lora_rank is not None:
+        lora = values["lora"]
+        # an adapter is scaled by alpha / rank: kept, so that the rank alone is compared
+        scale = lora["alpha"] / lora["rank"]
+        values["lora"] = lora | {"rank": settings.lora_rank, "alpha": type(lora["alpha"])(scale * settings.lora_rank)}
+    return TrainingConfig.model_validate(values)
+
+
+def _check(config: SearchConfig, training: TrainingConfig) -> None:
+    if config.lora_rank and not trains_adapter(training):
+        raise ConfigError(
+            f"search.lora_rank names ranks, but method {training.method} trains no adapter; set method to lora"
+        )
+    if config.learning_rate is None and not config.warmup_steps and not config.lora_rank:
+        raise ConfigError("there is nothing to search: give a range to search.learning_rate, as in 1e-5 1e-3")
+
+
+def trains_adapter(training: TrainingConfig) -> bool:
+    """Tell whether the method has a rank."""
+    return training.method in ("lora", "qlora")
+
+
+def _own_rank(training: TrainingConfig) -> int | None:
+    if not trains_adapter(training):
+        return None
+    rank: int = training.model_dump()["lora"]["rank"]
+    return rank
+
+
+def _deal(choices: tuple[int, ...], num_trials: int, generator: np.random.Generator) -> list[int]:
+    dealt = [choices[place % len(choices)] for place in range(num_trials)]
+    return [dealt[place] for place in generator.permutation(num_trials)]
