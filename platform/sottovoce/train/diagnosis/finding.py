@@ -1,0 +1,97 @@
+"""A finding: what was seen, with numbers and steps, and what to change."""
+
+from typing import Literal, TypeAlias
+
+from sottovoce.schema import Record
+from sottovoce.train.record import TrainingRecord
+
+Severity: TypeAlias = Literal["serious", "warning", "note"]
+"""serious: the run, or part of what it made, should not be used as it is; note: worth knowing for the next run."""
+
+FindingName: TypeAlias = Literal[
+    "worse_than_the_base",
+    "learning_rate_too_high",
+    "group_got_worse",
+    "wer_rises",
+    "loss_scale_collapsed",
+    "steps_skipped",
+    "gain_uncertain",
+    "warmup_too_short",
+    "validation_loss_rises",
+    "learning_rate_too_low",
+    "wer_stopped_falling",
+    "still_improving",
+    "few_evaluations",
+    "data_wait",
+    "rejects",
+]
+
+SettingValue: TypeAlias = str | int | float | None
+
+
+class SettingChange(Record):
+    """A setting and the value to try."""
+
+    name: str
+    """As on the command line: ``training.`` and ``data.`` of jobs.train_whisper, ``prepare.`` of
+    jobs.prepare_manifest."""
+    value: SettingValue
+    before: SettingValue = None
+    """What this run had, where its record says so."""
+
+    def describe(self) -> str:
+        """Give it in a few words."""
+        before = "" if self.before is None else f" (was {_number(self.before)})"
+        return f"{self.name}={_number(self.value)}{before}"
+
+
+class Finding(Record):
+    """One thing that a run's figures say."""
+
+    name: FindingName
+    severity: Severity
+    seen: str
+    """What was seen: full sentences, with numbers and steps."""
+    advice: str
+    """What to do about it, in words."""
+    changes: tuple[SettingChange, ...] = ()
+    """Settings to change, the most promising first; one at a time tells which of them helped."""
+
+    @property
+    def title(self) -> str:
+        """Its name in words."""
+        return self.name.replace("_", " ").replace("wer", "WER").capitalize().replace("Wer", "WER")
+
+    def describe(self) -> str:
+        """Give it in one line, for logs and model cards."""
+        try_this = f" Try {', '.join(change.describe() for change in self.changes)}." if self.changes else ""
+        return f"{self.title}: {self.seen} {self.advice}{try_this}"
+
+
+def change(record: TrainingRecord, name: str, value: SettingValue) -> SettingChange:
+    """Propose a value for a setting of training.
+
+    Args:
+        record: holds the present value.
+        name: of a field of ``TrainingConfig``, with a dot below it.
+        value: to try.
+    """
+    found: object = record.training
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert found is None or isinstance(found, str | int | float)
+    return SettingChange(name=f"training.{name}", value=value, before=found)
+
+
+def slower(record: TrainingRecord, factor: float) -> SettingChange:
+    """Propose a learning rate so many times lower."""
+    return change(record, "learning_rate", round_rate(record.training.learning_rate / factor))
+
+
+def round_rate(rate: float) -> float:
+    """Round a rate to the two digits that a person would write."""
+    return float(f"{rate:.2g}")
+
+
+def _number(value: SettingValue) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
