@@ -29,7 +29,8 @@ def main(job: TrainJob) -> None:
         output=job.output,
     )
     claim_output(job, job.output)
-    save_result(run, run_training(run), prepare_rejects=speech.rejects)
+    run_training(run)
+    save_result(run, prepare_rejects=speech.rejects)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
     │   ├── NonFiniteAudioError           NaN or infinite samples
     │   └── AudioTooLongError             longer than the limit
     ├── StorageError (OSError)            a disk or a server does not answer now; no fault of any recording
+    │   └── CheckpointWriteError          a checkpoint that storage refused; those before it are kept
     ├── ManifestError (ValueError)        a manifest or corpus cannot be read
     │   └── TooManyRejectsError           more rejects than the job allows
     ├── RowsLostError (RuntimeError)      rows that went into a stage and did not come out
@@ -18,6 +19,7 @@
     ├── LanguageError (ValueError)        a language Whisper does not know
     ├── LabelTooLongError (ValueError)    a transcript that does not fit the decoder
     ├── CheckpointError (ValueError)      a model folder cannot be loaded or trusted
+    │   └── NoGoodCheckpointError         a run's checkpoints, all of them damaged
     ├── SearchError (RuntimeError)        a search that came to no result
     ├── TrackerError (RuntimeError)       a tracker's folder or server does not open
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
@@ -118,6 +120,15 @@ class StorageError(SottovoceError, OSError):
         self.errno, self.strerror = errno.EIO, reason  # which OSError takes from two arguments otherwise
 
 
+class CheckpointWriteError(StorageError):
+    """A checkpoint that could not be written; nothing that was saved before is touched."""
+
+    sentence = (
+        "cannot write checkpoint {0}: {1}; the checkpoints before it are kept: run the same command again, and it goes "
+        "on from the last of them"
+    )
+
+
 class ManifestError(SottovoceError, ValueError):
     """A manifest or a corpus folder that cannot be read."""
 
@@ -188,6 +199,15 @@ class CheckpointError(SottovoceError, ValueError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(str(path), reason)
+
+
+class NoGoodCheckpointError(CheckpointError):
+    """A run's checkpoints, none of which can be trusted; never a reason to begin again in silence."""
+
+    sentence = (
+        "no checkpoint in {0} can be trusted ({1}); put one back from a copy, or remove that folder to begin the run "
+        "from its start"
+    )
 
 
 class SearchError(SottovoceError, RuntimeError):

@@ -33,6 +33,7 @@ from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Example, Split, Utterance, Waveform
 from sottovoce.train.record import TrainingRecord
+from sottovoce.train.saver import build_store
 from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -100,7 +101,8 @@ def train(utterances: Sequence[Utterance], output: Path, *, timestamp_probabilit
     record = TrainingRecord.model_validate_json((output / "record.json").read_text(encoding="utf-8"))
     assert record.num_steps == NUM_STEPS
     assert not record.data.rejects
-    return max((output / "ray" / "run").glob("checkpoint_*/checkpoint"))  # their names begin with the time
+    newest = build_store(None, output=output).committed()[0]
+    return output / "checkpoints" / newest.name / "checkpoint"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Training on a real Ray: it ends with all outputs, through the death of a worker and of the driver."""
 
-import json
 import os
 import random
 import signal
@@ -25,6 +24,7 @@ from sottovoce.errors import PrecisionUnavailableError
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.schema import Utterance
 from sottovoce.train.record import TrainingRecord
+from sottovoce.train.saver import build_store
 from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -70,12 +70,8 @@ def read_record(output: Path) -> TrainingRecord:
 
 
 def reported_step(output: Path) -> int:
-    """The step Ray would resume from; -1 before the first checkpoint."""
-    try:
-        snapshot = json.loads((output / "ray" / "run" / "checkpoint_manager_snapshot.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):  # not there yet, or being written
-        return -1
-    return int(snapshot["latest_checkpoint_result"]["metrics"]["step"])
+    """The step the run would resume from; -1 before the first checkpoint."""
+    return max((saved.step for saved in build_store(None, output=output).committed()), default=-1)
 
 
 def wait_for_step(output: Path, step: int) -> None:

@@ -1,15 +1,13 @@
 from pathlib import Path
 
 import pytest
-import ray.train
 
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
 from sottovoce.schema import Example, Reject, Utterance
-from sottovoce.train.loop import UNSCORED
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.trainer import check_durations, claim_output, find_best, summarize_data
+from sottovoce.train.trainer import check_durations, claim_output, summarize_data
 
 
 class ExampleJob(Config):
@@ -70,21 +68,6 @@ def test_packs_longer_than_the_context_name_the_setting_that_made_them(tiny_chec
 def test_a_context_the_wrong_way_round_is_refused() -> None:
     with pytest.raises(ValueError, match="shortest <= longest"):
         TrainingConfig(audio_context_s=(10.0, 2.0))
-
-
-def test_the_best_checkpoint_is_the_one_with_the_lowest_measured_wer() -> None:
-    kept = [(ray.train.Checkpoint(f"/c{step}"), {"step": step, "wer": wer}) for step, wer in ((2, 0.4), (4, 0.2))]
-    unscored = (ray.train.Checkpoint("/c5"), {"step": 5, "wer": UNSCORED})
-    result = ray.train.Result(
-        metrics=None,
-        checkpoint=None,
-        error=None,
-        path="/r",
-        best_checkpoints=[*kept, unscored],
-        _storage_filesystem=None,
-    )
-    best, step = find_best(result)
-    assert (best.path, step) == ("/c4", 4)
 
 
 def test_data_is_summed_up_with_rejects_by_reason() -> None:

@@ -68,6 +68,7 @@ def walk(config: WalkConfig, output: Path) -> Walk:
         validation=speech.split("validation"),
         output=output / "micro-dictation",
     )
-    training = save_result(run, run_training(run), prepare_rejects=[])
+    run_training(run)
+    training = save_result(run, prepare_rejects=[])
     export = export_checkpoint(config.export, output / "micro-dictation" / "checkpoint", output / "export", score=score)
     return Walk(test=test, baseline=baseline, training=training, export=export, export_folder=output / "export")

@@ -29,12 +29,13 @@ from sottovoce.train.pictures import build_pictures
 from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
-from sottovoce.train.saver import UNSCORED, Saver, found_checkpoint
+from sottovoce.train.saver import Saver, build_store, found_checkpoint
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import SlotShare, TrainingStream, fill_steps
-from sottovoce.train.state import leave_weights_to_model_folder, load_accelerate_state, read_resumed
+from sottovoce.train.state import load_training_state, read_resumed
 from sottovoce.train.step import Stepper
+from sottovoce.train.store import CheckpointStore
 from sottovoce.train.worker_model import build_accelerator, load_base, load_resumed, read_base_spelling, set_up
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,10 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     _quieten_libraries()
     if task.device == "cpu":
         torch.set_num_threads(training.threads_per_worker)
-    with found_checkpoint() as folder:
+    store = build_store(training.checkpoints, output=task.output)
+    with found_checkpoint(store) as folder:
         checkpoint = load_base(training, task.stream.utterances) if folder is None else load_resumed(folder)
-        loop = WorkerLoop(task, training, checkpoint=checkpoint, resume_folder=folder)
+        loop = WorkerLoop(task, training, checkpoint=checkpoint, store=store, resume_folder=folder)
     loop.run()
 
 
@@ -81,7 +83,13 @@ class WorkerLoop:
     """One worker's model, optimizer and place in the run."""
 
     def __init__(
-        self, task: WorkerTask, config: TrainingConfig, *, checkpoint: Checkpoint, resume_folder: Path | None
+        self,
+        task: WorkerTask,
+        config: TrainingConfig,
+        *,
+        checkpoint: Checkpoint,
+        store: CheckpointStore,
+        resume_folder: Path | None,
     ) -> None:
         self._task, self._config, self._checkpoint = task, config, checkpoint
         set_up(checkpoint, config)
@@ -91,10 +99,9 @@ class WorkerLoop:
         groups = parameter_groups(self._objective, weight_decay=config.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self._model, self._optimizer = self._accelerator.prepare(self._objective, optimizer)
-        leave_weights_to_model_folder(self._accelerator)
         self._state = RunState()
         if resume_folder is not None:
-            load_accelerate_state(resume_folder, self._accelerator)
+            load_training_state(resume_folder, self._accelerator, self._optimizer)
             self._state = read_resumed(resume_folder)
         self._rows, self._rejects = list(self._state.rows), {reject.id: reject for reject in self._state.rejects}
         self._share = SlotShare(config.num_slots, self._accelerator.process_index, self._accelerator.num_processes)
@@ -109,7 +116,7 @@ class WorkerLoop:
         self._collator = Collator(checkpoint.tokenizer, checkpoint.context, self._pictures)
         self._evaluator = self._build_evaluator()
         self._stepper = Stepper(self._accelerator, self._model, self._optimizer, max_grad_norm=config.max_grad_norm)
-        self._saver = Saver(checkpoint, self._accelerator)
+        self._saver = Saver(checkpoint, self._accelerator, self._optimizer, store=store, keep_best=config.keep_best)
         self._curves = Curves(
             self._accelerator, output=task.output, trackers=config.trackers, hyperparameters=task.hyperparameters
         )
@@ -131,6 +138,7 @@ class WorkerLoop:
         evaluations = tuple(map(describe_row, self._rows))
         self._post.update(num_steps=self._num_steps, step=step, evaluations=evaluations)
         with (
+            self._saver,
             self._curves.opened(step if self._rows else None),
             closing(self._pictures),
             prefetched(self._batches(step, stopped=is_stopped), depth=_PREFETCH_BATCHES) as stream,
@@ -183,7 +191,7 @@ class WorkerLoop:
                 return self._evaluate_and_save(step)
         if config.save_every_steps is not None and step % config.save_every_steps == 0:
             with self._meter.stopped():
-                self._save(step, wer=UNSCORED, is_finished=False)
+                self._save(step, wer=None, is_finished=False)
         return False
 
     def _log(self, step: int) -> None:
@@ -237,8 +245,8 @@ class WorkerLoop:
             first = next(iter(self._rejects.values()))
             raise TooManyRejectsError(first.audio, len(self._rejects), num_utterances, allowed)
 
-    def _save(self, step: int, *, wer: float, is_finished: bool) -> None:
-        """Write and report a checkpoint; every rank has part in it."""
+    def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
+        """Write a checkpoint; every rank has part in it."""
         self._meter.collect()
         self._check_rejects()
         self._state = RunState(

@@ -1,39 +1,170 @@
-"""Checkpoints of a run on their way to storage and back."""
+"""Checkpoints of a run on their way to storage and back.
 
-import tempfile
+The first rank copies weights and optimizer state in memory and goes on training; a thread of it writes the copy. So a
+checkpoint costs a run the copying, and one more copy of weights and optimizer state in the first rank's memory.
+"""
+
+import logging
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import ray.train
+import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from ray.train.collective import broadcast_from_rank_zero
 
+from sottovoce.errors import SottovoceError
 from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.train.host_copies import HostCopies
+from sottovoce.train.model_part import ModelPart, read_model_part
+from sottovoce.train.optimizer_state import split_state
+from sottovoce.train.random_state import RandomState, read_random_state
 from sottovoce.train.record import RunState
-from sottovoce.train.state import write_state
+from sottovoce.train.saved import Saved
+from sottovoce.train.state import MODEL_FOLDER, OPTIMIZER_TENSORS_FILE, state_files
+from sottovoce.train.store import CheckpointStore, Files
+from sottovoce.train.tensor_file import TensorFile
 
-UNSCORED = 1e9  # reported as WER by checkpoints between evaluations: Ray keeps the lowest, and JSON knows no infinity
+logger = logging.getLogger(__name__)
+
+_FOLDER = "checkpoints"
+
+
+def build_store(checkpoints: str | None, *, output: Path) -> CheckpointStore:
+    """Open the store of a run.
+
+    Args:
+        checkpoints: folder or URI that may hold those of many runs; None for one below ``output``.
+        output: the run's, which names it.
+
+    Raises:
+        ConfigError: a protocol that is unknown, or whose package is not installed.
+    """
+    return CheckpointStore(str(output / _FOLDER) if checkpoints is None else f"{checkpoints.rstrip('/')}/{output.name}")
 
 
 class Saver:
-    """What writes a worker's checkpoints; every rank has part in it."""
+    """What writes a run's checkpoints; every rank has part in it.
 
-    def __init__(self, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
-        self._checkpoint, self._accelerator = checkpoint, accelerator
+    Args:
+        checkpoint: the model that is trained.
+        accelerator: knows the ranks.
+        optimizer: its state is saved too.
+        store: where to.
+        keep_best: see ``CheckpointStore.write``.
+    """
 
-    def save(self, state: RunState, *, wer: float) -> None:
-        """Write and report a checkpoint."""
-        with tempfile.TemporaryDirectory() as folder:
-            write_state(Path(folder), state, checkpoint=self._checkpoint, accelerator=self._accelerator)
-            ray.train.report({"step": state.step, "wer": wer}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        accelerator: Accelerator,
+        optimizer: torch.optim.Optimizer,
+        *,
+        store: CheckpointStore,
+        keep_best: int,
+    ) -> None:
+        self._accelerator, self._optimizer = accelerator, optimizer
+        self._store, self._keep_best = store, keep_best
+        self._part = read_model_part(checkpoint) if accelerator.is_main_process else None
+        self._copies = HostCopies()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._written: Future[Saved] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except SottovoceError as fault:
+            if error is None:
+                raise
+            logger.warning("%s", fault)  # what ends the run is the other error
+
+    def save(self, state: RunState, *, wer: float | None) -> None:
+        """Copy what a checkpoint consists of and let it be written.
+
+        Args:
+            state: where the run stands.
+            wer: fraction; None where it was not measured.
+
+        Raises:
+            CheckpointWriteError: the checkpoint before this one could not be written.
+        """
+        random_states: list[RandomState] = gather_object([read_random_state()])
+        if self._part is None:
+            return
+        self._wait()
+        files = self._copy(self._part, state, random_states)
+        self._written = self._thread.submit(
+            self._store.write, files, step=state.step, wer=wer, keep_best=self._keep_best
+        )
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            CheckpointWriteError: it could not be.
+        """
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def _wait(self) -> None:
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def _copy(self, part: ModelPart, state: RunState, random_states: list[RandomState]) -> Files:
+        """Take a copy of everything that the next step changes."""
+        moments, values = split_state(self._optimizer.state_dict())
+        weights = part.weights()
+        copies = self._copies.take({f"weights.{name}": tensor for name, tensor in weights.items()} | moments)
+        scaler = self._accelerator.scaler
+        own = state_files(
+            state,
+            optimizer=values,
+            scaler=None if scaler is None else scaler.state_dict(),
+            random_states=random_states,
+        )
+        model = {f"{MODEL_FOLDER}/{name}": [content] for name, content in part.files.items()}
+        return {
+            **model,
+            f"{MODEL_FOLDER}/{part.weights_file}": TensorFile(
+                {name: copies[f"weights.{name}"] for name in weights}, part.metadata
+            ),
+            OPTIMIZER_TENSORS_FILE: TensorFile({name: copies[name] for name in moments}),
+            **own,
+        }
 
 
 @contextmanager
-def found_checkpoint() -> Iterator[Path | None]:
-    """Give the folder of the checkpoint this worker goes on from; None at the start of a run."""
-    found = ray.train.get_checkpoint()
-    if found is None:
+def found_checkpoint(store: CheckpointStore) -> Iterator[Path | None]:
+    """Give all workers the folder of one and the same verified checkpoint; None at the start of a run.
+
+    The first rank chooses the newest that is whole and tells the others.
+
+    Raises:
+        NoGoodCheckpointError: there are some, and all are damaged.
+        CheckpointError: this worker does not find the chosen one as the first rank did.
+        StorageError: storage does not answer.
+    """
+    if ray.train.get_context().get_world_rank() == 0:
+        with store.latest() as opened:
+            broadcast_from_rank_zero(None if opened is None else opened.saved.name)
+            yield None if opened is None else opened.folder
+        return
+    name: str | None = broadcast_from_rank_zero(None)
+    if name is None:
         yield None
         return
-    with found.as_directory() as folder:
-        yield Path(folder)
+    with store.opened(name) as opened:
+        yield opened.folder

@@ -72,6 +72,11 @@ class TrainingConfig(Config):
     """Stop where more than this part of the training recordings cannot be decoded."""
     max_failures: int = Field(default=3, ge=0)
     """Times the run resumes by itself after a worker died."""
+    checkpoints: str | None = None
+    """Folder or URI (s3://..., gs://...) that keeps checkpoints, those of a run below the name of its output folder;
+    the output folder itself when none is given."""
+    keep_best: int = Field(default=1, ge=1)
+    """Checkpoints with the lowest WER that are kept, besides the newest; two are always kept."""
     log_every_steps: int = Field(default=10, ge=1)
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Where curves go."""

@@ -1,49 +1,90 @@
-"""Checkpoints of a run: the model as Hugging Face files, and beside it all that a resumed run needs.
+"""What a checkpoint of a run holds: the model as Hugging Face files, and beside it all that a resumed run needs.
 
-checkpoint/       the model, ready to be loaded anywhere
-accelerate/       optimizer, gradient scaler and every rank's random state
-run_state.json    step, rows and rejects so far
+checkpoint/                       the model, ready to be loaded anywhere
+training/optimizer.safetensors    the optimizer's tensors
+training/optimizer.json           the rest of its state
+training/scaler.json              of the gradient scaler, where there is one
+training/random.json              every rank's random state
+run_state.json                    step, rows and rejects so far
 """
 
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from sottovoce.errors import CheckpointError
-from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
+from sottovoce.train.optimizer_state import OptimizerValues, join_state
+from sottovoce.train.random_state import RandomState, set_random_state
 from sottovoce.train.record import RunState
 
+logger = logging.getLogger(__name__)
+
 MODEL_FOLDER = "checkpoint"
-_ACCELERATE_FOLDER = "accelerate"
-_STATE_FILE = "run_state.json"
+STATE_FILE = "run_state.json"
+OPTIMIZER_TENSORS_FILE = "training/optimizer.safetensors"
+_OPTIMIZER_VALUES_FILE = "training/optimizer.json"
+_SCALER_FILE = "training/scaler.json"
+_RANDOM_FILE = "training/random.json"
+_RANDOM_STATES = TypeAdapter(tuple[RandomState, ...])
 
 
-def leave_weights_to_model_folder(accelerator: Accelerator) -> None:
-    """Keep accelerate from writing and reading the weights a second time."""
+def state_files(
+    state: RunState,
+    *,
+    optimizer: OptimizerValues,
+    scaler: Mapping[str, Any] | None,
+    random_states: Sequence[RandomState],
+) -> dict[str, list[bytes]]:
+    """Give the small files of a checkpoint, by path.
 
-    def before_saving(models: list[Any], weights: list[Any], folder: str) -> None:
-        weights.clear()
-
-    def before_loading(models: list[Any], folder: str) -> None:
-        models.clear()
-
-    accelerator.register_save_state_pre_hook(before_saving)
-    accelerator.register_load_state_pre_hook(before_loading)
-
-
-def write_state(folder: Path, state: RunState, *, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
-    """Write one rank's part: its random state everywhere, all the rest from the first rank."""
-    accelerator.save_state(str(folder / _ACCELERATE_FOLDER))
-    if accelerator.is_main_process:
-        save_checkpoint(checkpoint, folder / MODEL_FOLDER)
-        (folder / _STATE_FILE).write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    Args:
+        state: where the run stands.
+        optimizer: all but its tensors.
+        scaler: state of the gradient scaler; None without one.
+        random_states: of the ranks, in their order.
+    """
+    files = {
+        STATE_FILE: [state.model_dump_json(indent=2).encode(), b"\n"],
+        _OPTIMIZER_VALUES_FILE: [optimizer.model_dump_json().encode()],
+        _RANDOM_FILE: [_RANDOM_STATES.dump_json(tuple(random_states))],
+    }
+    if scaler is not None:
+        files[_SCALER_FILE] = [json.dumps(dict(scaler)).encode()]
+    return files
 
 
-def load_accelerate_state(folder: Path, accelerator: Accelerator) -> None:
-    """Put optimizer, scaler and this rank's random state back; only a run's own files are read."""
-    accelerator.load_state(str(folder / _ACCELERATE_FOLDER))
+def load_training_state(folder: Path, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> None:
+    """Put optimizer, scaler and this rank's random state back.
+
+    A rank that was not there when the checkpoint was written keeps the random state it has.
+
+    Args:
+        folder: a verified checkpoint.
+        accelerator: gives the scaler and the rank.
+        optimizer: of the same parameters in the same groups.
+
+    Raises:
+        CheckpointError: files are missing, or belong to another model or release.
+    """
+    try:
+        values = OptimizerValues.model_validate_json((folder / _OPTIMIZER_VALUES_FILE).read_bytes())
+        optimizer.load_state_dict(join_state(load_file(folder / OPTIMIZER_TENSORS_FILE), values))
+        random_states = _RANDOM_STATES.validate_json((folder / _RANDOM_FILE).read_bytes())
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(json.loads((folder / _SCALER_FILE).read_bytes()))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(folder, f"its training state does not fit this run: {error}") from error
+    rank = accelerator.process_index
+    if rank < len(random_states):
+        set_random_state(random_states[rank])
 
 
 def read_run_state(folder: Path) -> RunState:
@@ -53,11 +94,9 @@ def read_run_state(folder: Path) -> RunState:
         CheckpointError: no such file, or another release's.
     """
     try:
-        return RunState.model_validate_json((folder / _STATE_FILE).read_text(encoding="utf-8"))
+        return RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        raise CheckpointError(
-            folder, f"{_STATE_FILE} cannot be read; start the run in a new folder: {error}"
-        ) from error
+        raise CheckpointError(folder, f"{STATE_FILE} cannot be read; start the run in a new folder: {error}") from error
 
 
 def read_resumed(folder: Path) -> RunState:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -23,12 +22,13 @@ from sottovoce.train.loop import WorkerTask, train_worker
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.progress import shown_progress
+from sottovoce.train.published import published_best, read_last_state
 from sottovoce.train.record import DataSummary, TrainingRecord, describe_row
-from sottovoce.train.saver import UNSCORED
+from sottovoce.train.saver import build_store
 from sottovoce.train.scaling import build_failures, build_scaling, build_torch, set_up_environment
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
-from sottovoce.train.state import MODEL_FOLDER, read_run_state
+from sottovoce.train.state import MODEL_FOLDER
 from sottovoce.train.trackers import check_trackers, tracker_environment
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 RECORD_FILE = "record.json"
 CONFIG_FILE = "train_whisper.yaml"
 _STORAGE_FOLDER = "ray"
-_RUN_NAME = "run"
 _ROUNDING_S = 1e-3  # durations in manifests are rounded to 0.1 ms, and a pack has many
 _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
 
@@ -124,14 +123,12 @@ def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
         torch_config=build_torch(),
         scaling_config=build_scaling(config, use_gpu=task.device == "cuda"),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
-            name=_RUN_NAME,
+            # a new name at each start: Ray finds nothing of its own to restore, our store alone says where a run stands
+            name=f"{task.output.name}-{task.board.rpartition('-')[2][:8]}",
             storage_path=str(task.output / _STORAGE_FOLDER),
             worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT | tracker_environment()},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             failure_config=build_failures(config),
-            checkpoint_config=ray.train.CheckpointConfig(  # Ray keeps the last one besides
-                num_to_keep=1, checkpoint_score_attribute="wer", checkpoint_score_order="min"
-            ),
         ),
     )
 
@@ -165,7 +162,7 @@ def check_durations(config: TrainingConfig, train: Sequence[Example], validation
     return context
 
 
-def run_training(run: TrainingRun) -> ray.train.Result:
+def run_training(run: TrainingRun) -> None:
     """Train, or go on training, until the end; progress is shown on stderr.
 
     Raises:
@@ -174,49 +171,44 @@ def run_training(run: TrainingRun) -> ray.train.Result:
     if not ray.is_initialized():
         ray.init()
     with shown_progress(run.task.board):
-        return run.trainer.fit()
+        run.trainer.fit()
 
 
-def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
+def save_result(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
     """Put the best checkpoint, its model card and the record into the output folder.
 
     Args:
-        run: what was trained.
-        result: what came out.
+        run: what was trained, to its end.
         prepare_rejects: rows that never became utterances, for the record.
+
+    Raises:
+        CheckpointError: no checkpoint of the run can be trusted, or the last was lost since.
+        CheckpointWriteError: the output folder cannot be written to.
     """
-    best, best_step = find_best(result)
-    assert result.checkpoint is not None, "the base model's checkpoint at least was saved"
-    with result.checkpoint.as_directory() as folder:
-        state = read_run_state(Path(folder))
     config, task = run.config, run.task
+    store, checkpoint = build_store(config.checkpoints, output=task.output), task.output / MODEL_FOLDER
+    state = read_last_state(store)
     context = check_durations(config, task.stream.examples, task.validation)
-    record = TrainingRecord(
-        base=config.base,
-        training=config,
-        device=task.device,
-        precision=task.precision,
-        data=summarize_data(task.stream.utterances, task.validation, [*prepare_rejects, *state.rejects]),
-        num_steps=state.step,
-        rows=state.rows,
-        best_step=best_step,
-        normalizer=name_normalizer(task.validation, config.normalizer),
-        audio_context_s=(context.min_s, context.max_s),
-        seconds=state.seconds,
-        audio_s=state.audio_s,
-        step_s=state.step_s,
-        data_wait_s=state.data_wait_s,
-        resumed_at=state.resumed_at,
-        versions={name: version(name) for name in _VERSIONS},
-    )
-    checkpoint = task.output / MODEL_FOLDER
-    with best.as_directory() as folder:
-        partial = checkpoint.with_name(checkpoint.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(Path(folder) / MODEL_FOLDER, partial)
-    write_model_card(record, partial, name=task.output.name)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    partial.replace(checkpoint)
+    with published_best(store, checkpoint) as (best, partial):
+        record = TrainingRecord(
+            base=config.base,
+            training=config,
+            device=task.device,
+            precision=task.precision,
+            data=summarize_data(task.stream.utterances, task.validation, [*prepare_rejects, *state.rejects]),
+            num_steps=state.step,
+            rows=state.rows,
+            best_step=best.step,
+            normalizer=name_normalizer(task.validation, config.normalizer),
+            audio_context_s=(context.min_s, context.max_s),
+            seconds=state.seconds,
+            audio_s=state.audio_s,
+            step_s=state.step_s,
+            data_wait_s=state.data_wait_s,
+            resumed_at=state.resumed_at,
+            versions={name: version(name) for name in _VERSIONS},
+        )
+        write_model_card(record, partial, name=task.output.name)
     (task.output / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     logger.info(
         "trained %d steps in %.0f s, data wait %.1f %%; best %s; base model's WER %.1f %%; checkpoint in %s",
@@ -224,14 +216,6 @@ def save_result(run: TrainingRun, result: ray.train.Result, *, prepare_rejects: 
         checkpoint,
     )  # fmt: skip
     return record
-
-
-def find_best(result: ray.train.Result) -> tuple[ray.train.Checkpoint, int]:
-    """Give the checkpoint with the lowest WER, and its step; of equal ones Ray keeps the later."""
-    scored = [(kept, metrics) for kept, metrics in result.best_checkpoints or () if metrics["wer"] < UNSCORED]
-    assert scored, "the base model's checkpoint at least was measured"
-    best, metrics = min(scored, key=lambda pair: (pair[1]["wer"], pair[1]["step"]))
-    return best, int(metrics["step"])
 
 
 def summarize_data(

@@ -1,0 +1,250 @@
+"""Where checkpoints are kept: a folder of this machine, or any storage that fsspec writes to.
+
+A disk offers single steps only, so that whoever writes decides what is on it when one of them fails, and a test can
+fail each. Paths are relative to the disk's root, with ``/``; the root itself is the empty path.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from sottovoce.audio.remote import open_file_system
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+BLOCK_BYTES = 8 * 2**20
+"""Read, hashed and written at once: large enough to leave Python's lock alone for milliseconds (guess)."""
+
+
+class Entry(NamedTuple):
+    """What stands in a folder."""
+
+    name: str
+    is_folder: bool
+
+
+class NewFile(Protocol):
+    """A file that is being written."""
+
+    def write(self, data: memoryview, /) -> int:
+        """Write bytes, and give how many of them were taken."""
+
+    def sync(self) -> None:
+        """Wait until what was written survives a loss of power; nothing to do where closing promises it."""
+
+    def close(self) -> None:
+        """End the file."""
+
+
+class Disk(Protocol):
+    """The steps of reading and writing; each raises what its storage raises, OSError in most cases."""
+
+    @property
+    def renames_folders(self) -> bool:
+        """Whether a folder gets its name at once, with all that is in it."""
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder and those above it, if they are not there."""
+
+    def create(self, path: str) -> NewFile:
+        """Begin a new file."""
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Give a file, or a folder where the disk can, another name."""
+
+    def sync_folder(self, path: str) -> None:
+        """Wait until the names in a folder survive a loss of power."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder; none is no error."""
+
+    def entries(self, path: str) -> list[Entry]:
+        """List a folder; nothing where there is none."""
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """Read a file in blocks."""
+
+    def size(self, path: str) -> int:
+        """Give a file's bytes."""
+
+    def folder(self, path: str) -> Path | None:
+        """Give the folder on this machine, or None where it has to be fetched."""
+
+
+def open_disk(root: str) -> Disk:
+    """Find the disk behind a path or URI.
+
+    Raises:
+        ConfigError: a protocol that is unknown, or whose package is not installed.
+    """
+    from fsspec.implementations.local import LocalFileSystem  # costs 50 ms, and importing this file does nothing
+
+    file_system, path = open_file_system(root)
+    return LocalDisk(Path(path)) if isinstance(file_system, LocalFileSystem) else RemoteDisk(file_system, path)
+
+
+class LocalDisk:
+    """A folder of this machine, or one it has mounted."""
+
+    renames_folders = True
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder and those above it; all of their names are synced."""
+        folder = self._root / path
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in missing:
+            _sync_folder(one.parent)
+
+    def create(self, path: str) -> NewFile:
+        """Begin a new file; FileExistsError where there is one."""
+        return _LocalFile(self._root / path)
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Rename a file or a folder, atomically."""
+        (self._root / path).rename(self._root / new_path)
+
+    def sync_folder(self, path: str) -> None:
+        """Sync a folder's names."""
+        _sync_folder(self._root / path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        (self._root / path).unlink()
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder."""
+        folder = self._root / path
+        if folder.is_dir():
+            folder.rmdir()
+
+    def entries(self, path: str) -> list[Entry]:
+        """List a folder."""
+        folder = self._root / path
+        try:
+            with os.scandir(folder) as found:
+                return sorted(Entry(one.name, one.is_dir()) for one in found)
+        except FileNotFoundError:
+            return []
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """Read a file in blocks."""
+        with (self._root / path).open("rb", buffering=0) as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+
+    def size(self, path: str) -> int:
+        """Give a file's bytes."""
+        return (self._root / path).stat().st_size
+
+    def folder(self, path: str) -> Path | None:
+        """Give the folder itself."""
+        return self._root / path
+
+
+class RemoteDisk:
+    """Storage behind fsspec; a file is there when it is closed, and a folder has no name of its own to change."""
+
+    renames_folders = False
+
+    def __init__(self, file_system: "AbstractFileSystem", root: str) -> None:
+        self._files, self._root = file_system, root.rstrip("/")
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder where the storage knows folders."""
+        self._files.makedirs(self._path(path), exist_ok=True)
+
+    def create(self, path: str) -> NewFile:
+        """Begin a new file, or write one anew."""
+        return _RemoteFile(self._files.open(self._path(path), "wb"))
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Rename a file; object stores copy it, and the copy is there as a whole or not at all."""
+        self._files.mv(self._path(path), self._path(new_path))
+
+    def sync_folder(self, path: str) -> None:
+        """Do nothing: storage keeps what it has acknowledged."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        self._files.rm_file(self._path(path))
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder where it is left when its files have gone."""
+        if self._files.exists(self._path(path)):
+            self._files.rm(self._path(path), recursive=True)
+
+    def entries(self, path: str) -> list[Entry]:
+        """List a folder, not from a cache: others write there too."""
+        self._files.invalidate_cache()
+        folder = self._path(path)
+        try:
+            found = self._files.ls(folder, detail=True)
+        except FileNotFoundError:
+            return []
+        names = [(str(one["name"]).rstrip("/"), one["type"] == "directory") for one in found]
+        own = folder.strip("/")
+        return sorted(Entry(name.rpartition("/")[2], is_folder) for name, is_folder in names if name.strip("/") != own)
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """Read a file in blocks."""
+        with self._files.open(self._path(path), "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+
+    def size(self, path: str) -> int:
+        """Give a file's bytes, as storage counts them."""
+        self._files.invalidate_cache()
+        return int(self._files.size(self._path(path)))
+
+    def folder(self, path: str) -> Path | None:
+        """Give none: it has to be fetched."""
+        return None
+
+    def _path(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else self._root
+
+
+class _LocalFile:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+
+    def write(self, data: memoryview, /) -> int:
+        return self._file.write(data)
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _RemoteFile:
+    def __init__(self, file: Any) -> None:  # noqa: ANN401 - fsspec's files have no type
+        self._file = file
+
+    def write(self, data: memoryview, /) -> int:
+        self._file.write(data)  # buffered: all is taken, and some file systems do not say so
+        return len(data)
+
+    def sync(self) -> None:
+        """Nothing: storage keeps what it acknowledges when the file is closed."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

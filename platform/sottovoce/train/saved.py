@@ -1,0 +1,110 @@
+"""The manifest of a checkpoint: what it consists of, written last and so its commit."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from pydantic import Field, ValidationError, field_validator
+
+from sottovoce.errors import CheckpointError
+from sottovoce.schema import Record
+
+FORMAT_VERSION = 1
+MIN_KEPT = 2
+"""Checkpoints that stay whatever the settings: should the newest be damaged, there is one before it."""
+
+
+class FileDigest(Record):
+    """What a file must be."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hexadecimal."""
+
+
+class Saved(Record):
+    """One checkpoint as its manifest describes it."""
+
+    name: str
+    """Its folder below the store's root."""
+    sequence: int
+    """Counts up with each checkpoint of a store: the highest is the newest."""
+    step: int
+    wer: float | None = None
+    """Fraction; none between evaluations."""
+    files: Mapping[str, FileDigest] = Field(min_length=1)
+    """By path below the folder."""
+
+    @field_validator("files")
+    @classmethod
+    def _check_paths(cls, files: Mapping[str, FileDigest]) -> Mapping[str, FileDigest]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or not path.parts:
+                raise ValueError(f"{name!r} is no path below the checkpoint's folder")
+        return files
+
+
+def saved_to_manifest(saved: Saved) -> bytes:
+    """Write a manifest, with the digest of its own content."""
+    content = saved.model_dump(mode="json")
+    document = {"format_version": FORMAT_VERSION, "sha256": _digest_content(content), "checkpoint": content}
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def manifest_to_saved(manifest: bytes, *, location: str) -> Saved:
+    """Read a manifest.
+
+    Args:
+        manifest: its bytes.
+        location: where it stands, for the error.
+
+    Raises:
+        CheckpointError: it is damaged, or written by a release whose format is another.
+    """
+    try:
+        document = json.loads(manifest)
+        version, content = document["format_version"], document["checkpoint"]
+        is_whole = document["sha256"] == _digest_content(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(location, f"it is no manifest: {error!r}") from error
+    if not is_whole:
+        raise CheckpointError(location, "its content is not what its sha256 says")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(location, f"it has format version {version!r}, and this release reads {FORMAT_VERSION}")
+    try:
+        return Saved.model_validate(content)
+    except ValidationError as error:
+        raise CheckpointError(location, f"it does not describe a checkpoint: {error}") from error
+
+
+def choose_kept(checkpoints: Sequence[Saved], *, keep_best: int) -> tuple[Saved, ...]:
+    """Give those that stay: the best by WER, the newest, and never fewer than ``MIN_KEPT``.
+
+    Args:
+        checkpoints: all there are.
+        keep_best: how many of the best.
+    """
+    newest = by_age(checkpoints)
+    kept = {saved.name: saved for saved in (*newest[:1], *by_wer(checkpoints)[:keep_best])}
+    for saved in newest:
+        if len(kept) < MIN_KEPT:
+            kept[saved.name] = saved
+    return tuple(kept.values())
+
+
+def by_age(checkpoints: Sequence[Saved]) -> list[Saved]:
+    """Sort, the newest first."""
+    return sorted(checkpoints, key=lambda saved: (saved.sequence, saved.step, saved.name), reverse=True)
+
+
+def by_wer(checkpoints: Sequence[Saved]) -> list[Saved]:
+    """Sort those that were scored, the lowest WER first, and of equal ones the earlier step."""
+    scored = [(saved.wer, saved.step, -saved.sequence, saved) for saved in checkpoints if saved.wer is not None]
+    return [saved for *_, saved in sorted(scored, key=lambda one: one[:3])]
+
+
+def _digest_content(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
