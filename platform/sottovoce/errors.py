@@ -3,6 +3,7 @@
     SottovoceError
     ├── ConfigError (ValueError)          a setting cannot be used
     │   ├── PrecisionUnavailableError     fp16 or bf16 without the hardware
+    │   ├── FourBitUnavailableError       qlora without a CUDA device or bitsandbytes
     │   └── TrackerUnavailableError       a tracker whose package is not installed
     ├── AudioError (ValueError)           one recording cannot be used
     │   ├── AudioDecodeError              unreadable bytes
@@ -20,8 +21,12 @@
     ├── LabelTooLongError (ValueError)    a transcript that does not fit the decoder
     ├── CheckpointError (ValueError)      a model folder cannot be loaded or trusted
     │   └── NoGoodCheckpointError         a run's checkpoints, all of them damaged
-    ├── SearchError (RuntimeError)        a search that came to no result
+    ├── NonFiniteTrainingError (ArithmeticError)  too many steps in a row without a finite loss and gradient
+    ├── TrainingMemoryError (MemoryError) a batch does not fit into memory
+    ├── StuckWorkerError (RuntimeError)   a training worker stood still more often than the run may resume
     ├── TrackerError (RuntimeError)       a tracker's folder or server does not open
+    ├── SearchError (RuntimeError)        a search that came to no result
+    ├── WordTimesUnavailableError (ValueError)  word times from an engine without cross-attention
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
 
 Fields go to ``super().__init__`` and the sentence is built in ``__str__``: a class that
@@ -56,6 +61,18 @@ class PrecisionUnavailableError(ConfigError):
 
     def __init__(self, precision: str, hardware: str) -> None:
         SottovoceError.__init__(self, precision, hardware)
+
+
+class FourBitUnavailableError(ConfigError):
+    """A base model that cannot be held in 4 bits here."""
+
+    sentence = (
+        "method qlora holds the base model in 4 bits, which needs {0}, and none is visible here; use method=lora, "
+        "which trains the same adapter beside the base in full precision"
+    )
+
+    def __init__(self, missing: str) -> None:
+        SottovoceError.__init__(self, missing)
 
 
 class TrackerUnavailableError(ConfigError):
@@ -210,6 +227,51 @@ class NoGoodCheckpointError(CheckpointError):
     )
 
 
+class TrackerError(SottovoceError, RuntimeError):
+    """A tracker that does not open at a run's start."""
+
+    sentence = "tracker {0!r} does not open: {1}; see that it can be reached, or leave it out of trackers"
+
+    def __init__(self, tracker: str, reason: str) -> None:
+        super().__init__(tracker, reason)
+
+
+class NonFiniteTrainingError(SottovoceError, ArithmeticError):
+    """Too many steps in a row that had to be left out, because loss or gradient was infinite or not a number."""
+
+    sentence = (
+        "{1} steps in a row had no finite loss and gradient and changed nothing, the last of them step {0}: loss "
+        "{2:g}, gradient norm {3:g}, loss scale {4:g}, utterances {5}; lower learning_rate, raise warmup_steps, set "
+        "precision to bf16 or fp32, or look into these utterances; then start again in another output folder"
+    )
+
+    def __init__(
+        self, step: int, num_skipped: int, loss: float, gradient_norm: float, loss_scale: float, examples: str
+    ) -> None:
+        super().__init__(step, num_skipped, loss, gradient_norm, loss_scale, examples)
+
+
+class TrainingMemoryError(SottovoceError, MemoryError):
+    """A batch that does not fit into the memory of a GPU or of the machine."""
+
+    sentence = "out of memory while {0}: {1}; {2} ({3})"
+
+    def __init__(self, doing: str, batch: str, remedy: str, reason: str) -> None:
+        super().__init__(doing, batch, remedy, reason)
+
+
+class StuckWorkerError(SottovoceError, RuntimeError):
+    """A training worker that stood still, and was replaced as often as the settings allow."""
+
+    sentence = (
+        "{0}, and the run has resumed {1} times already; see whether that node, its storage and its data can be "
+        "reached, raise stuck_after_s where such a wait is normal, then run the same command again"
+    )
+
+    def __init__(self, worker: str, num_resumed: int) -> None:
+        super().__init__(worker, num_resumed)
+
+
 class SearchError(SottovoceError, RuntimeError):
     """A search of settings that came to no result."""
 
@@ -219,13 +281,13 @@ class SearchError(SottovoceError, RuntimeError):
         super().__init__(num_ended, num_trials, reason)
 
 
-class TrackerError(SottovoceError, RuntimeError):
-    """A tracker that does not open at a run's start."""
+class WordTimesUnavailableError(SottovoceError, ValueError):
+    """Word times asked of an engine that does not give cross-attention."""
 
-    sentence = "tracker {0!r} does not open: {1}; see that it can be reached, or leave it out of trackers"
+    sentence = "engine {0} gives no word times: its graphs have no cross-attention; ask the checkpoint, variant torch"
 
-    def __init__(self, tracker: str, reason: str) -> None:
-        super().__init__(tracker, reason)
+    def __init__(self, engine: str) -> None:
+        super().__init__(engine)
 
 
 class ExportGateError(SottovoceError, RuntimeError):

@@ -1,13 +1,15 @@
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from huggingface_hub import ModelCard
 
+from sottovoce.model.adapter import LoraSettings
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.model_card import build_model_card, write_model_card
 from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.settings import Method, TrainingConfig
 
 
 def evaluation(step: int, *, training_loss: float | None, wer: float) -> EvaluationRow:
@@ -115,3 +117,25 @@ def test_corpora_and_languages_are_listed_where_there_are_several(card: ModelCar
     text = build_model_card(record.model_copy(update={"rows": rows}), name="throat").text
     assert "| language | de | 7 | 70 | 20.00% | 10.00% to 30.00% | 10.00% | `basic` |" in text
     assert "| language |" not in card.text
+
+
+@pytest.mark.parametrize("base", ["openai/whisper-small", "micro"])
+def test_the_card_of_an_adapter_says_what_was_trained_and_how_peft_loads_it(base: str) -> None:
+    lora = LoraSettings(rank=8, alpha=16, part="decoder", targets=("q_proj", "v_proj"))
+    training = TrainingConfig(base=base, method="lora", lora=lora)
+    counts = {"num_parameters": 241_734_912, "num_trained_parameters": 1_769_472}
+    card = build_model_card(record_of(base).model_copy(update={"training": training} | counts), name="throat")
+    assert card.data.library_name == "peft"
+    assert "fine-tuned by a LoRA adapter" in card.text
+    assert "1,769,472 of 241,734,912 parameters trained (0.7%)" in card.text
+    assert "LoRA of rank 8, alpha 16, dropout 0.05 on q_proj, v_proj of the decoder" in card.text
+    _, snippet = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    assert 'PeftModel.from_pretrained(base, "throat")' in snippet
+    assert ('resolve_folder("micro")' if base == "micro" else f'from_pretrained("{base}")') in snippet
+    compile(snippet, "snippet", "exec")
+
+
+def test_every_method_has_its_words() -> None:
+    for method in get_args(Method):
+        training = TrainingConfig(method=method)
+        assert "fine-tuned" in build_model_card(record_of().model_copy(update={"training": training}), name="x").text

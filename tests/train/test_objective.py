@@ -1,10 +1,13 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.adapter import LoraSettings
+from sottovoce.model.checkpoint import adapt_base, load_checkpoint
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.labels import IGNORED
 from sottovoce.train.objective import WhisperObjective, parameter_groups, prepare_whisper
@@ -22,6 +25,23 @@ def whisper(tiny_checkpoint: Path) -> TrimmedWhisper:
 def prepared(whisper: TrimmedWhisper, *, method: Method = "full", dropout: float = 0.0) -> TrimmedWhisper:
     prepare_whisper(whisper, method=method, dropout=dropout, gradient_checkpointing=False)
     return whisper
+
+
+def adapted(base: Path) -> TrimmedWhisper:
+    settings = LoraSettings(rank=2, dropout=0.0, token_rows=True)
+    return adapt_base(str(base), settings, token_ids=lambda _tokenizer: (11, 50_257), seed=0).model
+
+
+@contextmanager
+def computed_again(whisper: TrimmedWhisper) -> Iterator[list[int]]:
+    """Count forward passes of the decoder's layer; the list holds one number for each after the first."""
+    calls: list[int] = []
+    (layer,) = whisper.model.decoder.layers
+    hook = layer.fc1.register_forward_hook(lambda *_args: calls.append(1))
+    again: list[int] = []
+    yield again
+    hook.remove()
+    again += calls[1:]
 
 
 def features() -> torch.Tensor:
@@ -63,15 +83,40 @@ def test_full_fine_tuning_trains_all_but_the_fixed_positions(whisper: TrimmedWhi
     assert frozen == ["model.encoder.embed_positions.weight"]
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(whisper: TrimmedWhisper) -> None:
-    objective = WhisperObjective(prepared(whisper), label_smoothing=0.0)
+def test_frozen_embeddings_stay_and_all_else_learns(whisper: TrimmedWhisper) -> None:
+    objective = WhisperObjective(prepared(whisper, method="frozen_embeddings"), label_smoothing=0.0)
+    before = {name: weight.clone() for name, weight in whisper.state_dict().items()}
+    objective(features(), INPUTS, TARGETS).total.backward()
+    torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1).step()
+    still = {name for name, weight in whisper.state_dict().items() if torch.equal(weight, before[name])}
+    assert {"model.decoder.embed_tokens.weight", "model.decoder.embed_positions.weight", "proj_out.weight"} <= still
+    assert not [name for name in still if name.endswith(("q_proj.weight", "fc1.weight", "conv1.weight"))]
+
+
+def test_an_adapter_learns_and_its_base_stays(tiny_checkpoint: Path) -> None:
+    whisper = adapted(tiny_checkpoint)
+    objective = WhisperObjective(prepared(whisper, method="lora"), label_smoothing=0.0)
+    before = {name: weight.clone() for name, weight in whisper.state_dict().items()}
+    objective(features(), INPUTS, TARGETS).total.backward()
+    torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1).step()
+    moved = {name for name, weight in whisper.state_dict().items() if not torch.equal(weight, before[name])}
+    assert moved
+    assert all("lora_B" in name or "trainable_tokens_delta" in name for name in moved)  # A's gradient is zero with B
+
+
+@pytest.mark.parametrize("method", ["full", "frozen_encoder", "frozen_embeddings", "lora"])
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_checkpoint: Path, method: Method) -> None:
+    whisper = adapted(tiny_checkpoint) if method == "lora" else load_checkpoint(tiny_checkpoint).model
+    objective = WhisperObjective(prepared(whisper, method=method), label_smoothing=0.0)
     objective(features(), INPUTS, TARGETS).total.backward()
     expected = [p.grad.clone() for p in objective.parameters() if p.grad is not None]
     objective.zero_grad()
-    prepare_whisper(whisper, method="full", dropout=0.0, gradient_checkpointing=True)
-    objective(features(), INPUTS, TARGETS).total.backward()
+    prepare_whisper(whisper, method=method, dropout=0.0, gradient_checkpointing=True)
+    with computed_again(whisper) as again:
+        objective(features(), INPUTS, TARGETS).total.backward()
+    assert again, "no layer was computed a second time"
     found = [p.grad for p in objective.parameters() if p.grad is not None]
-    assert len(found) == len(expected)
+    assert len(found) == len(expected) > 0
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
 

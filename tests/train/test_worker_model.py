@@ -1,9 +1,14 @@
+from collections.abc import Sequence
 from pathlib import Path
 
-from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
+import torch
+
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sottovoce.schema import Utterance
+from sottovoce.train.objective import WhisperObjective, parameter_groups
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.worker_model import load_base
+from sottovoce.train.state import MODEL_FOLDER
+from sottovoce.train.worker_model import load_base, load_start, set_up
 
 
 def spoken_in(*languages: str) -> list[Utterance]:
@@ -43,3 +48,41 @@ def test_training_on_silence_lets_the_model_write_nothing_at_all(tiny_checkpoint
     with_silence = load_base(config, [*spoken_in("en"), *silence]).model.generation_config
     assert with_silence.begin_suppress_tokens == [220]
     assert load_base(config, spoken_in("en")).model.generation_config.begin_suppress_tokens == [220, 50257]
+
+
+def train(checkpoint: Checkpoint, config: TrainingConfig, steps: Sequence[int], state: object) -> object:
+    """Take some steps of a run in this process; gives the optimizer's state, which a checkpoint would hold."""
+    set_up(checkpoint, config)
+    objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.01), lr=1e-2)
+    if state is not None:
+        optimizer.load_state_dict(state)
+    for step in steps:
+        torch.manual_seed(step)  # of the adapter's dropout, whose state a checkpoint holds as well
+        labels = torch.tensor([[50_259, 11, 50_257]])
+        objective(torch.randn(1, 80, 200), torch.tensor([[50_258, 50_259, 11]]), labels).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return optimizer.state_dict()
+
+
+def test_a_resumed_adapter_ends_with_the_very_weights_of_one_that_was_not_stopped(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    lora = {"rank": 2, "dropout": 0.1, "token_rows": True}
+    config = TrainingConfig.model_validate({"base": str(tiny_checkpoint), "method": "lora", "lora": lora, "seed": 4})
+    utterances = spoken_in("en")
+    straight = load_start(config, utterances, precision="fp32", resume_folder=None)
+    train(straight, config, range(4), None)
+    stopped = load_start(config, utterances, precision="fp32", resume_folder=None)
+    state = train(stopped, config, range(2), None)
+    save_checkpoint(stopped, tmp_path / MODEL_FOLDER)
+    resumed = load_start(config, utterances, precision="fp32", resume_folder=tmp_path)
+    end = train(resumed, config, range(2, 4), state)
+    assert straight.adapter is not None
+    assert resumed.adapter is not None
+    found = resumed.adapter.state()
+    for name, weight in straight.adapter.state().items():
+        assert torch.equal(weight, found[name])
+    assert isinstance(end, dict)
+    assert len(end["state"]) == len(found), "the optimizer holds more than the adapter"

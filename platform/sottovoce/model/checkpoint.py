@@ -1,7 +1,8 @@
-"""Load and save Whisper checkpoints: a folder of Hugging Face files, or a Hub id."""
+"""Load and save Whisper checkpoints: a folder of Hugging Face files, or a Hub id; a whole model, or an adapter."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizerFast
 
 from sottovoce.errors import CheckpointError
+from sottovoce.model.adapter import (
+    Adapter,
+    AdapterBase,
+    LoraSettings,
+    add_adapter,
+    is_adapter,
+    read_adapter_base,
+    restore_adapter,
+)
 from sottovoce.model.context import AudioContext, TrimmedWhisper
+from sottovoce.model.four_bit import four_bit_config
 
 # Keys of config.json that make transformers 4.57 fetch or run code: CVE-2026-4372, and remote code.
 _REFUSED_KEYS = ("auto_map",)
@@ -20,6 +31,19 @@ _REFUSED_PREFIX = "_attn_implementation"
 MICRO = "micro"  # the name of the base model the package brings along
 _MICRO_FOLDER = Path(__file__).resolve().parents[1] / "demo" / "assets" / "micro"
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
+_SHAPE_KEYS = (
+    "d_model",
+    "vocab_size",
+    "num_mel_bins",
+    "max_source_positions",
+    "max_target_positions",
+    "encoder_layers",
+    "encoder_attention_heads",
+    "encoder_ffn_dim",
+    "decoder_layers",
+    "decoder_attention_heads",
+    "decoder_ffn_dim",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +54,8 @@ class Checkpoint:
     tokenizer: WhisperTokenizerFast
     source: str
     """The folder or Hub id it was loaded from."""
+    adapter: Adapter | None = None
+    """What of the model is trained, where it has an adapter that is not merged."""
 
     @property
     def context(self) -> AudioContext:
@@ -48,36 +74,124 @@ class Checkpoint:
         return tuple(token.strip("<|>") for token in generation.lang_to_id)
 
 
-def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Load a checkpoint in float32, from a folder or the Hub.
+def load_checkpoint(source: str | Path, *, base: str | Path | None = None) -> Checkpoint:
+    """Load a checkpoint in float32, from a folder or the Hub; an adapter comes merged into its base.
 
     Only safetensors weights are read, and keys of config.json that can run code are dropped.
 
+    Args:
+        source: a folder, a Hub id, or micro.
+        base: where an adapter's base model is, if not where the adapter says.
+
     Raises:
-        CheckpointError: no such folder or Hub id, a missing or damaged file, or weights that do not fit the config.
+        CheckpointError: no such folder or Hub id, a missing or damaged file, or weights that do not fit the config;
+            for an adapter also a base that is missing, of another shape, or not the one it was trained on.
     """
     folder = resolve_folder(source)
+    if is_adapter(folder):
+        return merge_adapter(load_adapted(source, base=base))
+    model = _load_model(folder, source, configs=folder)
+    return Checkpoint(model=model, tokenizer=_load_tokenizer(folder, source), source=str(source))
+
+
+def load_adapted(
+    source: str | Path, *, base: str | Path | None = None, four_bit: torch.dtype | None = None
+) -> Checkpoint:
+    """Load an adapter beside its base, not merged, so that its training can go on.
+
+    Args:
+        source: folder or Hub id of the adapter.
+        base: where its base model is, if not where the adapter says.
+        four_bit: see ``adapt_base``.
+
+    Raises:
+        CheckpointError: see ``load_checkpoint``.
+    """
+    folder = resolve_folder(source)
+    stated = read_adapter_base(folder, base=None if base is None else str(base))
     try:
-        model = TrimmedWhisper.from_pretrained(
-            folder, config=read_model_config(folder), use_safetensors=True, dtype=torch.float32, local_files_only=True
-        )
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:  # TypeError: no vocabulary
-        raise CheckpointError(source, f"{error}") from error
-    return Checkpoint(model=model.eval(), tokenizer=tokenizer, source=str(source))
+        base_folder = resolve_folder(stated.name, revision=stated.revision)
+        _refuse_adapter(base_folder)
+        stated.check(base_folder)
+        own = folder if (folder / "config.json").is_file() else base_folder  # adapters of others come without
+        _check_shape(read_model_config(own), read_model_config(base_folder), base_folder)
+        model = _load_model(base_folder, stated.name, configs=own, four_bit=four_bit)
+    except CheckpointError as error:
+        raise CheckpointError(
+            source, f"it is an adapter, and its base {stated.name} cannot be used: {error}. Name another place as base"
+        ) from error
+    adapter = restore_adapter(model, folder, base=stated)
+    return Checkpoint(model=model, tokenizer=_load_tokenizer(own, source), source=str(source), adapter=adapter)
+
+
+def adapt_base(
+    source: str | Path,
+    settings: LoraSettings,
+    *,
+    token_ids: Callable[[WhisperTokenizerFast], Iterable[int]],
+    seed: int,
+    four_bit: torch.dtype | None = None,
+) -> Checkpoint:
+    """Load a base model and add an untrained adapter to it.
+
+    Args:
+        source: folder or Hub id of the base, or micro.
+        settings: of the adapter.
+        token_ids: see ``add_adapter``.
+        seed: of the adapter's first weights.
+        four_bit: hold the base's matrices in 4 bits on the CUDA device and compute in this type; None keeps them in
+            float32.
+
+    Raises:
+        CheckpointError: no such base, or one that is itself an adapter.
+    """
+    folder = resolve_folder(source)
+    _refuse_adapter(folder)
+    tokenizer = _load_tokenizer(folder, source)
+    model = _load_model(folder, source, configs=folder, four_bit=four_bit)
+    base = AdapterBase.describe(str(source), folder)
+    adapter = add_adapter(model, settings, base=base, token_ids=token_ids(tokenizer), seed=seed)
+    return Checkpoint(model=model, tokenizer=tokenizer, source=str(source), adapter=adapter)
+
+
+def merge_adapter(checkpoint: Checkpoint) -> Checkpoint:
+    """Turn a checkpoint with an adapter into a whole model; its weights are changed in place.
+
+    Raises:
+        CheckpointError: the adapter makes weights NaN or infinite.
+    """
+    assert checkpoint.adapter is not None, "only an adapter can be merged"
+    try:
+        model = checkpoint.adapter.merge()
+    except ValueError as error:
+        raise CheckpointError(checkpoint.source, f"its adapter is broken: {error}") from error
+    model.requires_grad_(True)
+    return replace(checkpoint, model=model, adapter=None)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write every Hugging Face file of a checkpoint: weights, configs, tokenizer, feature extractor."""
+    """Write every Hugging Face file of a checkpoint: weights, configs, tokenizer, feature extractor.
+
+    Of a model with an adapter the adapter's weights alone are written, as peft's files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.model.save_pretrained(folder, safe_serialization=True)
+    model = checkpoint.model
+    if checkpoint.adapter is None:
+        model.save_pretrained(folder, safe_serialization=True)
+    else:
+        checkpoint.adapter.save(folder)
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
     checkpoint.tokenizer.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=checkpoint.num_mel_bins).save_pretrained(folder)
 
 
-def resolve_folder(source: str | Path) -> Path:
+def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
     """Find a checkpoint's folder: a folder, ``micro``, or a Hub id, which is fetched (or taken from its cache).
+
+    Args:
+        source: which.
+        revision: a commit of the Hub; the newest when None. Folders have none.
 
     Raises:
         CheckpointError: neither a folder nor a Hub id that can be reached.
@@ -88,7 +202,7 @@ def resolve_folder(source: str | Path) -> Path:
     if source == MICRO:
         return _MICRO_FOLDER
     try:
-        return Path(snapshot_download(str(source), allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(source, f"no such folder, and the Hub does not give it: {error}") from error
 
@@ -110,3 +224,48 @@ def read_model_config(folder: Path) -> WhisperConfig:
         key: value for key, value in values.items() if key not in _REFUSED_KEYS and not key.startswith(_REFUSED_PREFIX)
     }
     return WhisperConfig.from_dict(safe)
+
+
+def _load_model(
+    folder: Path, source: str | Path, *, configs: Path, four_bit: torch.dtype | None = None
+) -> TrimmedWhisper:
+    """Load the weights of one folder, with the configs of it or another."""
+    config = read_model_config(configs)
+    placed: dict[str, Any] = {}
+    if four_bit is not None:
+        placed = {"quantization_config": four_bit_config(four_bit), "device_map": {"": torch.cuda.current_device()}}
+    try:
+        model: TrimmedWhisper = TrimmedWhisper.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            dtype=torch.float32,
+            local_files_only=True,
+            **placed,
+        )
+        model.generation_config = GenerationConfig.from_pretrained(configs, local_files_only=True)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(source, f"{error}") from error
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def _load_tokenizer(folder: Path, source: str | Path) -> WhisperTokenizerFast:
+    try:
+        tokenizer: WhisperTokenizerFast = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: no vocabulary
+        raise CheckpointError(source, f"{error}") from error
+    return tokenizer
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if is_adapter(folder):
+        raise CheckpointError(folder, "it is itself an adapter; merge it first: python -m jobs.merge_adapter")
+
+
+def _check_shape(adapted: WhisperConfig, base: WhisperConfig, folder: Path) -> None:
+    """See that the base is as large as the model the adapter was trained in."""
+    for key in _SHAPE_KEYS:
+        expected, found = getattr(adapted, key), getattr(base, key)
+        if expected != found:
+            raise CheckpointError(folder, f"it has another shape than the adapter's: {key} {found}, not {expected}")

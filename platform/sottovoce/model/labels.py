@@ -1,13 +1,13 @@
 """Text to the token ids the decoder learns to write."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from transformers import WhisperTokenizerFast
 
 from sottovoce.errors import LabelTooLongError, LanguageError
-from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Example, Task
+from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Example, Task, Utterance
 
 IGNORED = -100  # label value that the loss leaves out
 TIMESTAMP_STEP_S = 0.02  # between two of Whisper's timestamp tokens
@@ -96,6 +96,25 @@ def encode_example(
     room = MAX_LABEL_TOKENS - len(ids)
     prompt = _prompt_ids(tokenizer, example.previous_text, room=room) if previous_text else []
     return Labels(inputs=[*prompt, *ids[:-1]], targets=[*[IGNORED] * len(prompt), *targets])
+
+
+def used_token_ids(tokenizer: WhisperTokenizerFast, utterances: Iterable[Utterance]) -> set[int]:
+    """Give the tokens that stand in the labels of these utterances: prefixes, texts and the end token, no times.
+
+    Raises:
+        LanguageError: a language that has no token.
+    """
+    texts: set[str] = set()
+    kinds: set[tuple[str, Task]] = set()
+    for utterance in utterances:
+        texts.add(f" {utterance.text.strip()}")
+        kinds.add((utterance.language, utterance.task))
+    used = {int(tokenizer.eos_token_id)}
+    for language, task in kinds:
+        used.update(prefix_ids(tokenizer, language=language, task=task, timestamps=False))
+    if texts:
+        used.update(*tokenizer(sorted(texts), add_special_tokens=False).input_ids)
+    return used
 
 
 @dataclass(frozen=True)

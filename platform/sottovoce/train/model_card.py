@@ -7,38 +7,55 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sottovoce.model.checkpoint import MICRO
 from sottovoce.text.group_score import GroupScore
+from sottovoce.train.diagnosis.finding import Finding
 from sottovoce.train.record import EvaluationRow, TrainingRecord
+from sottovoce.train.settings import Method
 
 _LICENSE = "apache-2.0"
+_METHODS: dict[Method, str] = {
+    "full": "in full",
+    "frozen_encoder": "with its encoder frozen",
+    "frozen_embeddings": "with its embeddings frozen",
+    "lora": "by a LoRA adapter",
+    "qlora": "by a LoRA adapter beside a base held in 4 bits",
+}
 
 
-def write_model_card(record: TrainingRecord, folder: Path, *, name: str) -> None:
+def write_model_card(
+    record: TrainingRecord, folder: Path, *, name: str, is_merged: bool = False, findings: Sequence[Finding] = ()
+) -> None:
     """Write the card into a checkpoint's folder.
 
     Args:
         record: of the run.
         folder: of the checkpoint.
         name: of the model, as the card and its usage snippet call it.
+        is_merged: the adapter the run trained is merged into its base there.
+        findings: what the run's figures say.
     """
-    build_model_card(record, name=name).save(folder / "README.md")
+    build_model_card(record, name=name, is_merged=is_merged, findings=findings).save(folder / "README.md")
 
 
-def build_model_card(record: TrainingRecord, *, name: str) -> ModelCard:
+def build_model_card(
+    record: TrainingRecord, *, name: str, is_merged: bool = False, findings: Sequence[Finding] = ()
+) -> ModelCard:
     """Compose front matter and text; nothing in it is unknown or zero for want of a value."""
+    is_adapter = record.training.trains_adapter and not is_merged
     sections = (
         f"# {name}",
         _introduction(record, name),
-        _usage(name),
+        _usage(name) + (_adapter_usage(record.base, name) if is_adapter else ""),
         "## Training data\n\n" + _bullets(_data_facts(record)),
         "## Training\n\n" + _bullets(_training_facts(record)),
         "## Evaluation\n\n" + _evaluation(record),
+        *(["## What the run's figures say\n\n" + _bullets([one.describe() for one in findings])] if findings else []),
         "## Versions\n\n" + _bullets([f"{package} {number}" for package, number in record.versions.items()]),
     )
-    front_matter = _front_matter(record, name=name).to_yaml()
+    front_matter = _front_matter(record, name=name, is_adapter=is_adapter).to_yaml()
     return ModelCard(f"---\n{front_matter}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 
-def _front_matter(record: TrainingRecord, *, name: str) -> ModelCardData:
+def _front_matter(record: TrainingRecord, *, name: str, is_adapter: bool) -> ModelCardData:
     results = [
         EvalResult(
             task_type="automatic-speech-recognition",
@@ -54,9 +71,9 @@ def _front_matter(record: TrainingRecord, *, name: str) -> ModelCardData:
     return ModelCardData(
         language=list(record.data.languages),
         license=_LICENSE,
-        library_name="transformers",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=["whisper", "sottovoce", "automatic-speech-recognition"],
+        tags=["whisper", "sottovoce", "automatic-speech-recognition", *(["lora"] if is_adapter else [])],
         metrics=["wer", "cer"],
         model_name=name,
         eval_results=results,
@@ -79,7 +96,7 @@ def _describe_base(base: str) -> str:
 def _introduction(record: TrainingRecord, name: str) -> str:
     best, baseline = record.best, record.baseline
     shortest, longest = record.audio_context_s
-    method = "with its encoder frozen" if record.training.method == "frozen_encoder" else "in full"
+    method = _METHODS[record.training.method]
     return (
         f"{name} is {_describe_base(record.base)}, fine-tuned {method} with Sottovoce. On the validation split its WER "
         f"is **{best.wer:.2%}** (95 % interval {best.wer_low:.2%} to {best.wer_high:.2%}), the base model's "
@@ -100,6 +117,40 @@ def _usage(name: str) -> str:
         "print(recognizer.recognize([waveform], [DecodeOptions()])[0].text)\n"
         "```"
     )
+
+
+def _adapter_usage(base: str, name: str) -> str:
+    """Show how peft alone loads an adapter."""
+    is_micro = base == MICRO
+    imports = "from sottovoce.model.checkpoint import resolve_folder\n" if is_micro else ""
+    place = f'resolve_folder("{base}")' if is_micro else f'"{base}"'
+    return (
+        "\n\nIts weights are an adapter beside the base model, which Sottovoce merges when it loads them and "
+        "`python -m jobs.merge_adapter` merges for good. peft loads it as well, for audio padded to 30 s:\n\n"
+        "```python\n"
+        f"from peft import PeftModel\n{imports}"
+        "from transformers import WhisperForConditionalGeneration\n\n"
+        f"base = WhisperForConditionalGeneration.from_pretrained({place})\n"
+        f'model = PeftModel.from_pretrained(base, "{name}")\n'
+        "```"
+    )
+
+
+def _method_facts(record: TrainingRecord) -> list[str]:
+    """Say how much was trained, and with what adapter."""
+    facts = []
+    if record.num_trained_parameters:
+        share = record.num_trained_parameters / record.num_parameters
+        facts.append(f"{record.num_trained_parameters:,} of {record.num_parameters:,} parameters trained ({share:.1%})")
+    if record.training.trains_adapter:
+        lora = record.training.lora
+        part = "encoder and decoder" if lora.part == "both" else lora.part
+        rows = ", and the embedding rows of the training texts' tokens" if lora.token_rows else ""
+        facts.append(
+            f"LoRA of rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g} on {', '.join(lora.targets)} of "
+            f"the {part}{rows}"
+        )
+    return facts
 
 
 def _data_facts(record: TrainingRecord) -> list[str]:
@@ -123,6 +174,7 @@ def _hours(hours: float) -> str:
 def _training_facts(record: TrainingRecord) -> list[str]:
     training = record.training
     facts = [
+        *_method_facts(record),
         f"{record.num_steps} steps in {record.seconds:.0f} s; the best checkpoint is that of step {record.best_step}",
         f"{training.num_workers} workers on {record.device}, precision {record.precision}, weights in fp32",
         f"AdamW, betas 0.9 and 0.999, eps 1e-8, weight decay {training.weight_decay:g} on matrices",

@@ -61,20 +61,38 @@ class WhisperObjective(nn.Module):
 
 
 def prepare_whisper(whisper: TrimmedWhisper, *, method: Method, dropout: float, gradient_checkpointing: bool) -> None:
-    """Set a model up for training, in place."""
-    whisper.requires_grad_(True)
-    encoder = whisper.model.encoder
-    encoder.embed_positions.requires_grad_(False)  # fixed sinusoids
-    if method == "frozen_encoder":
-        encoder.requires_grad_(False)
+    """Set a model up for training, in place.
+
+    Args:
+        whisper: with its adapter, where one is trained.
+        method: which weights get gradients.
+        dropout: of the layers; an adapter has its own.
+        gradient_checkpointing: compute each layer's activations again in the backward pass instead of keeping them.
+    """
+    _choose_weights(whisper, method)
     for module in whisper.modules():
         if isinstance(module, _LAYERS_WITH_DROPOUT):
             module.dropout = dropout
     if gradient_checkpointing:
+        # not re-entrant: that kind gives no gradients where the input of the first layer has none, as beside an adapter
         whisper.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     if not torch.cuda.is_available():
         whisper.set_attn_implementation("eager")  # a quarter faster than SDPA at micro's sizes on two CPU cores
     whisper.train()
+
+
+def _choose_weights(whisper: TrimmedWhisper, method: Method) -> None:
+    """Give gradients to what a method trains."""
+    if method in ("lora", "qlora"):
+        return  # the adapter has seen to it
+    encoder, decoder = whisper.model.encoder, whisper.model.decoder
+    whisper.requires_grad_(True)
+    encoder.embed_positions.requires_grad_(False)  # fixed sinusoids
+    if method == "frozen_encoder":
+        encoder.requires_grad_(False)
+    if method == "frozen_embeddings":
+        decoder.embed_tokens.requires_grad_(False)  # and with it proj_out, whose weight it is
+        decoder.embed_positions.requires_grad_(False)
 
 
 def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:

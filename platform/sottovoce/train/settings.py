@@ -6,12 +6,13 @@ from pydantic import Field, PositiveInt, model_validator
 
 from sottovoce.audio.spec_augment import SpecAugmentConfig
 from sottovoce.config import Config
+from sottovoce.model.adapter import LoraSettings
 from sottovoce.schema import MAX_CONTEXT_S
 from sottovoce.text.normalize import Normalizer
 
 Precision: TypeAlias = Literal["auto", "fp16", "bf16", "fp32"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-Method: TypeAlias = Literal["full", "frozen_encoder"]
+Method: TypeAlias = Literal["full", "frozen_encoder", "frozen_embeddings", "lora", "qlora"]
 
 
 class TrainingConfig(Config):
@@ -20,7 +21,10 @@ class TrainingConfig(Config):
     base: str = "micro"
     """The model to start from: a checkpoint folder, a Hub id, or micro, which the package brings along."""
     method: Method = "full"
-    """Train all weights, or leave the encoder as it is."""
+    """Train all weights; all but the encoder's; all but the embeddings of tokens and positions (and the output layer,
+    which is the same matrix); or only an adapter beside a frozen model, which qlora holds in 4 bits on a GPU."""
+    lora: LoraSettings = LoraSettings()
+    """The adapter of lora and qlora; its learning rate is ten to a hundred times that of full training, about 1e-3."""
     num_epochs: int = Field(default=10, ge=1)
     """Times each utterance is read."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -72,6 +76,12 @@ class TrainingConfig(Config):
     """Stop where more than this part of the training recordings cannot be decoded."""
     max_failures: int = Field(default=3, ge=0)
     """Times the run resumes by itself after a worker died."""
+    stuck_after_s: float | None = Field(default=300.0, gt=0.0)
+    """Name a worker that stands still for this long, and resume the run without it; none watches nobody. Loading and
+    saving get ten times as long. Raise it where data or one batch of an evaluation takes minutes."""
+    max_skipped_in_a_row: int = Field(default=10, ge=0)
+    """Steps in a row without a finite loss and gradient that are skipped before the run stops. In fp16 the first ones
+    are no fault: they count once the loss scale, which each of them halves, has fallen below 1."""
     checkpoints: str | None = None
     """Folder or URI (s3://..., gs://...) that keeps checkpoints, those of a run below the name of its output folder;
     the output folder itself when none is given."""
@@ -81,6 +91,11 @@ class TrainingConfig(Config):
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Where curves go."""
     seed: int = 0
+
+    @property
+    def trains_adapter(self) -> bool:
+        """The base stays as it is, and what comes out is an adapter."""
+        return self.method in ("lora", "qlora")
 
     @property
     def max_workers(self) -> int:

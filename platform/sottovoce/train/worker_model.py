@@ -1,28 +1,65 @@
 """What a worker starts with: the model set up for training, and the accelerator around it."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, resolve_folder
+from sottovoce.model.checkpoint import Checkpoint, adapt_base, load_adapted, load_checkpoint, resolve_folder
 from sottovoce.model.context import AudioContext, set_audio_context
+from sottovoce.model.labels import used_token_ids
 from sottovoce.schema import Utterance
 from sottovoce.text.normalize import read_spelling
 from sottovoce.train.objective import prepare_whisper
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.state import MODEL_FOLDER
 
+RunPrecision: TypeAlias = Literal["fp16", "bf16", "fp32"]
+"""What is left of ``Precision`` once the machine is known."""
 
-def load_base(config: TrainingConfig, utterances: Sequence[Utterance]) -> Checkpoint:
-    """Load the base model and write into its configs what this run makes of it: context, language, task.
+_COMPUTE_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def load_start(
+    config: TrainingConfig, utterances: Sequence[Utterance], *, precision: RunPrecision, resume_folder: Path | None
+) -> Checkpoint:
+    """Load what a worker starts with: the base model, or what the run's last checkpoint made of it.
 
     Raises:
-        CheckpointError: no such model.
+        CheckpointError: see ``load_base`` and ``load_resumed``.
     """
-    checkpoint = load_checkpoint(config.base)
+    if resume_folder is None:
+        return load_base(config, utterances, precision=precision)
+    return load_resumed(config, resume_folder, precision=precision)
+
+
+def load_base(
+    config: TrainingConfig, utterances: Sequence[Utterance], *, precision: RunPrecision = "fp32"
+) -> Checkpoint:
+    """Load the base model, add an adapter where one is trained, and write into the configs what this run makes of it.
+
+    Args:
+        config: of the run.
+        utterances: the training split, which gives language and task.
+        precision: what the run computes in.
+
+    Raises:
+        CheckpointError: no such model, or an adapter for an adapter.
+    """
+    if config.trains_adapter:
+        checkpoint = adapt_base(
+            config.base,
+            config.lora,
+            token_ids=partial(used_token_ids, utterances=utterances),
+            seed=config.seed,
+            four_bit=_four_bit(config, precision),
+        )
+    else:
+        checkpoint = load_checkpoint(config.base)
     model = checkpoint.model
     if config.audio_context_s is not None:
         set_audio_context(model.config, AudioContext(*config.audio_context_s))
@@ -46,9 +83,20 @@ def _allow_empty_transcripts(generation: Any) -> None:  # noqa: ANN401 - transfo
     generation.begin_suppress_tokens = [token for token in suppressed if token != generation.eos_token_id]
 
 
-def load_resumed(folder: Path) -> Checkpoint:
-    """Load the model of a run's own checkpoint."""
+def load_resumed(config: TrainingConfig, folder: Path, *, precision: RunPrecision = "fp32") -> Checkpoint:
+    """Load the model of a run's own checkpoint as it was trained: an adapter beside its base.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+    """
+    if config.trains_adapter:
+        return load_adapted(folder / MODEL_FOLDER, four_bit=_four_bit(config, precision))
     return load_checkpoint(folder / MODEL_FOLDER)
+
+
+def _four_bit(config: TrainingConfig, precision: RunPrecision) -> torch.dtype | None:
+    """Give the type a base in 4 bits computes in, where the method holds it so."""
+    return _COMPUTE_TYPES[precision] if config.method == "qlora" else None
 
 
 def set_up(checkpoint: Checkpoint, config: TrainingConfig) -> None:
@@ -66,7 +114,7 @@ def read_base_spelling(base: str) -> dict[str, str]:
     return read_spelling(resolve_folder(base))
 
 
-def build_accelerator(*, device: Literal["cpu", "cuda"], precision: Literal["fp16", "bf16", "fp32"]) -> Accelerator:
+def build_accelerator(*, device: Literal["cpu", "cuda"], precision: RunPrecision) -> Accelerator:
     """Build accelerate around the process group Ray Train has opened."""
     return Accelerator(
         cpu=device == "cpu",

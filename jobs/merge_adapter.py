@@ -1,0 +1,27 @@
+"""Merge an adapter into its base.  ``python -m jobs.merge_adapter --checkpoint RUN/checkpoint --output FOLDER``."""
+
+from pathlib import Path
+
+from sottovoce.config import Config, load_config, setup_logging
+from sottovoce.train.merge import merge_to_folder
+
+
+class MergeJob(Config):
+    """Write one complete checkpoint, which any reader of Whisper loads without peft."""
+
+    checkpoint: str
+    """Folder or Hub id of an adapter: ``checkpoint`` in the output of a run with method lora or qlora."""
+    output: Path
+    """Folder that receives the merged checkpoint."""
+    base: str | None = None
+    """Where the adapter's base model is, if not where the adapter says."""
+
+
+def main(job: MergeJob) -> None:
+    """Run the job."""
+    setup_logging()
+    merge_to_folder(job.checkpoint, job.output, base=job.base)
+
+
+if __name__ == "__main__":
+    main(load_config(MergeJob))
