@@ -88,16 +88,16 @@ def score_pairs(
     keep = build_normalizer("none")
     raw = [(keep(reference), keep(hypothesis)) for reference, hypothesis in pairs]
     return Score(
-        wer=_error_rate(_count_words(normalized), seed=seed),
+        wer=_error_rate(count_words(normalized), seed=seed),
         cer=_error_rate(_count_characters(normalized), seed=seed),
-        wer_raw=_error_rate(_count_words(raw), seed=seed),
+        wer_raw=_error_rate(count_words(raw), seed=seed),
         cer_raw=_error_rate(_count_characters(raw), seed=seed),
         normalizer=normalizer,
         num_utterances=len(pairs),
     )
 
 
-def _count_words(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+def count_words(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
     """Count (U, 4): substitutions, deletions, insertions and reference words of each utterance."""
     scored = [pair for pair in pairs if pair[0]]
     output = jiwer.process_words([ref for ref, _ in scored], [hyp for _, hyp in scored]) if scored else None

@@ -53,9 +53,9 @@ class Trial(Record):
         return min(trained, key=lambda row: (row.wer, row.validation_loss), default=None)
 
     def with_row(self, row: EvaluationRow) -> "Trial":
-        """Add an evaluation; one of the same step or later is replaced, for a resumed trial measures again."""
-        before = tuple(one for one in self.rows if one.step < row.step)
-        return self.model_copy(update={"state": "running", "rows": (*before, row), "error": None})
+        """Add an evaluation; others of the same step or later go, for a resumed trial measures again."""
+        rows = self.rows if row in self.rows else (*(one for one in self.rows if one.step < row.step), row)
+        return self.model_copy(update={"state": "running", "rows": rows, "error": None})
 
 
 class SearchRecord(Record):

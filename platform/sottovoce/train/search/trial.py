@@ -17,7 +17,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from sottovoce.train.overseer import Posted, start_overseer
 from sottovoce.train.record import EvaluationRow
-from sottovoce.train.trainer import TrainingRun, build_trainer
+from sottovoce.train.trainer import TrainingRun, build_trainer, run_training
 
 WER = "wer"
 EVALUATION = "evaluation"
@@ -47,7 +47,8 @@ class TrialRun(Trainable):
         run = runs[config["number"]]
         name = f"trial-{uuid.uuid4().hex}"
         self._overseer = start_overseer(name)
-        self._trainer = build_trainer(replace(run.task, overseer=name), run.config)
+        task = replace(run.task, overseer=name)
+        self._run = replace(run, task=task, trainer=build_trainer(task, run.config))
         self._given: list[EvaluationRow] = []
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._fit, name="trial", daemon=True)
@@ -81,7 +82,7 @@ class TrialRun(Trainable):
 
     def _fit(self) -> None:
         try:
-            self._trainer.fit()
+            run_training(self._run, is_shown=False)
         except Exception as error:  # noqa: BLE001 - crosses to the thread that raises it
             self._error = error
 

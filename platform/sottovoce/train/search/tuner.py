@@ -201,8 +201,8 @@ def _tune(search: Search, trials: Sequence[Trial]) -> None:
     """Let Ray Tune run the trials that are not decided."""
     if not ray.is_initialized():
         ray.init()
-    # Tune would write each result in three more formats
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each result in three more formats
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints frames also where verbose is 0
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     decided = [trial for trial in trials if trial.is_decided]
     numbers = [trial.number for trial in trials if not trial.is_decided]

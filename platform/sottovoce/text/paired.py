@@ -1,0 +1,70 @@
+"""How much better one recognizer is than another on the same utterances, and how sure that is.
+
+Shapes: U utterances, K runs of each recognizer (trained with different seeds).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.schema import Utterance
+from sottovoce.text.group_score import normalizer_for
+from sottovoce.text.normalize import Normalizer, build_normalizer
+from sottovoce.text.score import NUM_RESAMPLES, count_words
+
+
+@dataclass(frozen=True)
+class WerDifference:
+    """WER of the second minus WER of the first, as fractions: above zero the second is worse."""
+
+    difference: float
+    low: float
+    """Lower end of the bootstrap 95 % interval over the utterances, and over the runs where there are several."""
+    high: float
+
+
+def compare_wer(
+    utterances: Sequence[Utterance],
+    first: Sequence[Sequence[str]],
+    second: Sequence[Sequence[str]],
+    *,
+    normalizer: Normalizer,
+    spelling: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> WerDifference:
+    """Compare two recognizers' texts utterance by utterance, so that what is hard for both cancels out.
+
+    Args:
+        utterances: U, what was said.
+        first: (K, U) texts that the runs of one recognized.
+        second: (K, U) texts that the runs of the other recognized.
+        normalizer: of all texts; those that are not English go through ``basic`` where it is ``english``.
+        spelling: see ``normalize``.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: different numbers of texts or runs.
+
+    Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
+    section 4 (difference of two systems on the same resampled utterances).
+    """
+    rules = [build_normalizer(normalizer_for(one, normalizer), spelling) for one in utterances]
+    references = [rule(one.text) for rule, one in zip(rules, utterances, strict=True)]
+
+    def count(texts: Sequence[str]) -> NDArray[np.int64]:
+        spoken = zip(references, rules, texts, strict=True)
+        return count_words([(reference, rule(text)) for reference, rule, text in spoken])
+
+    counts = [(count(one), count(other)) for one, other in zip(first, second, strict=True)]
+    lengths = counts[0][0][:, 3]
+    extra = np.array([other[:, :3].sum(axis=1) - one[:, :3].sum(axis=1) for one, other in counts])
+    num_runs, num_utterances = extra.shape
+    generator = np.random.default_rng(seed)
+    resampled = np.empty(NUM_RESAMPLES)
+    for place in range(NUM_RESAMPLES):
+        runs, drawn = generator.integers(num_runs, size=num_runs), generator.integers(num_utterances, size=len(lengths))
+        resampled[place] = extra[np.ix_(runs, drawn)].sum() / max(1, num_runs * lengths[drawn].sum())
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return WerDifference(float(extra.sum() / max(1, num_runs * lengths.sum())), float(low), float(high))

@@ -1,0 +1,78 @@
+"""Settings are drawn before anything starts: the same for the same seed, spread over the whole range."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from sottovoce.errors import ConfigError
+from sottovoce.train.search.space import SearchConfig, TrialSettings, apply_settings, draw_settings
+from sottovoce.train.settings import TrainingConfig
+
+RATES = (1e-6, 1e-3)
+
+
+def test_each_trial_draws_its_learning_rate_from_its_own_slice_of_the_range() -> None:
+    drawn = draw_settings(SearchConfig(learning_rate=RATES, num_trials=6), TrainingConfig())
+    places = sorted(math.log10(one.learning_rate / RATES[0]) / 3 * 6 for one in drawn)
+    assert [int(place) for place in places] == [0, 1, 2, 3, 4, 5]
+    assert [one.learning_rate for one in drawn] != sorted(one.learning_rate for one in drawn)
+
+
+def test_choices_come_about_equally_often() -> None:
+    config = SearchConfig(learning_rate=RATES, warmup_steps=(0, 50), num_trials=5)
+    warmups = [one.warmup_steps for one in draw_settings(config, TrainingConfig())]
+    assert sorted(warmups) == [0, 0, 0, 50, 50]
+
+
+def test_the_same_seed_draws_the_same_and_another_seed_something_else() -> None:
+    config = SearchConfig(learning_rate=RATES, num_trials=4)
+    drawn = draw_settings(config, TrainingConfig())
+    assert draw_settings(config, TrainingConfig()) == drawn
+    assert draw_settings(config.model_copy(update={"seed": 1}), TrainingConfig()) != drawn
+
+
+def test_what_is_not_searched_stays_the_trainings_own() -> None:
+    training = TrainingConfig(learning_rate=3e-4, warmup_steps=7)
+    by_rate = draw_settings(SearchConfig(learning_rate=RATES, num_trials=2), training)
+    by_warmup = draw_settings(SearchConfig(warmup_steps=(1, 2), num_trials=2), training)
+    assert {one.warmup_steps for one in by_rate} == {7}
+    assert {one.learning_rate for one in by_warmup} == {3e-4}
+    assert {one.lora_rank for one in (*by_rate, *by_warmup)} == {None}
+
+
+def test_an_adapter_keeps_its_scale_whatever_its_rank() -> None:
+    training = TrainingConfig.model_validate({"method": "lora", "lora": {"rank": 8, "alpha": 16}})
+    config = SearchConfig(learning_rate=RATES, lora_rank=(4, 32), num_trials=4)
+    trials = [apply_settings(training, one) for one in draw_settings(config, training)]
+    assert sorted((trial.lora.rank, trial.lora.alpha) for trial in trials) == [(4, 8), (4, 8), (32, 64), (32, 64)]
+
+
+def test_settings_of_a_trial_replace_the_trainings() -> None:
+    settings = TrialSettings(learning_rate=2e-5, warmup_steps=3)
+    training = apply_settings(TrainingConfig(num_epochs=4), settings)
+    assert (training.learning_rate, training.warmup_steps, training.num_epochs) == (2e-5, 3, 4)
+    assert settings.describe() == "learning rate 2.00e-05, warm-up 3"
+
+
+def test_ranks_without_an_adapter_are_refused() -> None:
+    with pytest.raises(ConfigError, match="method full trains no adapter; set method to lora"):
+        draw_settings(SearchConfig(lora_rank=(4, 8)), TrainingConfig())
+
+
+def test_a_search_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to search"):
+        draw_settings(SearchConfig(), TrainingConfig())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": (1e-3, 1e-5)}, "lowest <= highest, not 0.001, 1e-05"),
+        ({"warmup_steps": (5, -1)}, "0 or more, not -1"),
+        ({"lora_rank": (0,)}, "1 or more, not 0"),
+    ],
+)
+def test_a_range_that_makes_no_sense_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SearchConfig.model_validate(values)
