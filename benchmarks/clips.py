@@ -95,7 +95,7 @@ def save_random_model(folder: Path, shape: Shape, *, context: AudioContext, seed
     micro = resolve_folder("micro")
     model = TrimmedWhisper(config)
     model.generation_config = GenerationConfig.from_pretrained(micro, local_files_only=True)
-    model.generation_config.suppress_tokens = [config.eos_token_id]  # type: ignore[attr-defined]  # Whisper's own field
+    model.generation_config.suppress_tokens = [config.eos_token_id]
     tokenizer = WhisperTokenizerFast.from_pretrained(micro, local_files_only=True)
     save_checkpoint(Checkpoint(model=model, tokenizer=tokenizer, source=str(folder)), folder)
     return load_checkpoint(folder)

@@ -90,7 +90,7 @@ class GuidesCollator:
         return batch | {"labels": labels}
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]  # untyped
+class Clock(TrainerCallback):
     """When each step ended."""
 
     def __init__(self) -> None:

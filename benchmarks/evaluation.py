@@ -1,0 +1,148 @@
+"""How fast is an evaluation during training, beside Hugging Face's ``predict_with_generate``?
+
+``python -m benchmarks.evaluation --output FILE``. The same random-weight model, which never writes its end token, so
+that both write the same number of tokens; the same clips, batch and precision, both in this process with all cores;
+both give loss and WER. In ``padded`` both read 30 s pictures; in ``short`` (2 to 15 s, median 5) the peer pads to
+30 s, as it must. Ours decodes FLAC and draws log-mel within the time measured; the peer's features lie in memory.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+from transformers import (
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    WhisperForConditionalGeneration,
+    WhisperTokenizerFast,
+)
+
+from benchmarks.clips import Shape, Workload, draw_durations, save_random_model, write_clips
+from benchmarks.common import Row, print_table, time_interleaved, write_result
+from benchmarks.hf_trainer import GuidesCollator, PaddedClips
+from sottovoce.config import Config, load_config, setup_logging
+from sottovoce.data.manifest import write_manifest
+from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.context import AudioContext
+from sottovoce.model.labels import IGNORED
+from sottovoce.schema import Utterance
+from sottovoce.text.score import score_texts
+from sottovoce.train.collate import Collator
+from sottovoce.train.evaluation import Evaluator
+from sottovoce.train.objective import WhisperObjective
+from sottovoce.train.pictures import ThreadedPictures
+
+_CONTEXTS: dict[Workload, AudioContext] = {"padded": AudioContext(), "short": AudioContext(2.0, 15.0)}
+_PREFIX_LENGTH = 4  # the peer counts it as part of what it generates
+
+
+class EvaluationBenchmark(Config):
+    """What is measured."""
+
+    output: Path
+    """JSON file."""
+    shape: Shape = "tiny"
+    workloads: tuple[Workload, ...] = ("padded", "short")
+    repetitions: int = Field(default=5, ge=1)
+    num_clips: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    seed: int = 0
+
+
+def main(config: EvaluationBenchmark) -> None:
+    """Run the benchmark."""
+    setup_logging()
+    rows = [measure(workload, config) for workload in config.workloads]
+    write_result(config.output, "Speed of an evaluation beside predict_with_generate, on all cores", rows)
+    print_table("Evaluation", rows)
+
+
+def measure(workload: Workload, config: EvaluationBenchmark) -> Row:
+    """Time both in turns on one workload."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = write_clips(folder, draw_durations(workload, config.num_clips, seed=config.seed), seed=config.seed)
+        write_manifest(clips, folder / "manifest.jsonl")
+        checkpoint = save_random_model(folder / "model", config.shape, context=_CONTEXTS[workload], seed=config.seed)
+        pictures = ThreadedPictures(checkpoint.num_mel_bins, num_threads=torch.get_num_threads())
+        with closing(pictures):
+            collator = Collator(checkpoint.tokenizer, checkpoint.context, pictures)
+            ours = build_evaluator(checkpoint, clips, collator=collator, batch_size=config.batch_size)
+            objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
+            peer = build_peer(folder, max_new_tokens=ours.max_new_tokens, batch_size=config.batch_size)
+            timings = time_interleaved(
+                {"ours": lambda: ours.evaluate(objective), "predict_with_generate": peer.evaluate},
+                repetitions=config.repetitions,
+            )
+    mine, theirs = timings["ours"], timings["predict_with_generate"]
+    return {
+        "workload": workload,
+        "shape": config.shape,
+        "num_clips": config.num_clips,
+        "tokens_per_clip": ours.max_new_tokens,
+        "ours_s": mine.median_s,
+        "ours_iqr_s": mine.iqr_s,
+        "peer_s": theirs.median_s,
+        "peer_iqr_s": theirs.iqr_s,
+        "ratio": theirs.median_s / mine.median_s,
+        "bar": 2.0,
+        "reach": 4.0,
+        "repetitions": config.repetitions,
+    }
+
+
+def build_evaluator(
+    checkpoint: Checkpoint, clips: Sequence[Utterance], *, collator: Collator, batch_size: int
+) -> Evaluator:
+    """Build what a training worker evaluates with."""
+    return Evaluator(
+        checkpoint,
+        clips,
+        collator=collator,
+        accelerator=Accelerator(cpu=True),
+        batch_size=batch_size,
+        normalizer="basic",
+        spelling={},
+    )
+
+
+def build_peer(folder: Path, *, max_new_tokens: int, batch_size: int) -> Seq2SeqTrainer:
+    """Build the trainer of the fine-tuning guides."""
+    model = WhisperForConditionalGeneration.from_pretrained(folder / "model")
+    tokenizer = WhisperTokenizerFast.from_pretrained(folder / "model")
+
+    def compute_metrics(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - transformers' own, untyped
+        labels = np.where(prediction.label_ids == IGNORED, tokenizer.pad_token_id, prediction.label_ids)
+        texts = [tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (labels, prediction.predictions)]
+        return {"wer": score_texts(*texts, normalizer="basic").wer.rate}
+
+    trainer: Seq2SeqTrainer = Seq2SeqTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(
+            output_dir=str(folder / "hf_trainer"),
+            per_device_eval_batch_size=batch_size,
+            predict_with_generate=True,
+            generation_max_length=max_new_tokens + _PREFIX_LENGTH,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        eval_dataset=PaddedClips(
+            folder / "manifest.jsonl", tokenizer=tokenizer, num_mel_bins=model.config.num_mel_bins
+        ),
+        data_collator=GuidesCollator(
+            folder / "model", tokenizer=tokenizer, start_id=model.config.decoder_start_token_id
+        ),
+        compute_metrics=compute_metrics,
+    )
+    return trainer
+
+
+if __name__ == "__main__":
+    main(load_config(EvaluationBenchmark))

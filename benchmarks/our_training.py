@@ -1,0 +1,81 @@
+"""What the training benchmarks share: speech without files, and the pace of a finished run without its first steps."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.clips import draw_voice
+from sottovoce.audio.pcm import to_pcm
+from sottovoce.schema import Example, PcmBatch, Utterance
+from sottovoce.train.curves import CURVES_FILE, read_curves
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a run went once it was under way."""
+
+    num_steps: int
+    seconds: float
+    audio_s: float
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step."""
+        return self.seconds / self.num_steps
+
+
+def read_pace(output: Path, *, num_warmup_steps: int) -> Pace:
+    """Read the pace of a run from its curves, logged every ``num_warmup_steps``; the first of them do not count.
+
+    A run logs its mean pace since its start, so what lies between two points is the difference of both.
+    """
+    curves = [point for point in read_curves(output / CURVES_FILE) if "train/steps_per_s" in point.values]
+    points = {point.step: point.values for point in curves}
+    last_step = max(points)
+    seconds = {step: step / points[step]["train/steps_per_s"] for step in (num_warmup_steps, last_step)}
+    audio_s = {step: seconds[step] * points[step]["train/audio_s_per_s"] for step in seconds}
+    return Pace(
+        last_step - num_warmup_steps,
+        seconds[last_step] - seconds[num_warmup_steps],
+        audio_s[last_step] - audio_s[num_warmup_steps],
+    )
+
+
+@dataclass(frozen=True)
+class ToneStream:
+    """A ``TrainingStream`` of one recording again and again, ready in memory: what is timed is the training alone."""
+
+    recording: Utterance
+    batch_size: int
+    num_steps: int
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """As many as a batch holds."""
+        return tuple(Example(utterances=(self.recording,)) for _ in range(self.batch_size))
+
+    @property
+    def utterances(self) -> tuple[Utterance, ...]:
+        """The recording."""
+        return (self.recording,)
+
+    def steps_per_epoch(self, num_slots: int) -> int:
+        """Give the steps of an epoch."""
+        return self.num_steps
+
+    def fingerprint(self, *, num_slots: int, seed: int) -> str:
+        """Identify what is read at every step."""
+        return f"{self.recording.id} {num_slots} {seed}"
+
+    def batches(
+        self, *, slots: Sequence[int], num_slots: int, seed: int, first_step: int, last_step: int
+    ) -> Iterator[PcmBatch]:
+        """Give the same batch for these slots of a range of steps."""
+        pcm = to_pcm(draw_voice(np.random.default_rng(seed), self.recording.duration_s))
+        recordings = ((pcm[: round(self.recording.duration_s * 16_000)],),) * self.batch_size
+        for step in range(first_step, last_step):
+            for slot in slots:
+                yield PcmBatch(step=step, slot=slot, epoch=0, examples=self.examples, recordings=recordings, rejects=())
