@@ -22,6 +22,12 @@ def test_the_driver_reads_what_the_first_rank_posted_last() -> None:
     assert snapshot.remaining_s == pytest.approx(30.0)
 
 
+def test_skipped_steps_are_shown() -> None:
+    snapshot = Snapshot(phase="training", step=9, loss=1.0, steps_per_s=2.0, skipped_steps=4, skipped_in_a_row=2)
+    assert snapshot.describe().endswith("0.0% data wait, 4 steps skipped (2 in a row)")
+    assert Snapshot(loss=1.0, steps_per_s=2.0, skipped_steps=4).describe().endswith(", 4 steps skipped")
+
+
 def test_before_the_first_step_only_the_phase_is_shown() -> None:
     assert Snapshot(phase="measuring the base model", num_steps=10).describe() == "measuring the base model"
     assert Snapshot().remaining_s == 0.0

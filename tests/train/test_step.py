@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 
+from sottovoce.errors import TrainingMemoryError
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.model.labels import IGNORED
 from sottovoce.train.collate import TrainBatch
+from sottovoce.train.heartbeat import Heart
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
+from sottovoce.train.skipped_steps import SkippedSteps
 from sottovoce.train.step import Stepper
 
 
@@ -32,14 +36,26 @@ def joined(first: TrainBatch, second: TrainBatch) -> TrainBatch:
     )
 
 
+def build_stepper(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, *, max_grad_norm: float
+) -> Stepper:
+    return Stepper(
+        accelerator,
+        *accelerator.prepare(model, optimizer),
+        max_grad_norm=max_grad_norm,
+        skipped=SkippedSteps(accelerator, 10),
+        heart=Heart(None, rank=0, num_ranks=1, stuck_after_s=None),
+    )
+
+
 def train(folder: Path, *steps: list[TrainBatch]) -> tuple[torch.Tensor, list[float]]:
     """Give the weights after some steps, and the gradients' norms."""
     checkpoint = load_checkpoint(folder)
     prepare_whisper(checkpoint.model, method="full", dropout=0.0, gradient_checkpointing=False)
     model = WhisperObjective(checkpoint.model, label_smoothing=0.0)
     accelerator = Accelerator(cpu=True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    stepper = Stepper(accelerator, *accelerator.prepare(model, optimizer), max_grad_norm=1e9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
+    stepper = build_stepper(accelerator, model, optimizer, max_grad_norm=1e9)
     norms = [float(stepper.step(batches, learning_rate=0.1).gradient_norm) for batches in steps]
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), norms
 
@@ -57,3 +73,19 @@ def test_a_step_without_labels_changes_nothing(tiny_checkpoint: Path) -> None:
     after, norms = train(tiny_checkpoint, [batch((0, 0))])
     assert norms == [0.0]
     assert torch.equal(before, after)
+
+
+def test_a_batch_that_takes_too_much_memory_is_named(tiny_checkpoint: Path) -> None:
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, *_: torch.Tensor) -> None:
+            torch.empty(2**60)  # more than any machine has
+
+    accelerator, model = Accelerator(cpu=True), Greedy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
+    stepper = build_stepper(accelerator, model, optimizer, max_grad_norm=1.0)
+    with pytest.raises(TrainingMemoryError, match=r"training at step 0: 2 examples padded to 2 s .*2 x 80 x 200"):
+        stepper.step([batch((3, 2))], learning_rate=0.1)

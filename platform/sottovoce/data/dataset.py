@@ -187,6 +187,7 @@ class SpeechStream:
         options.preserve_order = True
         options.resource_limits = ExecutionResources(object_store_memory=self._store_bytes)
         dataset.context.enable_progress_bars = False
+        dataset.context.raise_original_map_exception = True  # else Ray gives an error of its own, the cause left out
         dataset.context.custom_execution_callback_classes.append(IdlePause)
         return dataset
 

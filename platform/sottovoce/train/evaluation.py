@@ -4,8 +4,9 @@ Shapes: B batch, P positions, D model width.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -22,10 +23,16 @@ from sottovoce.text.group_score import GroupScore, score_utterances
 from sottovoce.text.normalize import Normalizer
 from sottovoce.text.score import Score
 from sottovoce.train.collate import Collator, TrainBatch
+from sottovoce.train.failure import describe_batch, memory_explained
+from sottovoce.train.heartbeat import Phase
 from sottovoce.train.objective import WhisperObjective
 
 _PREFIX_LENGTH = 4  # start, language, task, no-timestamps
 _MARGIN = 1.5  # a hypothesis may grow to this many times the longest reference; untrained models write on and on
+
+
+def _ignore(_: Phase) -> None:
+    """Hear nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,16 @@ class Evaluator:
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)
         self._recognizer = TorchRecognizer(checkpoint, autocast=dtype, max_batch_size=batch_size)
 
-    def evaluate(self, objective: WhisperObjective) -> Evaluation:
+    def evaluate(self, objective: WhisperObjective, *, note: Callable[[Phase], object] = _ignore) -> Evaluation:
         """Measure loss, WER and CER over the whole split, and over its corpora and languages.
+
+        Args:
+            objective: around the model.
+            note: hears at each batch that the evaluation goes on, and when only other ranks' shares are left.
 
         Raises:
             AudioError: a validation recording that cannot be decoded.
+            TrainingMemoryError: a batch does not fit.
         """
         objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self._accelerator.device)
@@ -92,10 +104,13 @@ class Evaluator:
         for places in self._share:
             waveforms = [_read(self._utterances[place]) for place in places]
             batch = self._collator.validation_batch(waveforms, [self.labels[place] for place in places])
-            encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the words
-            sums += self._sum_loss(objective, encoded, batch)
-            hypotheses += zip(places, self._recognize(places, encoded), strict=True)
+            note("evaluating")
+            with memory_explained("evaluating", partial(describe_batch, batch), evaluates=True):
+                encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the words
+                sums += self._sum_loss(objective, encoded, batch)
+                hypotheses += zip(places, self._recognize(places, encoded), strict=True)
         objective.train()
+        note("waiting for the other ranks")
         sums = self._accelerator.reduce(sums)
         texts = dict(gather_object(hypotheses))
         scored = score_utterances(

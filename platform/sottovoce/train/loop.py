@@ -21,22 +21,25 @@ from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.cursor import check_cursor, find_cursor
 from sottovoce.train.curves import Curves
 from sottovoce.train.evaluation import Evaluator
+from sottovoce.train.failure import raised_by_worker
+from sottovoce.train.heartbeat import Heart
 from sottovoce.train.label_mix import LabelMix
 from sottovoce.train.meter import Meter
 from sottovoce.train.objective import WhisperObjective, parameter_groups
 from sottovoce.train.overseer import Supervision
 from sottovoce.train.pictures import build_pictures
 from sottovoce.train.prefetch import prefetched
-from sottovoce.train.progress import ProgressPost, find_board
+from sottovoce.train.progress import ProgressPost, find_board, find_heart
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
 from sottovoce.train.saver import Saver, build_store, found_checkpoint
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.skipped_steps import SkippedSteps
 from sottovoce.train.slots import SlotShare, TrainingStream, fill_steps
 from sottovoce.train.state import load_training_state, read_resumed
 from sottovoce.train.step import Stepper
 from sottovoce.train.store import CheckpointStore
-from sottovoce.train.worker_model import build_accelerator, load_base, load_resumed, read_base_spelling, set_up
+from sottovoce.train.worker_model import build_accelerator, load_start, quieten_libraries, read_base_spelling, set_up
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +72,18 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     """Run one worker; Ray Train calls this on each."""
     task = config["task"]
     training = TrainingConfig.model_validate(task.training)
-    _quieten_libraries()
+    quieten_libraries()
     if task.device == "cpu":
         torch.set_num_threads(training.threads_per_worker)
-    store = build_store(training.checkpoints, output=task.output)
-    with found_checkpoint(store) as folder:
-        checkpoint = load_base(training, task.stream.utterances) if folder is None else load_resumed(folder)
-        loop = WorkerLoop(task, training, checkpoint=checkpoint, store=store, resume_folder=folder)
-    loop.run()
+    heart = find_heart(task.board, stuck_after_s=training.stuck_after_s)
+    with raised_by_worker(), heart.beating():
+        store = build_store(training.checkpoints, output=task.output)
+        with found_checkpoint(store) as folder:
+            checkpoint = load_start(training, task.stream.utterances, precision=task.precision, resume_folder=folder)
+            loop = WorkerLoop(
+                task, training, checkpoint=checkpoint, store=store, resume_folder=folder, heart=heart
+            )
+        loop.run()
 
 
 class WorkerLoop:
@@ -90,6 +97,7 @@ class WorkerLoop:
         checkpoint: Checkpoint,
         store: CheckpointStore,
         resume_folder: Path | None,
+        heart: Heart,
     ) -> None:
         self._task, self._config, self._checkpoint = task, config, checkpoint
         set_up(checkpoint, config)
@@ -115,14 +123,20 @@ class WorkerLoop:
         )
         self._collator = Collator(checkpoint.tokenizer, checkpoint.context, self._pictures)
         self._evaluator = self._build_evaluator()
-        self._stepper = Stepper(self._accelerator, self._model, self._optimizer, max_grad_norm=config.max_grad_norm)
+        self._heart, state = heart, self._state
+        self._skipped = SkippedSteps(
+            self._accelerator, config.max_skipped_in_a_row, total=state.skipped_steps, in_a_row=state.skipped_in_a_row
+        )
+        self._stepper = Stepper(
+            self._accelerator, self._model, self._optimizer,
+            max_grad_norm=config.max_grad_norm, skipped=self._skipped, heart=heart,
+        )  # fmt: skip
         self._saver = Saver(checkpoint, self._accelerator, self._optimizer, store=store, keep_best=config.keep_best)
         self._curves = Curves(
             self._accelerator, output=task.output, trackers=config.trackers, hyperparameters=task.hyperparameters
         )
         self._supervision = Supervision(task.overseer, self._accelerator)
         self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
-        state = self._state
         self._meter = Meter(
             self._accelerator,
             audio_s=state.audio_s,
@@ -175,6 +189,7 @@ class WorkerLoop:
         """Change the weights once."""
         config = self._config
         scale = learning_rate_scale(step, warmup_steps=config.warmup_steps, num_steps=self._num_steps)
+        self._heart.note("waiting for data", step=step)
         taken = [self._meter.take(batches) for _ in range(self._share.num_batches)]
         self._rejects.update({reject.id: reject for batch in taken for reject in batch.rejects})
         outcome = self._stepper.step(taken, learning_rate=config.learning_rate * scale)
@@ -195,9 +210,10 @@ class WorkerLoop:
         return False
 
     def _log(self, step: int) -> None:
-        values = self._meter.read()
+        values = self._meter.read() | {"skipped_steps": float(self._skipped.total)}
         self._post.update(
             phase="training", step=step, loss=values["loss"],
+            skipped_steps=self._skipped.total, skipped_in_a_row=self._skipped.in_a_row,
             steps_per_s=values["steps_per_s"], audio_s_per_s=values["audio_s_per_s"], data_wait=values["data_wait"],
         )  # fmt: skip
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
@@ -206,8 +222,9 @@ class WorkerLoop:
     def _evaluate_and_save(self, step: int) -> bool:
         """Add a row and write a checkpoint; tells whether the run stops."""
         self._post.update(phase="evaluating" if step else "measuring the base model")
+        self._heart.note("evaluating", step=step)
         training_loss = self._meter.take_mean_loss() if step else None
-        evaluation = self._evaluator.evaluate(self._objective)
+        evaluation = self._evaluator.evaluate(self._objective, note=self._heart.note)
         score = evaluation.score
         row = EvaluationRow(
             step=step,
@@ -247,8 +264,10 @@ class WorkerLoop:
 
     def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
         """Write a checkpoint; every rank has part in it."""
+        self._skipped.settle()
         self._meter.collect()
         self._check_rejects()
+        self._heart.note("saving", step=step)
         self._state = RunState(
             step=step,
             cursor=self._cursor.at(step),
@@ -260,6 +279,8 @@ class WorkerLoop:
             step_s=self._meter.step_s,
             data_wait_s=self._meter.longest_data_wait_s(),
             resumed_at=self._state.resumed_at,
+            skipped_steps=self._skipped.total,
+            skipped_in_a_row=self._skipped.in_a_row,
             is_finished=is_finished,
         )
         self._saver.save(self._state, wer=wer)
@@ -274,10 +295,3 @@ class WorkerLoop:
             normalizer=self._config.normalizer,
             spelling=read_base_spelling(self._config.base),
         )
-
-
-def _quieten_libraries() -> None:
-    """Keep out of the driver's output what comes with each checkpoint and stream."""
-    for library in ("accelerate", "ray.data", "ray.train"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off, as asked

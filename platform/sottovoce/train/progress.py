@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import ray
+import ray.train
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sottovoce.train.heartbeat import Heart, PulseBoard, PulseBook
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,10 @@ class Snapshot:
     """Seconds of speech trained on in a second, all workers together."""
     data_wait: float = 0.0
     """Share of the steps' time in which the first worker waited for a batch."""
+    skipped_steps: int = 0
+    """Steps that changed nothing, because loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """See ``SkippedSteps``."""
     evaluations: tuple[str, ...] = ()
     """One line for each evaluation so far."""
 
@@ -49,20 +56,27 @@ class Snapshot:
         if not self.steps_per_s or self.loss is None:
             return self.phase
         pace = f"{self.steps_per_s:.2f} steps/s, {self.audio_s_per_s:.0f} audio-s/s, {self.data_wait:.1%} data wait"
-        return f"{self.phase}: loss {self.loss:.3f}, {pace}"
+        return f"{self.phase}: loss {self.loss:.3f}, {pace}{self._describe_skipped()}"
+
+    def _describe_skipped(self) -> str:
+        if not self.skipped_steps:
+            return ""
+        in_a_row = f" ({self.skipped_in_a_row} in a row)" if self.skipped_in_a_row else ""
+        return f", {self.skipped_steps} steps skipped{in_a_row}"
 
 
-class BoardHandle(Protocol):
+class BoardHandle(PulseBoard, Protocol):
     """A Ray actor's handle of a ``ProgressBoard``; its methods carry ``remote``."""
 
     post: Any
     read: Any
 
 
-class ProgressBoard:
-    """The actor between the first rank and the driver."""
+class ProgressBoard(PulseBook):
+    """The actor between the workers and the driver: the first rank's progress, and all ranks' heartbeats."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._snapshot = Snapshot()
 
     def post(self, snapshot: Snapshot) -> None:
@@ -97,18 +111,33 @@ def find_board(name: str) -> BoardHandle | None:
     return board
 
 
+def find_heart(name: str, *, stuck_after_s: float | None) -> Heart:
+    """Give the heart of this training worker, which beats for the board of that name."""
+    context = ray.train.get_context()
+    board = find_board(name)
+    return Heart(board, rank=context.get_world_rank(), num_ranks=context.get_world_size(), stuck_after_s=stuck_after_s)
+
+
 @contextmanager
-def shown_progress(name: str) -> Iterator[None]:
-    """Show what workers post under a name, until the block is left; needs a running Ray."""
+def shown_progress(name: str, *, is_shown: bool = True) -> Iterator[BoardHandle]:
+    """Show what workers post under a name, until the block is left; needs a running Ray.
+
+    Args:
+        name: of the board.
+        is_shown: False keeps it off the terminal.
+
+    Yields:
+        The board.
+    """
     actor = ray.remote(num_cpus=0)(ProgressBoard)
     board: Any = actor.options(name=name, namespace=_NAMESPACE, get_if_exists=True).remote()
     stopped = threading.Event()
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_shown)
     show = _show_bar if console.is_terminal else _show_lines
     thread = threading.Thread(target=show, args=(board, console, stopped), name="progress", daemon=True)
     thread.start()
     try:
-        yield
+        yield board
     finally:
         stopped.set()
         thread.join()

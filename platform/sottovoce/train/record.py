@@ -1,5 +1,6 @@
 """What a run measured and what it was made of: the rows of its evaluations, its state, and ``record.json``."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ from sottovoce.schema import Record, Reject
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.cursor import Cursor
 from sottovoce.train.settings import TrainingConfig
+
+RECORD_FILE = "record.json"
 
 
 class EvaluationRow(Record):
@@ -51,6 +54,10 @@ class RunState(Record):
     """Of ``step_s``, those in which the worker that waited most had no batch to go on with; see ``Meter``."""
     resumed_at: tuple[int, ...] = ()
     """Steps from which the run went on after a worker or the driver had died."""
+    skipped_steps: int = 0
+    """Steps that changed nothing, because loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """Of them, those since the last step that counted; see ``SkippedSteps``."""
     is_finished: bool = False
     """The last step is done, or the run stopped early."""
 
@@ -69,6 +76,25 @@ class DataSummary(Record):
     """Rows the preparation rejected and recordings training could not decode, by reason."""
 
 
+class AlignmentRecord(Record):
+    """Which heads word times are read from, and how right the times are."""
+
+    heads: tuple[tuple[int, int], ...]
+    """Decoder layer and head; what the generation config names."""
+    is_derived: bool
+    """Found anew in the trained model; False where the base model's were kept."""
+    error_s: float | None = None
+    """Median distance of word starts and ends from known ones, where utterances begin and end."""
+    error_before_s: float | None = None
+    """The same with the base model's heads; none where they do not fit the decoder."""
+    num_times: int = 0
+    """Known starts and ends."""
+    num_windows: int = 0
+    """Windows of joined utterances they are in."""
+    remark: str = ""
+    """Why nothing was measured."""
+
+
 class TrainingRecord(Record):
     """``record.json``: all of a run that is not weights."""
 
@@ -77,6 +103,10 @@ class TrainingRecord(Record):
     device: str
     precision: str
     data: DataSummary
+    num_parameters: int = 0
+    """Of the base model; tied weights count once."""
+    num_trained_parameters: int = 0
+    """Those that training changes, an adapter's included."""
     num_steps: int
     """Steps taken."""
     rows: tuple[EvaluationRow, ...]
@@ -92,7 +122,15 @@ class TrainingRecord(Record):
     """Of ``step_s``, those in which the worker that waited most had no batch to go on with; see ``Meter``."""
     resumed_at: tuple[int, ...]
     """Steps from which the run went on after a worker or the driver had died."""
+    skipped_steps: int = 0
+    """Steps that changed nothing, because loss or gradient was not finite."""
+    warnings: tuple[str, ...] = ()
+    """What was said at the start about settings that are far from what is known to work."""
+    alignment: AlignmentRecord | None = None
+    """Of the checkpoint that came out, which word times are read from."""
     versions: dict[str, str]
+    is_finished: bool = True
+    """False while the run goes on, and where it was interrupted."""
 
     @property
     def data_wait(self) -> float:
@@ -108,6 +146,32 @@ class TrainingRecord(Record):
     def best(self) -> EvaluationRow:
         """The row of the checkpoint that came out."""
         return next(row for row in self.rows if row.step == self.best_step)
+
+
+def add_state(started: TrainingRecord, state: RunState, *, best_step: int) -> TrainingRecord:
+    """Give a run's record.
+
+    Args:
+        started: what was known before the first step.
+        state: what a checkpoint says, the last one at the end.
+        best_step: of the checkpoint that comes out.
+    """
+    rejects = Counter(started.data.rejects) + Counter(reject.reason for reject in state.rejects)
+    return started.model_copy(
+        update={
+            "data": started.data.model_copy(update={"rejects": dict(rejects)}),
+            "num_steps": state.step,
+            "rows": state.rows,
+            "best_step": best_step,
+            "seconds": state.seconds,
+            "audio_s": state.audio_s,
+            "step_s": state.step_s,
+            "data_wait_s": state.data_wait_s,
+            "resumed_at": state.resumed_at,
+            "skipped_steps": state.skipped_steps,
+            "is_finished": state.is_finished,
+        }
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sottovoce.errors import CheckpointError
+from sottovoce.train.learning_rates import count_weights, find_rate_warnings, known_range
+from sottovoce.train.settings import TrainingConfig
+
+TINY, SMALL, MEDIUM, LARGE = 37_760_640, 241_734_912, 763_857_920, 1_543_304_960
+
+
+@pytest.mark.parametrize(("num_weights", "rate"), [(TINY, 3.75e-5), (SMALL, 1.25e-5), (MEDIUM, 6.25e-6), (LARGE, 5e-6)])
+def test_at_the_sizes_of_the_table_the_known_rate_is_the_tables(num_weights: int, rate: float) -> None:
+    found = known_range(num_weights, "full")
+    assert found.known == pytest.approx(rate, rel=1e-6)
+    assert found.lowest < rate < found.highest
+
+
+def test_between_two_sizes_the_rate_lies_between_theirs_and_beyond_the_ends_it_stays() -> None:
+    assert 6.25e-6 < known_range(400_000_000, "full").known < 1.25e-5
+    assert known_range(3_000_000_000, "full").known == pytest.approx(5e-6)
+    assert known_range(1_000_000, "full").known == known_range(12_863_424, "full").known
+
+
+@pytest.mark.parametrize("method", ["full", "frozen_encoder", "frozen_embeddings"])
+def test_a_rate_far_too_high_is_one_warning_with_range_and_source(method: str) -> None:
+    config = TrainingConfig.model_validate({"method": method, "learning_rate": 1e-4})
+    (warning,) = find_rate_warnings(config, SMALL)
+    assert warning.startswith(f"learning_rate 0.0001 is far above what is known to work for method {method} on a model")
+    assert "242 million weights: about 1.25e-05, at least 1.25e-06 and at most 6.25e-05" in warning
+    assert "vasistalodagala" in warning
+
+
+def test_a_rate_far_too_low_is_a_warning() -> None:
+    (warning,) = find_rate_warnings(TrainingConfig(learning_rate=1e-7), SMALL)
+    assert "far below" in warning
+    assert "hardly learn" in warning
+
+
+def test_an_adapter_needs_a_higher_rate() -> None:
+    config = TrainingConfig.model_validate({"method": "lora", "learning_rate": 1e-3})
+    assert find_rate_warnings(config, LARGE) == ()
+    assert find_rate_warnings(config.model_copy(update={"learning_rate": 5e-6}), LARGE) != ()
+
+
+def test_the_embedded_models_own_rates_and_the_default_give_no_warning() -> None:
+    num_weights = count_weights("micro")
+    assert num_weights == 12_863_424
+    for rate in (5e-4, 8e-4, TrainingConfig().learning_rate):
+        assert find_rate_warnings(TrainingConfig(learning_rate=rate), num_weights) == ()
+
+
+def test_no_recipe_is_warned_of(root: Path) -> None:
+    sizes = {"micro": 12_863_424, "small": SMALL, "large-v2": LARGE, "large-v3": LARGE}
+    recipes = sorted((root / "jobs" / "recipes").glob("*.yaml"))
+    found = 0
+    for recipe in recipes:
+        values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        training = values.get("training") or values.get("walk", {}).get("training")
+        base = (training or {}).get("base", "").removeprefix("openai/whisper-")
+        if base in sizes and "learning_rate" in training:
+            found += 1
+            assert find_rate_warnings(TrainingConfig.model_validate(training), sizes[base]) == (), recipe.name
+    assert found
+
+
+def test_a_base_that_is_not_there_is_a_checkpoint_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        count_weights(str(tmp_path))
