@@ -1,4 +1,4 @@
-"""The stream on a real Ray: two workers with three slots read every example once, to the byte, while tasks are killed."""
+"""The stream on a real Ray: two workers with three slots read every example once, to the byte, while tasks die."""
 
 import threading
 import time
