@@ -7,16 +7,14 @@ goes on with the very batch that would have come next.
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object, set_seed
 
 from sottovoce.errors import TooManyRejectsError
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.schema import Reject, Utterance
+from sottovoce.schema import Reject
 from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.cursor import check_cursor, find_cursor
 from sottovoce.train.curves import Curves
@@ -28,6 +26,7 @@ from sottovoce.train.meter import Meter
 from sottovoce.train.objective import WhisperObjective, parameter_groups
 from sottovoce.train.overseer import Supervision
 from sottovoce.train.pictures import build_pictures
+from sottovoce.train.preemption import is_node_leaving
 from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board, find_heart
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
@@ -35,37 +34,16 @@ from sottovoce.train.saver import Saver, build_store, found_checkpoint
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.skipped_steps import SkippedSteps
-from sottovoce.train.slots import SlotShare, TrainingStream, fill_steps
+from sottovoce.train.slots import SlotShare, fill_steps
 from sottovoce.train.state import load_training_state, read_resumed
 from sottovoce.train.step import Stepper
 from sottovoce.train.store import CheckpointStore
 from sottovoce.train.worker_model import build_accelerator, load_start, quieten_libraries, read_base_spelling, set_up
+from sottovoce.train.worker_task import WorkerTask
 
 logger = logging.getLogger(__name__)
 
 _PREFETCH_BATCHES = 2
-
-
-@dataclass(frozen=True)
-class WorkerTask:
-    """All a worker is given; it crosses processes as the one value of the loop's config."""
-
-    training: dict[str, Any]
-    """``TrainingConfig.model_dump()``, validated again here."""
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp16", "bf16", "fp32"]
-    stream: TrainingStream
-    validation: tuple[Utterance, ...]
-    output: Path
-    board: str
-    """Name of the progress board."""
-    overseer: str | None = None
-    """Name of who decides after each evaluation whether the run goes on; nobody where None."""
-
-    @property
-    def hyperparameters(self) -> dict[str, object]:
-        """What trackers note about the run."""
-        return {**self.training, "device": self.device, "precision": self.precision}
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:
@@ -80,9 +58,7 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
         store = build_store(training.checkpoints, output=task.output)
         with found_checkpoint(store) as folder:
             checkpoint = load_start(training, task.stream.utterances, precision=task.precision, resume_folder=folder)
-            loop = WorkerLoop(
-                task, training, checkpoint=checkpoint, store=store, resume_folder=folder, heart=heart
-            )
+            loop = WorkerLoop(task, training, checkpoint=checkpoint, store=store, resume_folder=folder, heart=heart)
         loop.run()
 
 
@@ -199,12 +175,14 @@ class WorkerLoop:
     def _after_step(self, step: int) -> bool:
         """Log, evaluate and save what is due; tells whether the run stops."""
         config = self._config
-        if is_due(step, every=config.log_every_steps, num_steps=self._num_steps):
+        is_logged = is_due(step, every=config.log_every_steps, num_steps=self._num_steps)
+        if is_logged:
             self._log(step)
         if is_due(step, every=config.evaluate_every_steps, num_steps=self._num_steps):
             with self._meter.stopped():
                 return self._evaluate_and_save(step)
-        if config.save_every_steps is not None and step % config.save_every_steps == 0:
+        is_saved = config.save_every_steps is not None and step % config.save_every_steps == 0
+        if is_saved or (is_logged and is_node_leaving()):
             with self._meter.stopped():
                 self._save(step, wer=None, is_finished=False)
         return False
