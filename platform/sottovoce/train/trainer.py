@@ -18,29 +18,38 @@ from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
-from sottovoce.train.loop import WorkerTask, train_worker
+from sottovoce.train.curves import CURVES_FILE, read_curves
+from sottovoce.train.diagnosis.diagnose import diagnose, log_findings
+from sottovoce.train.failure import EndAtOwnErrors, raised_by_driver
+from sottovoce.train.heartbeat import watched
+from sottovoce.train.learning_rates import count_weights, find_rate_warnings
+from sottovoce.train.loop import train_worker
+from sottovoce.train.methods import check_method, count_parameters
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.progress import shown_progress
 from sottovoce.train.published import published_best, read_last_state
-from sottovoce.train.record import DataSummary, TrainingRecord, describe_row
-from sottovoce.train.saver import build_store
+from sottovoce.train.record import RECORD_FILE, DataSummary, TrainingRecord, add_state, describe_row
+from sottovoce.train.report.page import write_report
+from sottovoce.train.report.unfinished import write_started
+from sottovoce.train.saver import build_store, resolve_root
 from sottovoce.train.scaling import build_failures, build_scaling, build_torch, set_up_environment
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
 from sottovoce.train.state import MODEL_FOLDER
 from sottovoce.train.trackers import check_trackers, tracker_environment
+from sottovoce.train.word_timing import derive_after_run
+from sottovoce.train.worker_task import WorkerTask
 
 logger = logging.getLogger(__name__)
 
-RECORD_FILE = "record.json"
 CONFIG_FILE = "train_whisper.yaml"
 _STORAGE_FOLDER = "ray"
 _ROUNDING_S = 1e-3  # durations in manifests are rounded to 0.1 ms, and a pack has many
 _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
 
 # Large tensors come and go at every step; in huge pages they cost a fifth less of a CPU step (torch reads this).
-_WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
+WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class TrainingRun:
     task: WorkerTask
     config: TrainingConfig
     trainer: TorchTrainer
+    warnings: tuple[str, ...] = ()
+    """About settings that are far from what is known to work."""
 
 
 def claim_output(job: Config, output: Path, *, file: str = CONFIG_FILE) -> None:
@@ -91,7 +102,9 @@ def build_run(
     Raises:
         TrackerUnavailableError: see ``check_trackers``.
         PrecisionUnavailableError: see ``resolve_precision``.
-        ConfigError: no validation utterances, or utterances longer than the model's context.
+        FourBitUnavailableError: see ``check_method``.
+        ConfigError: no validation utterances, utterances longer than the model's context, or checkpoints in a place
+            that is none.
         CheckpointError: no such base model.
     """
     check_trackers(config.trackers)
@@ -101,6 +114,9 @@ def build_run(
     base = Path(config.base)
     if base.is_dir():
         config = config.model_copy(update={"base": str(base.resolve())})
+    config = config.model_copy(update={"checkpoints": resolve_root(config.checkpoints)})
+    build_store(config.checkpoints, output=output)  # an unknown protocol is found here, not after the model has loaded
+    check_method(config, device=device)
     check_durations(config, train.examples, validation)
     task = WorkerTask(
         training=config.model_dump(mode="json"),
@@ -111,7 +127,10 @@ def build_run(
         output=output,
         board=f"progress-{uuid.uuid4().hex}",
     )
-    return TrainingRun(task, config, build_trainer(task, config))
+    warnings = find_rate_warnings(config, count_weights(config.base))
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return TrainingRun(task, config, build_trainer(task, config), warnings=warnings)
 
 
 def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
@@ -126,9 +145,10 @@ def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
             # a new name at each start: Ray finds nothing of its own to restore, our store alone says where a run stands
             name=f"{task.output.name}-{task.board.rpartition('-')[2][:8]}",
             storage_path=str(task.output / _STORAGE_FOLDER),
-            worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT | tracker_environment()},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT | tracker_environment()},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             failure_config=build_failures(config),
+            callbacks=[EndAtOwnErrors()],
         ),
     )
 
@@ -162,15 +182,25 @@ def check_durations(config: TrainingConfig, train: Sequence[Example], validation
     return context
 
 
-def run_training(run: TrainingRun) -> None:
-    """Train, or go on training, until the end; progress is shown on stderr.
+def run_training(run: TrainingRun, *, is_shown: bool = True) -> None:
+    """Train, or go on training, until the end.
+
+    Args:
+        run: what to train.
+        is_shown: progress appears on stderr.
 
     Raises:
-        ray.train.TrainingFailedError: workers died more often than the settings allow, or raised an error.
+        SottovoceError: the one a worker stopped at; it is raised as it is, and not tried again.
+        ray.train.TrainingFailedError: workers died more often than the settings allow, or raised another error.
     """
+    write_started(describe_run(run, prepare_rejects=()), run.task.output)
     if not ray.is_initialized():
         ray.init()
-    with shown_progress(run.task.board):
+    with (
+        shown_progress(run.task.board, is_shown=is_shown) as board,
+        watched(board, stuck_after_s=run.config.stuck_after_s) as killed,
+        raised_by_driver(killed),
+    ):
         run.trainer.fit()
 
 
@@ -188,34 +218,43 @@ def save_result(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Train
     config, task = run.config, run.task
     store, checkpoint = build_store(config.checkpoints, output=task.output), task.output / MODEL_FOLDER
     state = read_last_state(store)
-    context = check_durations(config, task.stream.examples, task.validation)
+    started, curves = describe_run(run, prepare_rejects=prepare_rejects), read_curves(task.output / CURVES_FILE)
     with published_best(store, checkpoint) as (best, partial):
-        record = TrainingRecord(
-            base=config.base,
-            training=config,
-            device=task.device,
-            precision=task.precision,
-            data=summarize_data(task.stream.utterances, task.validation, [*prepare_rejects, *state.rejects]),
-            num_steps=state.step,
-            rows=state.rows,
-            best_step=best.step,
-            normalizer=name_normalizer(task.validation, config.normalizer),
-            audio_context_s=(context.min_s, context.max_s),
-            seconds=state.seconds,
-            audio_s=state.audio_s,
-            step_s=state.step_s,
-            data_wait_s=state.data_wait_s,
-            resumed_at=state.resumed_at,
-            versions={name: version(name) for name in _VERSIONS},
-        )
-        write_model_card(record, partial, name=task.output.name)
+        record = add_state(started, state, best_step=best.step)
+        alignment = derive_after_run(partial, (*task.validation, *task.stream.utterances), device=task.device)
+        record = record.model_copy(update={"alignment": alignment})
+        findings = diagnose(record, curves)
+        write_model_card(record, partial, name=task.output.name, findings=findings)
     (task.output / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     logger.info(
         "trained %d steps in %.0f s, data wait %.1f %%; best %s; base model's WER %.1f %%; checkpoint in %s",
         record.num_steps, record.seconds, 100 * record.data_wait, describe_row(record.best), 100 * record.baseline.wer,
         checkpoint,
     )  # fmt: skip
+    write_report(record, curves, findings, folder=task.output)
+    log_findings(findings)
     return record
+
+
+def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
+    """Give what is known of a run before its first step."""
+    config, task = run.config, run.task
+    context = check_durations(config, task.stream.examples, task.validation)
+    count = count_parameters(config, task.stream.utterances)
+    return TrainingRecord(
+        base=config.base,
+        training=config,
+        device=task.device,
+        precision=task.precision,
+        data=summarize_data(task.stream.utterances, task.validation, prepare_rejects),
+        num_parameters=count.base,
+        num_trained_parameters=count.trained,
+        normalizer=name_normalizer(task.validation, config.normalizer),
+        audio_context_s=(context.min_s, context.max_s),
+        warnings=run.warnings,
+        versions={name: version(name) for name in _VERSIONS},
+        num_steps=0, rows=(), best_step=0, seconds=0.0, audio_s=0.0, resumed_at=(), is_finished=False,
+    )  # fmt: skip
 
 
 def summarize_data(
