@@ -7,7 +7,7 @@ from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.mixing import read_speech
 from sottovoce.train.context_search.compare import run_context_search
 from sottovoce.train.context_search.plan import ContextSearchConfig, build_context_search
-from sottovoce.train.context_search.result import context_table
+from sottovoce.train.context_search.result import context_table, publish_contexts
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.trainer import claim_output
 
@@ -37,6 +37,7 @@ def main(job: ContextJob) -> None:
     )
     claim_output(job, job.output, file="search_context.yaml")
     record = run_context_search(search, prepare_rejects=speech.rejects)
+    publish_contexts(record, job.output)
     print(context_table(record))
 
 

@@ -18,7 +18,7 @@ class SearchJob(Config):
     data: DatasetConfig
     training: TrainingConfig = TrainingConfig()
     """What all trials share."""
-    search: SearchConfig = SearchConfig(learning_rate=(1e-5, 1e-3))
+    search: SearchConfig = SearchConfig()
     output: Path
     """Folder that receives the trials, search.json, best.yaml and search.html; one that every node can write to."""
 

@@ -8,7 +8,7 @@ from jobs.train_whisper import TrainJob
 from sottovoce.config import read_recipe
 from sottovoce.data.dataset import DatasetConfig
 from sottovoce.train.search.journal import build_record
-from sottovoce.train.search.result import search_table, write_best
+from sottovoce.train.search.result import publish_search, search_table, write_best
 from sottovoce.train.search.space import SearchConfig
 from sottovoce.train.settings import TrainingConfig
 
@@ -40,3 +40,15 @@ def test_the_table_has_the_best_trial_first_and_all_in_it() -> None:
     assert lines[2].split() == ["1", "1.00e-04", "5", "-", "finished", "20", "25.00", "20"]
     assert lines[3].split()[4:6] == ["given", "up"]
     assert lines[4].split()[-3:] == ["0", "-", "-"]
+
+
+def test_the_page_shows_every_trial_and_fetches_nothing(tmp_path: Path) -> None:
+    publish_search(RECORD, tmp_path, data=DatasetConfig(manifest=(Path("m.jsonl"),)))
+    page = (tmp_path / "search.html").read_text(encoding="utf-8")
+    assert page.count('<th scope="row" class="number">') == 3
+    assert page.count("<svg ") == 2
+    assert "finished" in page
+    assert "given up" in page
+    assert "ValueError: no" in page
+    assert not any(word in page for word in ("<script", "src=", "<link", "@import"))
+    assert (tmp_path / "best.yaml").is_file()

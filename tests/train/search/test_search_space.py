@@ -1,12 +1,20 @@
 """Settings are drawn before anything starts: the same for the same seed, spread over the whole range."""
 
 import math
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from sottovoce.errors import ConfigError
-from sottovoce.train.search.space import SearchConfig, TrialSettings, apply_settings, draw_settings
+from sottovoce.train.learning_rates import count_weights, known_range
+from sottovoce.train.search.space import (
+    SearchConfig,
+    TrialSettings,
+    apply_settings,
+    complete_ranges,
+    draw_settings,
+)
 from sottovoce.train.settings import TrainingConfig
 
 RATES = (1e-6, 1e-3)
@@ -33,12 +41,22 @@ def test_the_same_seed_draws_the_same_and_another_seed_something_else() -> None:
 
 
 def test_what_is_not_searched_stays_the_trainings_own() -> None:
-    training = TrainingConfig(learning_rate=3e-4, warmup_steps=7)
-    by_rate = draw_settings(SearchConfig(learning_rate=RATES, num_trials=2), training)
-    by_warmup = draw_settings(SearchConfig(warmup_steps=(1, 2), num_trials=2), training)
-    assert {one.warmup_steps for one in by_rate} == {7}
-    assert {one.learning_rate for one in by_warmup} == {3e-4}
-    assert {one.lora_rank for one in (*by_rate, *by_warmup)} == {None}
+    drawn = draw_settings(SearchConfig(learning_rate=RATES, num_trials=2), TrainingConfig(warmup_steps=7))
+    assert {one.warmup_steps for one in drawn} == {7}
+    assert {one.lora_rank for one in drawn} == {None}
+
+
+def test_one_learning_rate_leaves_the_other_settings_to_be_compared() -> None:
+    config = SearchConfig(learning_rate=(3e-4, 3e-4), warmup_steps=(1, 2), num_trials=2)
+    assert {one.learning_rate for one in draw_settings(config, TrainingConfig())} == {3e-4}
+
+
+def test_learning_rates_are_searched_around_what_is_known_where_no_range_is_given(micro_assets: Path) -> None:
+    known = known_range(count_weights(str(micro_assets)), "full")
+    assert known.source
+    low, high = complete_ranges(SearchConfig(), TrainingConfig(base=str(micro_assets))).learning_rate or (0.0, 0.0)
+    assert (low, high) == pytest.approx((known.lowest, known.highest), rel=0.05)
+    assert complete_ranges(SearchConfig(learning_rate=RATES), TrainingConfig()).learning_rate == RATES
 
 
 def test_an_adapter_keeps_its_scale_whatever_its_rank() -> None:
@@ -57,12 +75,12 @@ def test_settings_of_a_trial_replace_the_trainings() -> None:
 
 def test_ranks_without_an_adapter_are_refused() -> None:
     with pytest.raises(ConfigError, match="method full trains no adapter; set method to lora"):
-        draw_settings(SearchConfig(lora_rank=(4, 8)), TrainingConfig())
+        draw_settings(SearchConfig(learning_rate=RATES, lora_rank=(4, 8)), TrainingConfig())
 
 
 def test_a_search_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to search"):
-        draw_settings(SearchConfig(), TrainingConfig())
+        draw_settings(SearchConfig(learning_rate=(1e-4, 1e-4), warmup_steps=(5,)), TrainingConfig())
 
 
 @pytest.mark.parametrize(

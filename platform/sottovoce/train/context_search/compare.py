@@ -63,10 +63,12 @@ def run_context_search(search: ContextSearch, *, prepare_rejects: Sequence[Rejec
 
 
 def _train(run: TrainingRun, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
-    path = run.task.output / RECORD_FILE  # written last
+    path = run.task.output / RECORD_FILE
     if path.is_file():
-        logger.info("%s was trained before", run.task.output)
-        return TrainingRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        record = TrainingRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        if record.is_finished:
+            logger.info("%s was trained before", run.task.output)
+            return record
     assert run.config.audio_context_s is not None, "each run is of one context"
     logger.info("training with a context of %s, seed %d", name_context(run.config.audio_context_s), run.config.seed)
     run_training(run)

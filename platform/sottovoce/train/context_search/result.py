@@ -1,7 +1,22 @@
-"""What a comparison of contexts leaves behind for people: a table."""
+"""What a comparison of contexts leaves behind for people: a table and a page."""
+
+import logging
+from pathlib import Path
 
 from sottovoce.train.context_search.plan import name_context
 from sottovoce.train.context_search.record import ContextRecord, ContextResult, EngineScore
+
+PAGE_FILE = "contexts.html"
+
+logger = logging.getLogger(__name__)
+
+
+def publish_contexts(record: ContextRecord, output: Path) -> None:
+    """Write ``contexts.html`` into the comparison's folder."""
+    from sottovoce.train.context_search.page import write_page  # draws, which nobody else here needs
+
+    write_page(record, output / PAGE_FILE, name=output.resolve().name)
+    logger.info("page %s", output / PAGE_FILE)
 
 
 def context_table(record: ContextRecord) -> str:

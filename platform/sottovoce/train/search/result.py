@@ -1,5 +1,6 @@
-"""What a search leaves behind for people: a table, and a recipe with the best settings."""
+"""What a search leaves behind for people: a table, a page, and a recipe with the best settings."""
 
+import logging
 from pathlib import Path
 
 import yaml
@@ -8,11 +9,13 @@ from sottovoce.config import Config
 from sottovoce.train.search.journal import SearchRecord, Trial, rank_trials
 from sottovoce.train.search.space import apply_settings
 
+logger = logging.getLogger(__name__)
+
 BEST_FILE = "best.yaml"
 
 
 def publish_search(record: SearchRecord, output: Path, *, data: Config) -> None:
-    """Write the recipe of the best trial into the search's folder.
+    """Write ``best.yaml``, a recipe with the best settings, and ``search.html`` into the search's folder.
 
     Args:
         record: what was found.
@@ -20,6 +23,11 @@ def publish_search(record: SearchRecord, output: Path, *, data: Config) -> None:
         data: the settings of the data, as the training job reads them.
     """
     write_best(record, output / BEST_FILE, data=data)
+    # Imported here: trials run in processes that import what is beside this file, and draw nothing.
+    from sottovoce.train.search.page import PAGE_FILE, write_page
+
+    write_page(record, output / PAGE_FILE, name=output.resolve().name)
+    logger.info("recipe %s, page %s", output / BEST_FILE, output / PAGE_FILE)
 
 
 def write_best(record: SearchRecord, path: Path, *, data: Config) -> None:

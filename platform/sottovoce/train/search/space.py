@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError
 from sottovoce.schema import Record
+from sottovoce.train.learning_rates import count_weights, known_range
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -15,7 +16,8 @@ class SearchConfig(Config):
     """Ranges to search, how many trials, and when a trial is given up."""
 
     learning_rate: tuple[float, float] | None = None
-    """Lowest and highest rate, drawn evenly on a log scale; the training's own where none is given."""
+    """Lowest and highest rate, drawn evenly on a log scale; around what is known to work for the base's size and the
+    method where none is given."""
     warmup_steps: tuple[int, ...] = ()
     """Values to choose from; the training's own where none is given."""
     lora_rank: tuple[int, ...] = ()
@@ -56,8 +58,25 @@ class TrialSettings(Record):
         return f"learning rate {self.learning_rate:.2e}, warm-up {self.warmup_steps}{rank}"
 
 
+def complete_ranges(config: SearchConfig, training: TrainingConfig) -> SearchConfig:
+    """Put in the range of learning rates where none is given.
+
+    Raises:
+        CheckpointError: no such base model.
+    """
+    if config.learning_rate is not None:
+        return config
+    known = known_range(count_weights(training.base), training.method)
+    lowest, highest = (float(f"{rate:.2g}") for rate in (known.lowest, known.highest))
+    return config.model_copy(update={"learning_rate": (lowest, highest)})
+
+
 def draw_settings(config: SearchConfig, training: TrainingConfig) -> tuple[TrialSettings, ...]:
     """Draw the settings of all trials.
+
+    Args:
+        config: with a range of learning rates.
+        training: what is not searched.
 
     The range of learning rates is cut into as many slices as there are trials, and each trial draws from its own; the
     choices are dealt out in turn, so that each comes about equally often. Both in random order.
@@ -65,12 +84,13 @@ def draw_settings(config: SearchConfig, training: TrainingConfig) -> tuple[Trial
     Source: McKay, Beckman and Conover 1979 (Latin hypercube sampling).
 
     Raises:
-        ConfigError: nothing to search, ranks for a method without an adapter, or a warm-up as long as the run.
+        ConfigError: nothing to search, or ranks for a method without an adapter.
     """
+    assert config.learning_rate is not None, "complete_ranges puts it in"
     _check(config, training)
     generator = np.random.default_rng(config.seed)
     num_trials = config.num_trials
-    low, high = config.learning_rate or (training.learning_rate, training.learning_rate)
+    low, high = config.learning_rate
     places = (generator.permutation(num_trials) + generator.random(num_trials)) / num_trials
     rates = np.exp(math.log(low) + places * math.log(high / low))
     warmups = _deal(config.warmup_steps or (training.warmup_steps,), num_trials, generator)
@@ -98,7 +118,8 @@ def _check(config: SearchConfig, training: TrainingConfig) -> None:
         raise ConfigError(
             f"search.lora_rank names ranks, but method {training.method} trains no adapter; set method to lora"
         )
-    if config.learning_rate is None and not config.warmup_steps and not config.lora_rank:
+    choices = (set(config.learning_rate or ()), set(config.warmup_steps), set(config.lora_rank))
+    if config.num_trials > 1 and all(len(values) < 2 for values in choices):
         raise ConfigError("there is nothing to search: give a range to search.learning_rate, as in 1e-5 1e-3")
 
 

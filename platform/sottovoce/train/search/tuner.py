@@ -31,7 +31,7 @@ from sottovoce.train.search.journal import (
     trial_folder,
     write_trial,
 )
-from sottovoce.train.search.space import SearchConfig, TrialSettings, apply_settings, draw_settings
+from sottovoce.train.search.space import SearchConfig, TrialSettings, apply_settings, complete_ranges, draw_settings
 from sottovoce.train.search.trial import ENDS, ERROR, EVALUATION, ROW, WER, TrialRun
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
@@ -79,6 +79,7 @@ def build_search(
         CheckpointError: no such base model.
     """
     output = output.resolve()
+    config = complete_ranges(config, training)
     settings = draw_settings(config, training)
     runs = {
         number: build_run(
