@@ -1,9 +1,12 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from sottovoce.config import Config, load_config, read_recipe, write_config
+from sottovoce.config import Config, load_config, read_recipe, show_error, write_config
 from sottovoce.errors import ConfigError
 
 
@@ -117,3 +120,43 @@ def test_a_written_config_reads_back_the_same(tmp_path: Path) -> None:
     run = Run(output=tmp_path / "o", optimizer=Optimizer(learning_rate=3e-5), max_steps=7000)
     write_config(run, tmp_path / "new" / "config.yaml")
     assert read_recipe(Run, tmp_path / "new" / "config.yaml") == run
+
+
+def run_job(root: Path, program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(root / "platform")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_job_that_ends_with_an_error_of_ours_shows_its_sentence_alone(root: Path) -> None:
+    answer = run_job(
+        root,
+        "from sottovoce.config import setup_logging\n"
+        "from sottovoce.errors import CheckpointError\n"
+        "setup_logging()\n"
+        "raise CheckpointError('runs/a', 'it is damaged')\n",
+    )
+    assert answer.returncode == 1
+    assert answer.stderr == "CheckpointError: cannot use the model in runs/a: it is damaged\n"
+
+
+def test_a_mistake_in_a_recipe_is_one_error_without_a_traceback(root: Path) -> None:
+    answer = run_job(
+        root,
+        "import sys\n"
+        "from sottovoce.config import Config, load_config\n"
+        "sys.argv = ['job', '--config', 'nowhere.yaml']\n"
+        "load_config(Config)\n",
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("ConfigError: recipe nowhere.yaml: ")
+    assert "Traceback" not in answer.stderr
+
+
+def test_any_other_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(KeyError, KeyError("x"), None)
+    assert capsys.readouterr().err == "KeyError: 'x'\n"

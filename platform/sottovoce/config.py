@@ -5,13 +5,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sottovoce.errors import ConfigError
+from sottovoce.errors import ConfigError, SottovoceError
+
+logger = logging.getLogger(__name__)
 
 
 class Config(BaseModel):
@@ -40,6 +43,8 @@ def load_config(config_class: type[ConfigT], arguments: Sequence[str] | None = N
     parser.add_argument("--config", type=Path)
     known, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
     description = f"{config_class.__doc__ or ''}\n\n--config FILE reads a recipe first; options override it."
+    if arguments is None:
+        sys.excepthook = show_error  # a recipe with a mistake is met before the job has begun
     try:
         if known.config is None:
             return tyro.cli(config_class, args=rest, description=description)
@@ -70,9 +75,25 @@ def write_config(config: Config, path: Path) -> None:
 
 
 def setup_logging() -> None:
-    """Show the stages' one-line summaries on stderr; called by jobs, never on import."""
+    """Show on stderr the stages' one-line summaries, and an error of ours that ends the job as the one sentence it is.
+
+    Called by jobs, never on import.
+    """
+    sys.excepthook = show_error
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("sottovoce").setLevel(logging.INFO)
     # Ray Data's own lines on each execution, and its warning that the bars we replace are off
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write what ended the process to stderr: one line for an error of ours, a traceback for any other.
+
+    At level DEBUG the log has the traceback of ours too.
+    """
+    if not isinstance(error, SottovoceError):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logger.debug("where the error was raised", exc_info=(kind, error, trace))
+    sys.stderr.write(f"{kind.__name__}: {error}\n")
