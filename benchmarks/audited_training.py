@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 import soundfile
+from pydantic import Field
 
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
@@ -74,6 +75,8 @@ class AuditedTraining(Config):
     output: Path
     audit: Path
     """Folder of the notes."""
+    pause_s: float = Field(default=0.0, ge=0.0)
+    """Seconds each batch is held back, for a run that must not end before something happens to it."""
 
 
 def main(job: AuditedTraining) -> None:
@@ -86,7 +89,7 @@ def train_audited(job: AuditedTraining) -> None:
     """Run it in this process; needs a Ray, or starts one."""
     job.audit.mkdir(parents=True, exist_ok=True)
     speech = read_speech(job.data.manifest)
-    stream = AuditedStream(build_stream(speech, job.data), job.audit.resolve())
+    stream = AuditedStream(build_stream(speech, job.data), job.audit.resolve(), job.pause_s)
     run = build_run(job.training, train=stream, validation=speech.split("validation"), output=job.output)
     claim_output(job, job.output)
     run_training(run)
@@ -99,6 +102,7 @@ class AuditedStream:
 
     stream: SpeechStream
     folder: Path
+    pause_s: float
 
     @property
     def utterances(self) -> Sequence[Utterance]:
@@ -130,6 +134,7 @@ class AuditedStream:
         ):
             ids = [one.id for example in batch.examples for one in example.utterances]
             _note(file, "read", step=batch.step, slot=batch.slot, ids=ids)
+            time.sleep(self.pause_s)
             yield batch
 
 
@@ -246,25 +251,26 @@ def train_killed(job: AuditedTraining, kills: Sequence[Kill], *, environment: Ma
         environment: with the address of the Ray this process has started.
         log: file that receives what the drivers say.
     """
-    job.audit.mkdir(parents=True, exist_ok=True)
-    driver = _start_driver(job, environment, log)
+    driver = start_driver(job, environment, log)
     try:
         for number, kill in enumerate(kills):
             known = set(job.audit.glob("*.jsonl")) if number else set()
-            _wait_for_step(job.audit, kill.step, known=known, driver=driver, log=log)
+            wait_for_step(job.audit, kill.step, known=known, driver=driver, log=log)
             if kill.victim == "worker":
                 _kill_one_worker(seed=number)
                 continue
             driver.send_signal(signal.SIGKILL)
             driver.wait()
-            driver = _start_driver(job, environment, log)
+            driver = start_driver(job, environment, log)
         assert driver.wait(timeout=_PATIENCE_S) == 0, log.read_text(encoding="utf-8")[-4_000:]
     finally:
         driver.kill()
         driver.wait()
 
 
-def _start_driver(job: AuditedTraining, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def start_driver(job: AuditedTraining, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """Run it in a process of its own."""
+    job.audit.mkdir(parents=True, exist_ok=True)
     recipe = job.audit / "job.yaml"
     write_config(job, recipe)
     command = [sys.executable, "-m", "benchmarks.audited_training", "--config", str(recipe)]
@@ -272,8 +278,8 @@ def _start_driver(job: AuditedTraining, environment: Mapping[str, str], log: Pat
         return subprocess.Popen(command, cwd=ROOT, env=dict(environment), stdout=file, stderr=file)
 
 
-def _wait_for_step(folder: Path, step: int, *, known: set[Path], driver: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until a worker that was not there before has taken a step."""
+def wait_for_step(folder: Path, step: int, *, known: set[Path], driver: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a worker whose file is not among those known has taken a step."""
     deadline = time.monotonic() + _PATIENCE_S
     while _last_step(set(folder.glob("*.jsonl")) - known) < step:
         said = "" if driver.poll() is None else log.read_text(encoding="utf-8")[-4_000:]

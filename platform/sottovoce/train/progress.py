@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import ray
 import ray.train
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -130,7 +131,8 @@ def shown_progress(name: str, *, is_shown: bool = True) -> Iterator[BoardHandle]
         The board.
     """
     actor = ray.remote(num_cpus=0)(ProgressBoard)
-    board: Any = actor.options(name=name, namespace=_NAMESPACE, get_if_exists=True).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # not lost with others
+    board: Any = actor.options(name=name, namespace=_NAMESPACE, get_if_exists=True, scheduling_strategy=here).remote()
     stopped = threading.Event()
     console = Console(stderr=True, quiet=not is_shown)
     show = _show_bar if console.is_terminal else _show_lines
