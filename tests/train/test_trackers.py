@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sottovoce.errors import TrackerError, TrackerUnavailableError
 from sottovoce.train.curves import CURVES_FILE, Curves, read_curves
-from sottovoce.train.trackers import check_trackers, flatten, tracker_environment
+from sottovoce.train.tracker_environment import check_trackers, tracker_environment
+from sottovoce.train.trackers import flatten
 
 SETTINGS = {
     "learning_rate": 1e-4,
@@ -117,6 +118,7 @@ def test_the_users_tracking_uri_is_where_mlflow_writes(tmp_path: Path, monkeypat
     assert not (tmp_path / "run" / "mlruns").exists()
 
 
+@pytest.mark.slow  # wandb takes a second or two to start its own process, twice
 def test_wandb_holds_each_point_of_a_resumed_run_once_in_one_file_below_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +141,7 @@ def test_wandb_holds_each_point_of_a_resumed_run_once_in_one_file_below_the_run(
 
 def test_a_tracker_that_is_not_installed_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     check_trackers(("tensorboard", "mlflow", "wandb"))
-    monkeypatch.setattr("sottovoce.train.trackers._PACKAGES", {"mlflow": ("mlflow-no-such-package",)})
+    monkeypatch.setattr("sottovoce.train.tracker_environment._PACKAGES", {"mlflow": ("mlflow-no-such-package",)})
     with pytest.raises(TrackerUnavailableError, match=r"pip install 'sottovoce\[trackers\]'"):
         check_trackers(("mlflow",))
 

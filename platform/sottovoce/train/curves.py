@@ -102,10 +102,10 @@ class Curves:
             TrackerUnavailableError: a tracker that is not installed where this worker runs.
             TrackerError: a tracker that does not open at a run's start; a resumed run goes on without it.
         """
-        if self._is_writing:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._trackers.open(keep_points(self._path, last_step=last_step), last_step=last_step)
         try:
+            if self._is_writing:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._trackers.open(keep_points(self._path, last_step=last_step), last_step=last_step)
             yield
         except BaseException:
             self._trackers.close(has_failed=True)

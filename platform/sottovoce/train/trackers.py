@@ -14,15 +14,16 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 from pydantic import ValidationError
 
-from sottovoce.errors import TrackerError, TrackerUnavailableError
+from sottovoce.errors import TrackerError
 from sottovoce.schema import Record
+from sottovoce.train.tracker_environment import check_trackers, keep_quiet
 
 logger = logging.getLogger(__name__)
 
@@ -32,30 +33,6 @@ WANDB_FOLDER = "wandb"  # wandb's own choice
 TRACKERS_FILE = "trackers.json"
 _SUPERSEDED_FOLDER = "superseded"
 _PROJECT = "sottovoce"  # MLflow's experiment, W&B's project, the folder below TensorBoard's
-_PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow-skinny", "mlflow"), "wandb": ("wandb",)}
-# What a user sets for trackers in the driver's shell. No keys: Ray's dashboard shows the environment of workers, so
-# WANDB_API_KEY and MLFLOW_TRACKING_TOKEN belong into the nodes' own environment.
-_VARIABLES = (
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_TAGS",
-    "WANDB_MODE",
-    "WANDB_BASE_URL",
-    "WANDB_ENTITY",
-    "WANDB_PROJECT",
-    "WANDB_RUN_GROUP",
-    "WANDB_TAGS",
-)
-_QUIET_ENVIRONMENT = {
-    "mlflow": {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ALLOW_FILE_STORE": "true",  # a folder needs no database; MLflow 3 asks for this before it takes one
-        # its own defaults retry for minutes, in which all ranks would stand still
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    },
-    "wandb": {"WANDB_ERROR_REPORTING": "false"},
-}
 
 
 class Point(Protocol):
@@ -77,22 +54,6 @@ class TrackerRuns(Record):
     mlflow_uri: str | None = None
     """Where MLflow keeps it; None for the store below the run's folder."""
     wandb: str | None = None
-
-
-def check_trackers(names: Iterable[str]) -> None:
-    """See that the packages of all trackers are installed.
-
-    Raises:
-        TrackerUnavailableError: one is not.
-    """
-    for name in names:
-        if not any(map(_is_installed, _PACKAGES[name])):
-            raise TrackerUnavailableError(name, _PACKAGES[name][0])
-
-
-def tracker_environment() -> dict[str, str]:
-    """Give the driver's settings of trackers to its workers, which otherwise have those of their node's Ray."""
-    return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, str | int | float | bool]:
@@ -149,8 +110,7 @@ class Trackers:
         """
         check_trackers(self._names)
         for name in self._names:
-            for variable, value in _QUIET_ENVIRONMENT.get(name, {}).items():
-                os.environ.setdefault(variable, value)
+            keep_quiet(name)
             try:
                 self._sinks.append(self._open(name, kept, last_step=last_step))
             except _failures_of(name) as error:
@@ -161,12 +121,12 @@ class Trackers:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send figures to each tracker."""
         for sink in tuple(self._sinks):
-            self._guard(sink, lambda sink=sink: sink.send(step, values))  # type: ignore[misc]  # mypy#12557
+            self._guard(sink, partial(sink.send, step, values))
 
     def close(self, *, has_failed: bool) -> None:
         """Let the trackers write what they still hold, and say how the run ended where they have a place for it."""
         for sink in tuple(self._sinks):
-            self._guard(sink, lambda sink=sink: _finish(sink, has_failed=has_failed))  # type: ignore[misc]
+            self._guard(sink, partial(_finish, sink, has_failed=has_failed))
         self._sinks.clear()
 
     def _guard(self, sink: _Sink, send: Callable[[], None]) -> None:
@@ -247,15 +207,6 @@ class Trackers:
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(runs.model_dump_json() + "\n", encoding="utf-8")
         draft.replace(path)
-
-
-def _is_installed(package: str) -> bool:
-    """Tell by metadata: a folder named wandb in the working directory would pass for the module."""
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _failures_of(name: str) -> tuple[type[Exception], ...]:
