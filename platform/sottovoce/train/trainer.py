@@ -37,7 +37,7 @@ from sottovoce.train.scaling import build_failures, build_scaling, build_torch, 
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
 from sottovoce.train.state import MODEL_FOLDER
-from sottovoce.train.trackers import check_trackers, tracker_environment
+from sottovoce.train.tracker_environment import check_trackers, tracker_environment
 from sottovoce.train.word_timing import derive_after_run
 from sottovoce.train.worker_task import WorkerTask
 
