@@ -54,7 +54,7 @@ def test_the_report_is_one_page_with_both_curves_and_escaped_text(result: Quicks
     path = tmp_path / "report.html"
     write_report(result, ANSWERS, path)
     page = path.read_text()
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 2
     assert "Take &lt;two&gt; daily." in page
     assert "18.0 %" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(

@@ -37,6 +37,18 @@ def test_wer_far_above_the_base_models_at_the_first_evaluation_is_serious() -> N
     assert [(change.name, change.value) for change in finding.changes] == [("training.learning_rate", 2e-05)]
 
 
+def test_the_rate_known_for_the_models_size_is_proposed_where_it_is_lower_still() -> None:
+    rows = make_rows([0.2, 0.9, 0.6, 0.3], losses=[1.0, 3.0, 2.0, 1.5])
+    small = make_record(rows).model_copy(update={"num_parameters": 241_734_912})
+    finding = find_rate_too_high(small, ())
+    assert finding is not None
+    assert "Known to work for a model of this size: about 1.25e-05" in finding.seen
+    assert finding.changes[0].value == 1.25e-05
+    micro = find_rate_too_high(small.model_copy(update={"num_parameters": 12_863_424}), ())
+    assert micro is not None
+    assert micro.changes[0].value == 2e-05  # a fifth, as the known one is higher
+
+
 def test_wer_that_starts_higher_while_the_loss_falls_is_a_new_style_not_a_broken_model() -> None:
     record = make_record(make_rows([0.2, 0.3, 0.15], losses=[2.0, 1.0, 0.8]))
     assert find_rate_too_high(record, ()) is None

@@ -6,6 +6,7 @@ from sottovoce.train.diagnosis.operation import (
     find_lost_loss_scale,
     find_rejects,
     find_skipped_steps,
+    find_unusual_settings,
 )
 
 ROWS = make_rows([0.5, 0.3, 0.2, 0.15, 0.14, 0.14])  # 100 steps
@@ -77,3 +78,11 @@ def test_rejects_are_counted_by_reason_and_many_are_a_warning() -> None:
 
 def test_without_rejects_nothing_is_said() -> None:
     assert find_rejects(make_record(ROWS)) is None
+
+
+def test_what_was_said_of_the_settings_at_the_start_is_repeated() -> None:
+    record = make_record(ROWS).model_copy(update={"warnings": ("learning_rate 0.1 is far above what is known",)})
+    finding = find_unusual_settings(record)
+    assert finding is not None
+    assert finding.seen == "Learning_rate 0.1 is far above what is known."
+    assert find_unusual_settings(make_record(ROWS)) is None

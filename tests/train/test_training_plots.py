@@ -64,8 +64,9 @@ def test_each_figure_has_a_panel_with_its_unit(figure: str, values: list[float],
 
 def test_figures_that_were_not_logged_or_are_all_zero_have_none() -> None:
     assert draw_figures((), Marks(), max_grad_norm=1.0) == []
-    zeros = (*make_curve("train/skipped_steps", [0.0, 0.0]), *make_curve("train/learning_rate", [0.0]))
-    assert draw_figures(zeros, Marks(), max_grad_norm=1.0) == []
+    nothing = {"train/skipped_steps": [0.0, 0.0], "train/learning_rate": [0.0], "train/loss_scale": [1.0, 1.0]}
+    curves = tuple(point for name, values in nothing.items() for point in make_curve(name, values))
+    assert draw_figures(curves, Marks(), max_grad_norm=1.0) == []
 
 
 def test_a_small_data_wait_looks_small() -> None:

@@ -8,7 +8,13 @@ from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis.finding import Finding, FindingName, Severity
 from sottovoce.train.diagnosis.groups import find_worse_groups
 from sottovoce.train.diagnosis.learning_rate import find_rate_too_high, find_rate_too_low, find_short_warmup
-from sottovoce.train.diagnosis.operation import find_data_wait, find_lost_loss_scale, find_rejects, find_skipped_steps
+from sottovoce.train.diagnosis.operation import (
+    find_data_wait,
+    find_lost_loss_scale,
+    find_rejects,
+    find_skipped_steps,
+    find_unusual_settings,
+)
 from sottovoce.train.diagnosis.outcome import (
     find_few_evaluations,
     find_no_gain,
@@ -33,6 +39,7 @@ _OF_THE_RECORD: Final[tuple[Callable[[TrainingRecord], Finding | None], ...]] = 
     find_still_improving,
     find_few_evaluations,
     find_rejects,
+    find_unusual_settings,
 )
 _OF_THE_CURVES: Final[tuple[Callable[[TrainingRecord, Sequence[CurvePoint]], Finding | None], ...]] = (
     find_rate_too_high,

@@ -7,7 +7,7 @@ import numpy as np
 
 from sottovoce.page.template import format_percent
 from sottovoce.train.curves import CurvePoint
-from sottovoce.train.diagnosis.finding import Finding, change, round_rate, slower
+from sottovoce.train.diagnosis.finding import Finding, change, known_rate, round_rate, slower
 from sottovoce.train.diagnosis.series import Series, series_of
 from sottovoce.train.record import TrainingRecord
 
@@ -35,11 +35,12 @@ def find_rate_too_high(record: TrainingRecord, curves: Sequence[CurvePoint]) -> 
     unsteady = [*_spikes(losses), *_gradient_growth(record, curves)]
     if not broken and not unsteady:
         return None
-    supporting = _clipping(record, curves)
+    signs, known = [*broken, *unsteady, *_clipping(record, curves)], known_rate(record)
+    usual = "" if known is None else f" Known to work for a model of this size: about {known:.3g}."
     return Finding(
         name="learning_rate_too_high",
         severity="serious" if broken else "warning",
-        seen=f"At a learning rate of {record.training.learning_rate:g} {'; '.join([*broken, *unsteady, *supporting])}.",
+        seen=f"At a learning rate of {record.training.learning_rate:g} {'; '.join(signs)}.{usual}",
         advice="Lower the learning rate. Should that not help, look at the utterances with the highest loss: wrong "
         "transcripts look alike.",
         changes=(slower(record, 5.0 if broken else 2.0),),

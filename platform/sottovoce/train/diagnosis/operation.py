@@ -72,6 +72,18 @@ def find_lost_loss_scale(record: TrainingRecord, curves: Sequence[CurvePoint]) -
     )
 
 
+def find_unusual_settings(record: TrainingRecord) -> Finding | None:
+    """Repeat what was said at the start about settings far from what is known to work."""
+    if not record.warnings:
+        return None
+    return Finding(
+        name="unusual_settings",
+        severity="note",
+        seen=" ".join(f"{warning[:1].upper()}{warning[1:].rstrip('.')}." for warning in record.warnings),
+        advice="If the run went well, keep them; otherwise begin with what is known.",
+    )
+
+
 def find_rejects(record: TrainingRecord) -> Finding | None:
     """Tell which recordings were left out."""
     rejects = record.data.rejects

@@ -90,12 +90,9 @@ def draw_figures(curves: Sequence[CurvePoint], marks: Marks, *, max_grad_norm: f
         _draw_data_wait(series_of(curves, "train/data_wait"), marks),
         _draw(
             series_of(curves, "train/memory_gib"), marks, "Memory", "GiB",
-            caption="The most that was taken: of the GPU where there is one, of the first worker's process elsewhere.",
+            caption="Of the worker with the most: what tensors ever took on a GPU, or the process on a CPU.",
         ),
-        _draw(
-            series_of(curves, "train/loss_scale"), marks, "Loss scale", "factor",
-            caption="What fp16 multiplies losses with; it halves at each overflow and grows again.",
-        ),
+        _draw_loss_scale(series_of(curves, "train/loss_scale"), marks),
         _draw_skipped_steps(series_of(curves, "train/skipped_steps"), marks),
     )  # fmt: skip
     return [panel for panel in panels if panel is not None]
@@ -111,13 +108,14 @@ def thin(series: Series, *, max_points: int = _MAX_POINTS) -> Series:
     )
 
 
-def _draw(series: Series, marks: Marks, title: str, ylabel: str, *, caption: str, factor: float = 1.0) -> Panel | None:
+def _draw(series: Series, marks: Marks, title: str, ylabel: str, *, caption: str) -> Panel | None:
+    """Draw one line, from zero upwards."""
     if not len(series):
         return None
     shown = thin(series)
     with _panel(ylabel, marks, f"{title} over the steps, in {ylabel}") as (axes, finish):
-        axes.plot(shown.steps, factor * shown.values, color=SERIES[0], linewidth=1.4)
-        _scale(axes, (factor * shown.values).tolist())
+        axes.plot(shown.steps, shown.values, color=SERIES[0], linewidth=1.4)
+        axes.set_ylim(0, 1.08 * float(shown.values.max()) or 1.0)
         return Panel(title, caption, finish())
 
 
@@ -128,7 +126,8 @@ def _draw_rate(series: Series, marks: Marks) -> Panel | None:
     power = math.floor(math.log10(highest))
     unit = "10" + str(power).translate(_SUPERSCRIPTS)
     caption = f"Highest: {highest:g}."
-    return _draw(series, marks, "Learning rate", f"learning rate ({unit})", caption=caption, factor=10.0**-power)
+    scaled = Series(series.steps, series.values * 10.0**-power)
+    return _draw(scaled, marks, "Learning rate", f"learning rate ({unit})", caption=caption)
 
 
 def _draw_data_wait(series: Series, marks: Marks) -> Panel | None:
@@ -141,7 +140,7 @@ def _draw_data_wait(series: Series, marks: Marks) -> Panel | None:
         axes.plot(shown.steps, percent, color=SERIES[0], linewidth=1.4)
         axes.set_ylim(0, max(5.0, 1.08 * float(percent.max())))  # below 5 % it is no matter, and should look so
         svg = finish()
-    return Panel("Data wait", "How long the first worker stood still for want of a batch.", svg)
+    return Panel("Data wait", "Of the worker that waited most for its batches.", svg)
 
 
 def _draw_gradient_norm(series: Series, marks: Marks, *, limit: float) -> Panel | None:
@@ -154,6 +153,17 @@ def _draw_gradient_norm(series: Series, marks: Marks, *, limit: float) -> Panel 
         _scale(axes, [*shown.values.tolist(), limit])
         svg = finish()
     return Panel("Gradient norm", f"Longer gradients are shortened to {limit:g} (max_grad_norm).", svg)
+
+
+def _draw_loss_scale(series: Series, marks: Marks) -> Panel | None:
+    if not np.any(series.values != 1.0):  # what it is in every precision but fp16
+        return None
+    with _panel("factor", marks, "Loss scale over the steps") as (axes, finish):
+        axes.step(series.steps, series.values, where="post", color=SERIES[0], linewidth=1.4)
+        axes.set_yscale("log", base=2)
+        svg = finish()
+    caption = "What fp16 multiplies losses with; it halves at each overflow and grows again."
+    return Panel("Loss scale", caption, svg)
 
 
 def _draw_skipped_steps(series: Series, marks: Marks) -> Panel | None:
