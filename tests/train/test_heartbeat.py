@@ -105,6 +105,15 @@ def test_a_worker_started_anew_takes_its_ranks_place_and_late_beats_of_the_forme
     assert [pulse.beat for pulse in book.pulses()] == [follower]
 
 
+def test_nothing_more_is_expected_of_a_group_that_is_replaced() -> None:
+    book = PulseBook()
+    for rank in (0, 1):
+        book.join(beat(rank), num_ranks=2, actor="actor")
+    book.clear()
+    book.beat(beat(1))
+    assert book.pulses() == []
+
+
 class DirectBoard:
     """Stands for the actor's handle: every method runs at once."""
 

@@ -148,6 +148,11 @@ class PulseBook:
         if self._actors.pop((beat.rank, beat.pid), None) is not None:
             del self._heard[beat.rank]
 
+    def clear(self) -> None:
+        """Expect no more of anyone."""
+        self._heard.clear()
+        self._actors.clear()
+
     def pulses(self) -> list[Pulse]:
         """Give all workers'."""
         now = time.monotonic()
@@ -164,6 +169,7 @@ class PulseBoard(Protocol):
     join: Any
     beat: Any
     leave: Any
+    clear: Any
     pulses: Any
     actor: Any
 
@@ -175,7 +181,8 @@ class Heart:
         self._board = None if stuck_after_s is None else board
         self._num_ranks = num_ranks
         self._interval_s = _interval_s(stuck_after_s or 0.0)
-        self._beat = Beat(rank, ray.util.get_node_ip_address() if self._board is not None else "", os.getpid())
+        node: str = "" if self._board is None else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._beat = Beat(rank, node, os.getpid())
         self._stopped = threading.Event()
 
     def note(self, phase: Phase, *, step: int | None = None) -> None:
@@ -245,11 +252,13 @@ def _watch(board: PulseBoard, stuck_after_s: float, stopped: threading.Event, ki
             if stuck is None:
                 continue
             actor = ray.get(board.actor.remote(stuck.beat), timeout=_ANSWER_S)
-            board.leave.remote(stuck.beat)
-            if actor is not None and _is_alive(actor):
-                logger.warning("%s; it is killed, and the run resumes from its last checkpoint", stuck.describe())
-                killed.append(stuck)
-                ray.kill(actor)
+            if actor is None or not _is_alive(actor):
+                board.leave.remote(stuck.beat)
+                continue
+            logger.warning("%s; it is killed, and the run resumes from its last checkpoint", stuck.describe())
+            killed.append(stuck)
+            board.clear.remote()  # Ray ends the others too, and new ones join by themselves
+            ray.kill(actor)
         except ray.exceptions.RayError as error:  # a board that died, or a cluster that goes down
             logger.debug("no heartbeats: %s", error)
 
