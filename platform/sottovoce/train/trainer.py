@@ -148,7 +148,7 @@ def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT | tracker_environment()},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             failure_config=build_failures(config),
-            callbacks=[EndAtOwnErrors()],
+            callbacks=[EndAtOwnErrors()],  # type: ignore[list-item]  # as above
         ),
     )
 
