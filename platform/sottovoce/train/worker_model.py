@@ -1,5 +1,6 @@
 """What a worker starts with: the model set up for training, and the accelerator around it."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -123,3 +124,12 @@ def build_accelerator(*, device: Literal["cpu", "cuda"], precision: RunPrecision
         # gradients live in the buckets that are reduced: one copy of the model less, in memory and at each step
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+
+
+def quieten_libraries() -> None:
+    """Keep out of the driver's output what comes with each checkpoint and stream."""
+    for library in ("accelerate", "ray.data", "ray.train"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off, as asked
+    for place in ("exceptions", "_internal.execution.streaming_executor_state"):  # takes our errors for its own
+        logging.getLogger(f"ray.data.{place}").setLevel(logging.CRITICAL)
