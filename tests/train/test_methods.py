@@ -22,10 +22,10 @@ def test_qlora_without_a_gpu_names_the_remedy_before_anything_starts(tiny_checkp
 
 
 def test_qlora_without_bitsandbytes_names_the_package(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sottovoce.model.four_bit.find_spec", lambda _name: None)
+    monkeypatch.setattr("sottovoce.model.frozen_base.find_spec", lambda _name: None)
     with pytest.raises(FourBitUnavailableError, match="needs the package bitsandbytes"):
         check_method(config_for(tiny_checkpoint, "qlora"), device="cuda")
-    monkeypatch.setattr("sottovoce.model.four_bit.find_spec", lambda name: name)
+    monkeypatch.setattr("sottovoce.model.frozen_base.find_spec", lambda name: name)
     check_method(config_for(tiny_checkpoint, "qlora"), device="cuda")
 
 

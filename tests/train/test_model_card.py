@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.text.group_score import GroupScore
+from sottovoce.train.diagnosis import diagnose
 from sottovoce.train.model_card import build_model_card, write_model_card
 from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
 from sottovoce.train.settings import Method, TrainingConfig
@@ -128,7 +129,7 @@ def test_the_card_of_an_adapter_says_what_was_trained_and_how_peft_loads_it(base
     assert card.data.library_name == "peft"
     assert "fine-tuned by a LoRA adapter" in card.text
     assert "1,769,472 of 241,734,912 parameters trained (0.7%)" in card.text
-    assert "LoRA of rank 8, alpha 16, dropout 0.05 on q_proj, v_proj of the decoder" in card.text
+    assert "LoRA of rank 8, alpha 16, dropout 0 on q_proj, v_proj of the decoder" in card.text
     _, snippet = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     assert 'PeftModel.from_pretrained(base, "throat")' in snippet
     assert ('resolve_folder("micro")' if base == "micro" else f'from_pretrained("{base}")') in snippet
@@ -139,3 +140,12 @@ def test_every_method_has_its_words() -> None:
     for method in get_args(Method):
         training = TrainingConfig(method=method)
         assert "fine-tuned" in build_model_card(record_of().model_copy(update={"training": training}), name="x").text
+
+
+def test_what_the_runs_figures_say_has_its_section_and_none_where_nothing_is_said() -> None:
+    record = record_of()
+    findings = diagnose(record, ())
+    assert findings
+    text = build_model_card(record, name="throat", findings=findings).text
+    assert f"## What the run's figures say\n\n- {findings[0].describe()}" in text
+    assert "figures say" not in build_model_card(record, name="throat").text

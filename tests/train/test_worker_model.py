@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -86,3 +87,31 @@ def test_a_resumed_adapter_ends_with_the_very_weights_of_one_that_was_not_stoppe
         assert torch.equal(weight, found[name])
     assert isinstance(end, dict)
     assert len(end["state"]) == len(found), "the optimizer holds more than the adapter"
+
+
+@pytest.mark.parametrize("token_rows", [True, False])
+def test_a_base_held_in_half_precision_gives_the_same_loss_and_gradients(
+    tiny_checkpoint: Path, token_rows: bool
+) -> None:
+    lora = {"rank": 2, "token_rows": token_rows}
+    config = TrainingConfig.model_validate({"base": str(tiny_checkpoint), "method": "lora", "lora": lora})
+    whole = load_base(config, spoken_in("en"), precision="bf16")
+    halved = load_start(config, spoken_in("en"), precision="bf16", resume_folder=None)
+    matrices = [one for one in halved.model.parameters() if one.dtype == torch.bfloat16]
+    assert len(matrices) > 20
+    assert not any(one.requires_grad for one in matrices)
+    embeddings = [one.weight for one in halved.model.modules() if isinstance(one, torch.nn.Embedding)]
+    assert {one.dtype for one in embeddings} == {torch.float32}
+    labels, inputs = torch.tensor([[50_259, 11, 50_257]]), torch.tensor([[50_258, 50_259, 11]])
+    losses = []
+    for checkpoint in (whole, halved):
+        set_up(checkpoint, config)
+        features = torch.randn(1, 80, 200, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = WhisperObjective(checkpoint.model, label_smoothing=0.0)(features, inputs, labels).total
+        loss.backward()
+        losses.append(loss)
+    assert losses[0] == losses[1]
+    for one, other in zip(whole.model.parameters(), halved.model.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or torch.equal(one.grad, other.grad)

@@ -48,8 +48,8 @@ class LoraSettings(Config):
     targets: tuple[Target, ...] = Field(default=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"), min_length=1)
     """Matrices of each layer that get one: attention's query, key, value and output, and the two of the feed-forward
     part. All of them learn better than attention alone (Dettmers et al. 2023, section 4)."""
-    dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
-    """Of what goes into an adapter, in training."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Of what goes into an adapter, in training; each then keeps a copy of its own, which takes memory."""
     part: Part = "both"
     """Whose layers get one."""
     token_rows: bool = False

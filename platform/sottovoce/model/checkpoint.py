@@ -23,7 +23,7 @@ from sottovoce.model.adapter import (
     restore_adapter,
 )
 from sottovoce.model.context import AudioContext, TrimmedWhisper
-from sottovoce.model.four_bit import four_bit_config
+from sottovoce.model.frozen_base import four_bit_config
 
 # Keys of config.json that make transformers 4.57 fetch or run code: CVE-2026-4372, and remote code.
 _REFUSED_KEYS = ("auto_map",)

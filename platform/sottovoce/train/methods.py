@@ -11,7 +11,7 @@ from sottovoce.errors import CheckpointError, FourBitUnavailableError
 from sottovoce.model.adapter import AdapterBase, add_adapter, is_adapter
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import TrimmedWhisper
-from sottovoce.model.four_bit import find_what_four_bit_lacks
+from sottovoce.model.frozen_base import find_what_four_bit_lacks
 from sottovoce.model.labels import used_token_ids
 from sottovoce.schema import Utterance
 from sottovoce.train.objective import prepare_whisper

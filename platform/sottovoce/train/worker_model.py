@@ -12,6 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from sottovoce.model.checkpoint import Checkpoint, adapt_base, load_adapted, load_checkpoint, resolve_folder
 from sottovoce.model.context import AudioContext, set_audio_context
+from sottovoce.model.frozen_base import halve_frozen_matrices
 from sottovoce.model.labels import used_token_ids
 from sottovoce.schema import Utterance
 from sottovoce.text.normalize import read_spelling
@@ -30,12 +31,22 @@ def load_start(
 ) -> Checkpoint:
     """Load what a worker starts with: the base model, or what the run's last checkpoint made of it.
 
+    Args:
+        config: of the run.
+        utterances: the training split.
+        precision: what the run computes in; a base beside an adapter is held in it.
+        resume_folder: of the run's last checkpoint.
+
     Raises:
         CheckpointError: see ``load_base`` and ``load_resumed``.
     """
     if resume_folder is None:
-        return load_base(config, utterances, precision=precision)
-    return load_resumed(config, resume_folder, precision=precision)
+        checkpoint = load_base(config, utterances, precision=precision)
+    else:
+        checkpoint = load_resumed(config, resume_folder, precision=precision)
+    if config.method == "lora" and precision != "fp32":
+        halve_frozen_matrices(checkpoint.model, _COMPUTE_TYPES[precision])
+    return checkpoint
 
 
 def load_base(
