@@ -114,6 +114,7 @@ def test_a_run_ends_with_checkpoint_record_card_settings_and_curves(
     assert ModelCard.load(output / "checkpoint" / "README.md").data.model_name == "tones"
     assert list((output / "tensorboard").rglob("events.out.tfevents.*"))
     assert (output / "train_whisper.yaml").is_file()
+    assert "training, logged" in (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_whose_worker_is_killed_resumes_by_itself_and_ends(

@@ -70,6 +70,7 @@ def test_a_validation_loss_that_rises_while_wer_falls_is_named_with_both_steps()
     ("wers", "losses"),
     [
         pytest.param([0.6, 0.3, 0.25], [2.0, 0.80, 0.83], id="hardly higher"),
+        pytest.param([0.6, 0.3, 0.25], [2.0, 0.03, 0.05], id="both near zero"),
         pytest.param([0.6, 0.3, 0.35], [2.0, 0.80, 1.00], id="WER rises too"),
         pytest.param([0.6, 0.3, 0.25], [2.0, 0.80, 0.60], id="both fall"),
     ],

@@ -138,6 +138,12 @@ def test_evaluations_data_settings_and_versions_are_listed() -> None:
     assert re.search(rf"evaluate_every_steps +{EVERY} ", page.text)
 
 
+def test_many_evaluations_are_folded_away() -> None:
+    page = render(make_record(make_rows([0.5] * 40, losses=[1.0] * 40, training_losses=[1.0] * 39)))
+    assert "All 40 evaluations" in page.text
+    assert "All 3 evaluations" not in render(make_record(make_rows([0.5] * 3))).text
+
+
 def test_resumed_steps_are_named() -> None:
     record = healthy_record().model_copy(update={"resumed_at": (40, 60)})
     assert "resumed 2 times, from steps 40, 60" in render(record).text
