@@ -16,6 +16,7 @@ from sottovoce.train.objective import LossSum
 from sottovoce.train.skipped_steps import SkippedSteps
 from sottovoce.train.step import Stepper
 
+LEARNING_RATE = 0.03
 FAULTS = ("nan loss", "inf loss", "nan gradient", "inf gradient", "long gradient")
 
 
@@ -62,7 +63,7 @@ class Rig:
         self.accelerator = Accelerator(cpu=True)
         self.accelerator.scaler = scaler
         self.model = Line()
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01, fused=True)
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         _, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.skipped = SkippedSteps(self.accelerator, max_in_a_row, total=total, in_a_row=in_a_row)
         self.stepper = Stepper(
@@ -83,7 +84,7 @@ class Rig:
         labels = torch.ones(6, 1, dtype=torch.int64)
         batch = TrainBatch(features, labels, labels, audio_s=1.0, step=self.num_steps, ids=(f"u{self.num_steps}",))
         self.num_steps += 1
-        outcome = self.stepper.step([batch], learning_rate=0.01)
+        outcome = self.stepper.step([batch], learning_rate=LEARNING_RATE)
         return float(outcome.total / outcome.num_labels.clamp(min=1.0))
 
     def snapshot(self) -> list[Tensor]:
@@ -117,7 +118,7 @@ def test_a_thousand_faults_leave_no_weight_that_is_not_a_number_and_the_loss_fal
     rig, chosen = Rig(), random.Random(0)
     losses, num_faults = [rig.step()], 0
     while num_faults < 1_000:
-        fault = chosen.choice(FAULTS) if chosen.random() < 0.6 and rig.skipped.in_a_row < 9 else None
+        fault = chosen.choice(FAULTS) if chosen.random() < 0.8 and rig.skipped.in_a_row < 9 else None
         num_faults += fault is not None
         loss = rig.step(fault)
         if fault is None:
@@ -126,13 +127,13 @@ def test_a_thousand_faults_leave_no_weight_that_is_not_a_number_and_the_loss_fal
     assert rig.skipped.total == 1_000
     assert all(tensor.isfinite().all() for tensor in rig.snapshot())
     assert losses[-1] < 0.1 * losses[0]
-    assert sum(losses[-50:]) < sum(losses[100:150])
+    assert sum(losses[-50:]) < sum(losses[50:100])
 
 
 def test_steps_without_a_fault_are_those_of_plain_adam() -> None:
     rig = Rig()
     model = copy.deepcopy(rig.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     for number in range(20):
         rig.step()
         features = torch.randn(6, 4, 1, generator=torch.Generator().manual_seed(number % 8))
