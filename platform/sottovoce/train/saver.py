@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from ray.train.collective import broadcast_from_rank_zero
 
-from sottovoce.errors import SottovoceError
+from sottovoce.audio.remote import is_remote
+from sottovoce.errors import ConfigError, SottovoceError
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.train.host_copies import HostCopies
 from sottovoce.train.model_part import ModelPart, read_model_part
@@ -46,6 +47,29 @@ def build_store(checkpoints: str | None, *, output: Path) -> CheckpointStore:
         ConfigError: a protocol that is unknown, or whose package is not installed.
     """
     return CheckpointStore(str(output / _FOLDER) if checkpoints is None else f"{checkpoints.rstrip('/')}/{output.name}")
+
+
+def resolve_root(checkpoints: str | None) -> str | None:
+    """Give the setting ``checkpoints`` as every worker understands it, in whatever folder it runs.
+
+    Raises:
+        ConfigError: storage that other processes do not see.
+    """
+    if checkpoints is None:
+        return None
+    if checkpoints.startswith("memory:"):
+        raise ConfigError(f"checkpoints={checkpoints}: memory is seen by one process only; name a folder or a bucket")
+    return checkpoints if is_remote(checkpoints) or "://" in checkpoints else str(Path(checkpoints).resolve())
+
+
+def checkpoints_below(checkpoints: str | None, *names: str) -> str | None:
+    """Give the setting ``checkpoints`` for a group of runs whose output folders are called like those of other groups.
+
+    Args:
+        checkpoints: as it is set; None stays None, for then every run keeps its own.
+        names: of the group, outermost first.
+    """
+    return None if checkpoints is None else "/".join((checkpoints.rstrip("/"), *names))
 
 
 class Saver:

@@ -58,12 +58,17 @@ def test_where_none_are_given_30_s_is_held_against_what_all_speech_needs(tiny_ch
 
 def test_runs_differ_in_context_and_seed_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
     config = ContextSearchConfig(contexts=((30.0, 30.0), (2.0, 10.0)), num_seeds=2)
-    runs = [run for arm in build(tiny_checkpoint, tmp_path, config, seed=5).arms for run in arm.runs]
+    runs = [
+        run
+        for arm in build(tiny_checkpoint, tmp_path / "out", config, seed=5, checkpoints=str(tmp_path)).arms
+        for run in arm.runs
+    ]
     assert [(run.config.audio_context_s, run.config.seed) for run in runs] == [
         ((30.0, 30.0), 5), ((30.0, 30.0), 6), ((2.0, 10.0), 5), ((2.0, 10.0), 6),
     ]  # fmt: skip
     assert len({run.task.output for run in runs}) == 4
-    shared = [run.config.model_copy(update={"audio_context_s": None, "seed": 0}) for run in runs]
+    assert len({(run.config.checkpoints, run.task.output.name) for run in runs}) == 4, "two runs share checkpoints"
+    shared = [run.config.model_copy(update={"audio_context_s": None, "seed": 0, "checkpoints": None}) for run in runs]
     assert all(one == shared[0] for one in shared)
 
 

@@ -11,6 +11,7 @@ from sottovoce.config import Config
 from sottovoce.errors import ConfigError
 from sottovoce.model.variants import Variant
 from sottovoce.schema import MAX_CONTEXT_S, Split, Utterance
+from sottovoce.train.saver import checkpoints_below
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
 from sottovoce.train.trainer import TrainingRun, build_run
@@ -104,7 +105,13 @@ def build_context_search(
     arms = []
     for context_s in config.contexts or (FULL_CONTEXT, needed_context(durations)):
         settings = [
-            training.model_copy(update={"audio_context_s": context_s, "seed": training.seed + place})
+            training.model_copy(
+                update={
+                    "audio_context_s": context_s,
+                    "seed": training.seed + place,
+                    "checkpoints": checkpoints_below(training.checkpoints, output.name, folder_name(context_s)),
+                }
+            )
             for place in range(config.num_seeds)
         ]
         runs = tuple(
@@ -124,7 +131,12 @@ def needed_context(durations_s: Iterable[float]) -> tuple[float, float]:
 
 def run_folder(output: Path, context_s: tuple[float, float], seed: int) -> Path:
     """Give the folder of one training."""
-    return output / name_context(context_s).replace(" ", "") / f"seed-{seed}"
+    return output / folder_name(context_s) / f"seed-{seed}"
+
+
+def folder_name(context_s: tuple[float, float]) -> str:
+    """Name a context's folder, as in ``2-6s``."""
+    return name_context(context_s).replace(" ", "")
 
 
 def name_context(context_s: tuple[float, float]) -> str:

@@ -21,6 +21,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from sottovoce.errors import SearchError
 from sottovoce.schema import Utterance
 from sottovoce.train.record import EvaluationRow, describe_row
+from sottovoce.train.saver import checkpoints_below
 from sottovoce.train.search.journal import (
     SEARCH_FILE,
     SearchRecord,
@@ -81,9 +82,10 @@ def build_search(
     output = output.resolve()
     config = complete_ranges(config, training)
     settings = draw_settings(config, training)
+    shared = training.model_copy(update={"checkpoints": checkpoints_below(training.checkpoints, output.name)})
     runs = {
         number: build_run(
-            apply_settings(training, one), train=train, validation=validation, output=trial_folder(output, number)
+            apply_settings(shared, one), train=train, validation=validation, output=trial_folder(output, number)
         )
         for number, one in enumerate(settings)
     }
