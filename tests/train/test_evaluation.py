@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from sottovoce.audio.decode import read_audio
+from sottovoce.errors import TrainingMemoryError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import AudioContext
 from sottovoce.recognize.torch_engine import TorchRecognizer
@@ -18,7 +19,7 @@ from sottovoce.schema import DecodeOptions, Utterance
 from sottovoce.text.score import score_texts
 from sottovoce.train.collate import Collator
 from sottovoce.train.evaluation import Evaluator, plan_batches
-from sottovoce.train.objective import WhisperObjective, prepare_whisper
+from sottovoce.train.objective import LossSum, WhisperObjective, prepare_whisper
 from sottovoce.train.pictures import ThreadedPictures
 
 DURATIONS_S = (1.0, 2.6, 1.5, 2.9, 3.4)
@@ -75,6 +76,29 @@ def test_words_and_loss_are_those_of_the_model_alone(
             loss = objective(batch.input_features, batch.decoder_input_ids, batch.labels)
         total, num_labels = total + float(loss.total), num_labels + float(loss.num_labels)
     assert evaluation.validation_loss == pytest.approx(total / num_labels, rel=1e-5)
+
+
+def test_every_batch_is_noted_and_one_that_takes_too_much_memory_is_named(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
+) -> None:
+    class Greedy(WhisperObjective):
+        def score_encoded(self, *_: torch.Tensor) -> LossSum:
+            return LossSum(torch.empty(2**60), torch.zeros(()))  # more than any machine has
+
+    evaluator = Evaluator(
+        checkpoint,
+        utterances,
+        collator=collator,
+        accelerator=Accelerator(cpu=True),
+        batch_size=2,
+        normalizer="none",
+        spelling={},
+    )
+    noted: list[str] = []
+    evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0), note=noted.append)
+    assert noted == ["evaluating"] * 3 + ["waiting for the other ranks"]
+    with pytest.raises(TrainingMemoryError, match=r"evaluating: .* \(4\).*evaluation_batch_size"):
+        evaluator.evaluate(Greedy(checkpoint.model, label_smoothing=0.0))
 
 
 def test_batches_hold_one_context_each_and_every_utterance_once() -> None:

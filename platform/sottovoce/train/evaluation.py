@@ -5,7 +5,7 @@ Shapes: B batch, P positions, D model width.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -105,7 +105,8 @@ class Evaluator:
             waveforms = [_read(self._utterances[place]) for place in places]
             batch = self._collator.validation_batch(waveforms, [self.labels[place] for place in places])
             note("evaluating")
-            with memory_explained("evaluating", partial(describe_batch, batch), evaluates=True):
+            named = replace(batch, ids=tuple(self._utterances[place].id for place in places))
+            with memory_explained("evaluating", partial(describe_batch, named), evaluates=True):
                 encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the words
                 sums += self._sum_loss(objective, encoded, batch)
                 hypotheses += zip(places, self._recognize(places, encoded), strict=True)
