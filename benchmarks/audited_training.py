@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import psutil
@@ -225,15 +225,18 @@ def audit_run(folder: Path, *, everyone: Sequence[str], steps_per_epoch: int) ->
     )
 
 
+Victim: TypeAlias = Literal["worker", "driver"]
+
+
 @dataclass(frozen=True)
 class Kill:
     """Who dies, and after how many steps."""
 
-    victim: Literal["worker", "driver"]
+    victim: Victim
     step: int
 
 
-def draw_kills(victims: Sequence[Literal["worker", "driver"]], *, num_steps: int, seed: int) -> list[Kill]:
+def draw_kills(victims: Sequence[Victim], *, num_steps: int, seed: int) -> list[Kill]:
     """Put deaths at random steps, not within the last few: a run that is over cannot be killed."""
     generator = random.Random(seed)
     steps = sorted(generator.sample(range(1, num_steps - 4), len(victims)))

@@ -13,10 +13,11 @@ from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, resolve_fold
 from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
 from sottovoce.schema import SAMPLING_RATE, Utterance, Waveform
 
-Shape: TypeAlias = Literal["micro", "tiny", "base", "small", "large-v3"]
+Shape: TypeAlias = Literal["narrow", "micro", "tiny", "base", "small", "large-v3"]
 Workload: TypeAlias = Literal["padded", "short"]
 
 _WIDTH_LAYERS_DECODER_LAYERS_HEADS_MELS: dict[Shape, tuple[int, int, int, int, int]] = {
+    "narrow": (32, 1, 1, 2, 80),  # of ours: for runs that are about something else than speed
     "micro": (192, 4, 2, 3, 80),
     "tiny": (384, 4, 4, 6, 80),
     "base": (512, 6, 6, 8, 80),
