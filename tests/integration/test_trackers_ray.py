@@ -1,0 +1,153 @@
+"""A run's figures where people look for them: in trackers, through the death of a worker, and on Ray's endpoint."""
+
+import re
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+import ray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_train_ray import job_for, kill_one_training_worker, manifest, read_record, wait_for_step  # noqa: F401
+
+from jobs.train_whisper import main
+from sottovoce.train.curves import CURVES_FILE, Curves, read_curves
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "train"))
+from offline_wandb import read_history, read_run
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+NUM_STEPS = 120
+KILL_AFTER = 8
+TRAINING = {
+    "train/loss",
+    "train/learning_rate",
+    "train/gradient_norm",
+    "train/loss_scale",
+    "train/audio_s_per_s",
+    "train/steps_per_s",
+    "train/data_wait",
+    "train/memory_gib",
+    "train/skipped_steps",
+}
+VALIDATION = {"validation/loss", "validation/wer", "validation/cer"}
+METRICS_WAIT_S = 90.0  # Ray's processes report every 10 s; on a busy machine later
+
+
+def test_all_trackers_hold_each_point_once_after_a_worker_was_killed(
+    local_ray: str,
+    manifest: Path,  # noqa: F811
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # to read it here
+    output = tmp_path / "tones"
+    trackers = ("tensorboard", "mlflow", "wandb")
+    job = job_for(
+        manifest,
+        tiny_checkpoint,
+        output,
+        num_epochs=NUM_STEPS // 3,
+        evaluate_every_steps=NUM_STEPS // 2,
+        save_every_steps=4,
+        trackers=trackers,
+    )
+
+    def kill() -> None:
+        wait_for_step(output, KILL_AFTER)
+        kill_one_training_worker()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    main(job)
+    killer.join()
+    assert read_record(output).resumed_at
+    points = read_curves(output / CURVES_FILE)
+    losses = {point.step: point.values["train/loss"] for point in points if "train/loss" in point.values}
+    assert list(losses) == list(range(1, NUM_STEPS + 1))
+    assert [point.step for point in points if "validation/wer" in point.values] == [0, NUM_STEPS // 2, NUM_STEPS]
+    assert {name for point in points for name in point.values} == TRAINING | VALIDATION
+    check_tensorboard(output / "tensorboard", losses)
+    check_mlflow(output / "mlruns", losses)
+    check_wandb(output / "wandb", losses)
+
+
+def check_tensorboard(folder: Path, losses: dict[int, float]) -> None:
+    events = EventAccumulator(str(folder / "sottovoce"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == TRAINING | VALIDATION
+    read = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert [event.step for event in events.Scalars("train/loss")] == list(losses)
+    assert read == pytest.approx(losses)
+
+
+def check_mlflow(folder: Path, losses: dict[int, float]) -> None:
+    client = mlflow.MlflowClient(folder.as_uri())
+    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert (run.info.run_name, run.info.status) == ("tones", "FINISHED")
+    assert set(run.data.metrics) == TRAINING | VALIDATION
+    assert (run.data.params["num_epochs"], run.data.params["device"]) == (str(NUM_STEPS // 3), "cpu")
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [metric.step for metric in history] == list(losses)
+    # the step at which the worker died may have been logged by it, and computed again after it: alike, not equal
+    assert {metric.step: metric.value for metric in history} == pytest.approx(losses, rel=1e-3)
+
+
+def check_wandb(folder: Path, losses: dict[int, float]) -> None:
+    (file,) = folder.glob("offline-run-*/*.wandb")
+    history = read_history(file)
+    assert {name for values in history.values() for name in values} == TRAINING | VALIDATION
+    assert {step: values["train/loss"] for step, values in history.items() if step} == pytest.approx(losses)
+    run_id, project, name, config = read_run(file)
+    (earlier,) = (folder / "superseded").glob(f"offline-run-*-{run_id}")
+    assert earlier.is_dir()
+    assert (project, name, config["learning_rate"]) == ("sottovoce", "tones", 1e-4)
+
+
+def test_figures_are_on_rays_prometheus_endpoint_with_run_and_rank(local_ray: str, tmp_path: Path) -> None:
+    @ray.remote(num_cpus=0)
+    class Rank:
+        """Keeps the metrics of one rank alive, as a training worker does."""
+
+        def __init__(self, rank: int) -> None:
+            accelerator = SimpleNamespace(process_index=rank, is_main_process=rank == 0)
+            self.curves = Curves(accelerator, output=tmp_path / "tones")
+
+        def log(self, loss: float, memory_gib: float) -> None:
+            with self.curves.opened(None):
+                values = {"loss": loss, "memory_gib": 2.0, "skipped_steps": 1.0}
+                self.curves.log_training(7, values, learning_rate=1e-4, own={"memory_gib": memory_gib})
+
+    ranks = [Rank.remote(rank) for rank in (0, 1)]
+    ray.get([rank.log.remote(0.5, 2.0 - number) for number, rank in enumerate(ranks)])
+    expected = {
+        (name, str(rank)) for name in ("loss", "memory_gib", "skipped_steps", "learning_rate") for rank in (0, 1)
+    }
+    figures = read_metrics(run="tones", expected=expected)
+    assert {rank: figures["loss", rank] for rank in ("0", "1")} == {"0": 0.5, "1": 0.5}
+    assert {rank: figures["memory_gib", rank] for rank in ("0", "1")} == {"0": 2.0, "1": 1.0}
+    assert figures["learning_rate", "0"] == 1e-4
+
+
+def read_metrics(*, run: str, expected: set[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Read this node's endpoint until the figures of a run are there; by name and rank."""
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    deadline = time.monotonic() + METRICS_WAIT_S
+    figures: dict[tuple[str, str], float] = {}
+    while not expected <= set(figures):
+        assert time.monotonic() < deadline, f"only {sorted(figures)} at {url}"
+        time.sleep(1.0)
+        with urllib.request.urlopen(url, timeout=10.0) as answer:
+            text = answer.read().decode()
+        for name, tags, value in re.findall(r"^ray_sottovoce_train_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+            rank = re.search(r'rank="(\d+)"', tags)
+            if f'run="{run}"' in tags and rank:
+                figures[name, rank[1]] = float(value)
+    return figures
