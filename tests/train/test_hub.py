@@ -1,6 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.train.hub import build_api, push_checkpoint
@@ -53,3 +56,19 @@ def test_a_folder_without_its_card_is_not_pushed(checkpoint: Path) -> None:
 def test_a_refusal_of_the_hub_names_the_repository(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="me/throat: no route"):
         push_checkpoint(checkpoint, FakeApi(refuses=True), repo_id="me/throat", private=False)
+
+
+@pytest.mark.parametrize("base", ["openai/whisper-small", "micro", "/home/me/base"])
+def test_an_adapter_is_uploaded_where_its_base_is_on_the_hub(checkpoint: Path, base: str) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    values = {"peft_type": "LORA", "base_model_name_or_path": base}
+    (checkpoint / "adapter_config.json").write_text(json.dumps(values))
+    save_file({"weight": torch.zeros(1)}, checkpoint / "adapter_model.safetensors")
+    api = FakeApi()
+    if base == "openai/whisper-small":
+        push_checkpoint(checkpoint, api, repo_id="me/throat", private=True)
+        assert len(api.calls) == 2
+        return
+    with pytest.raises(CheckpointError, match="not on the Hub; merge it first"):
+        push_checkpoint(checkpoint, api, repo_id="me/throat", private=True)
+    assert not api.calls

@@ -8,10 +8,12 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from sottovoce.errors import CheckpointError, ConfigError
+from sottovoce.model.adapter import ADAPTER_WEIGHTS_FILE, is_adapter, read_adapter_base
+from sottovoce.model.checkpoint import MICRO
 
 logger = logging.getLogger(__name__)
 
-_NEEDED = ("config.json", "generation_config.json", "model.safetensors", "README.md")
+_NEEDED = ("config.json", "generation_config.json", "README.md")
 
 
 class HubApi(Protocol):
@@ -39,11 +41,10 @@ def push_checkpoint(folder: Path, api: HubApi, *, repo_id: str, private: bool) -
     """Upload a checkpoint with its card.
 
     Raises:
-        CheckpointError: a file is missing, or the Hub refuses.
+        CheckpointError: a file is missing, an adapter's base is not on the Hub, or the Hub refuses.
     """
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    sharded = (folder / "model.safetensors.index.json").is_file()
-    if missing and not (sharded and missing == ["model.safetensors"]):
+    missing = [name for name in (*_NEEDED, _weights_file(folder)) if not (folder / name).is_file()]
+    if missing:
         raise CheckpointError(folder, f"{', '.join(missing)} missing; push the checkpoint folder of a training run")
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -51,3 +52,22 @@ def push_checkpoint(folder: Path, api: HubApi, *, repo_id: str, private: bool) -
     except (HfHubHTTPError, OSError) as error:
         raise CheckpointError(folder, f"the Hub does not take it as {repo_id}: {error}") from error
     logger.info("pushed %s to %s", folder, repo_id)
+
+
+def _weights_file(folder: Path) -> str:
+    """Name the file that says a checkpoint's weights are there.
+
+    Raises:
+        CheckpointError: it is an adapter that nobody could use elsewhere.
+    """
+    if is_adapter(folder):
+        base = read_adapter_base(folder).name
+        if base == MICRO or Path(base).is_absolute():
+            raise CheckpointError(
+                folder,
+                f"it is an adapter, and its base {base} is not on the Hub; merge it first: "
+                "python -m jobs.merge_adapter",
+            )
+        return ADAPTER_WEIGHTS_FILE
+    index = "model.safetensors.index.json"
+    return index if (folder / index).is_file() else "model.safetensors"
