@@ -79,3 +79,19 @@ def test_a_resumed_run_goes_on_with_the_loss_since_its_last_row() -> None:
     assert second.take_mean_loss() == pytest.approx(10.0 / 4.0)
     assert second.audio_s == 5.5
     assert second.read()["loss"] == pytest.approx(4.0), "the pace and loss of a log are this start's own"
+
+
+def test_memory_is_the_processes_and_the_loss_scale_is_one_without_a_scaler() -> None:
+    counted = meter()
+    counted.start()
+    values = counted.read()
+    assert 0.05 < values["memory_gib"] < 1024.0
+    assert values["loss_scale"] == 1.0
+    assert counted.own == {"data_wait": 0.0, "memory_gib": pytest.approx(values["memory_gib"])}
+
+
+def test_the_loss_scale_is_that_of_the_gradient_scaler() -> None:
+    counted = meter()
+    counted._accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    counted.start()
+    assert counted.read()["loss_scale"] == 1024.0
