@@ -164,6 +164,12 @@ class CheckpointStore:
         with ExitStack() as stack:
             yield self._fetch(self._read_manifest(name), under, stack)
 
+    def clear(self) -> None:
+        """Remove all there is; what cannot be removed is named, and stays."""
+        survey = self._survey()
+        for name in (*survey.unfinished, *survey.damaged, *(saved.name for saved in survey.committed)):
+            self._discard(name)
+
     def _write_files(self, folder: str, files: Files) -> dict[str, FileDigest]:
         """Write and sync every file and the names of all."""
         parents = sorted(
@@ -192,6 +198,7 @@ class CheckpointStore:
         check_file(self._disk, partial, digest, location=self.location)
         self._disk.rename(partial, f"{saved.name}/{MANIFEST_FILE}")
         self._disk.sync_folder(saved.name)
+        self._read_manifest(saved.name)  # raises where a disk only said it had done so
 
     def _survey(self) -> _Survey:
         """Read all manifests."""
