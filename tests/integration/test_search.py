@@ -67,10 +67,10 @@ def test_a_search_gives_up_what_falls_behind_and_goes_on_after_its_driver_was_ki
     job = SearchJob(
         data=DatasetConfig(manifest=manifest, batch_size=4, steps_per_task=2),
         training=TrainingConfig.model_validate(
-            TRAINING | {"base": str(tiny_checkpoint), "num_epochs": 4, "evaluate_every_steps": 6, "warmup_steps": 0}
+            TRAINING | {"base": str(tiny_checkpoint), "num_epochs": 6, "evaluate_every_steps": 6, "warmup_steps": 0}
         ),
         # of this seed the first trial soon writes one word a tone, the second goes on babbling: it does not learn
-        search=SearchConfig(learning_rate=(1e-8, 0.1), num_trials=2, max_concurrent=1, reduction=2.0, seed=12),
+        search=SearchConfig(learning_rate=(1e-8, 0.1), num_trials=2, max_concurrent=1, grace_evaluations=2, seed=12),
         output=output,
     )
     write_config(job, recipe)
@@ -98,8 +98,9 @@ def test_a_search_gives_up_what_falls_behind_and_goes_on_after_its_driver_was_ki
     assert "searching: 2 trials, 1 ended before, 1 at a time" in second.stderr
     assert read_trial(output, 0) == finished, "a trial that had ended was run again"
     record = SearchRecord.model_validate_json((output / "search.json").read_text(encoding="utf-8"))
+    assert not list(output.glob("trials/*/checkpoints/*")), "checkpoints of trials that have ended were left"
     assert [trial.state for trial in record.trials] == ["finished", "given_up"]
-    assert [[row.step for row in trial.rows] for trial in record.trials] == [[0, 6, 12], [0, 6]]
+    assert [[row.step for row in trial.rows] for trial in record.trials] == [[0, 6, 12, 18], [0, 6, 12]]
     assert record.best == 0
     assert "best: trial 0" in second.stdout
     best = read_recipe(TrainJob, output / "best.yaml")

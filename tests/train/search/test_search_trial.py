@@ -43,7 +43,9 @@ def run_into_an_error(overseer: Overseer) -> list[int]:
 def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Overseer], list[int]]], tuple[TrialRun, list[int]]]:
     """Start a trial around a run that is played; gives the steps it got to besides."""
 
-    def start_trial(play: Callable[[Overseer], list[int]]) -> tuple[TrialRun, list[int]]:
+    def start_trial(
+        play: Callable[[Overseer], list[int]], cleared: list[str] | None = None
+    ) -> tuple[TrialRun, list[int]]:
         overseer, steps = Overseer(), []
         handle = {name: SimpleNamespace(remote=getattr(overseer, name)) for name in ("read", "allow", "stop")}
         monkeypatch.setattr(module, "start_overseer", lambda _name: SimpleNamespace(**handle))
@@ -53,8 +55,10 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Overseer], lis
         monkeypatch.setattr(module, "replace", lambda run, **_changes: run)
         monkeypatch.setattr(module, "run_training", lambda _run, is_shown: steps.extend(play(overseer)))
         trial: Any = object.__new__(TrialRun)  # Tune's own constructor wants a cluster
-        run: Any = SimpleNamespace(task=None, config=None)
-        trial.setup({"number": 4}, runs={4: run})
+        store = SimpleNamespace(clear=lambda: cleared.append("all"))
+        monkeypatch.setattr(module, "build_store", lambda _checkpoints, output: store)
+        run: Any = SimpleNamespace(task=SimpleNamespace(output=None), config=SimpleNamespace(checkpoints=None))
+        trial.setup({"number": 4}, runs={4: run}, keep_checkpoints=cleared is None)
         return trial, steps
 
     return start_trial
@@ -91,3 +95,15 @@ def test_an_error_of_the_run_is_a_result_too(start: Any) -> None:
 def test_a_run_that_ends_without_its_last_evaluation_is_an_error(start: Any) -> None:
     trial, _ = start(lambda _overseer: [])
     assert trial.step()["error"] == "the run ended without its last evaluation"
+
+
+@pytest.mark.parametrize(("play", "expected"), [(run_to_its_end, ["all"]), (run_into_an_error, [])])
+def test_checkpoints_go_when_a_run_has_ended_and_stay_where_it_failed(
+    start: Any, play: Callable[[Overseer], list[int]], expected: list[str]
+) -> None:
+    cleared: list[str] = []
+    trial, _ = start(play, cleared)
+    while not trial.step()["done"]:
+        pass
+    trial.cleanup()
+    assert cleared == expected

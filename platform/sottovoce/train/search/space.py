@@ -29,6 +29,8 @@ class SearchConfig(Config):
     """Evaluations after the first step before a trial may be given up."""
     reduction: float = Field(default=3.0, gt=1.0)
     """At each rung of evaluations (grace, grace times this, ...) about one trial in so many goes on."""
+    keep_checkpoints: bool = False
+    """Leave the checkpoints of trials that have ended where they are; of a large model they are many gigabytes."""
     seed: int = 0
     """Of the drawn settings; data and weights follow the training's own seed, the same in every trial."""
 

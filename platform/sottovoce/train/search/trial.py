@@ -17,6 +17,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from sottovoce.train.overseer import Posted, start_overseer
 from sottovoce.train.record import EvaluationRow
+from sottovoce.train.saver import build_store
 from sottovoce.train.trainer import TrainingRun, build_trainer, run_training
 
 WER = "wer"
@@ -36,14 +37,18 @@ _STOP_TIMEOUT_S = 60.0
 class TrialRun(Trainable):
     """What Ray Tune calls a trainable: each ``step`` gives the next evaluation of the run."""
 
-    def setup(self, config: dict[str, Any], runs: dict[int, TrainingRun] | None = None) -> None:
+    def setup(
+        self, config: dict[str, Any], runs: dict[int, TrainingRun] | None = None, *, keep_checkpoints: bool = True
+    ) -> None:
         """Start the run whose number the config names.
 
         Args:
             config: ``{"number": int}``.
             runs: by number; None only in the signature Ray asks for.
+            keep_checkpoints: leave them when the run has ended.
         """
         assert runs is not None
+        self._keeps_checkpoints = keep_checkpoints
         run = runs[config["number"]]
         name = f"trial-{uuid.uuid4().hex}"
         self._overseer = start_overseer(name)
@@ -75,10 +80,13 @@ class TrialRun(Trainable):
         return {WER: row.wer, EVALUATION: place, ROW: row.model_dump(mode="json"), ENDS: is_last, "done": is_last}
 
     def cleanup(self) -> None:
-        """End the run, if it goes on, before this process ends."""
+        """End the run, if it goes on, before this process ends; the driver has noted its end by now."""
         if self._thread.is_alive():
             ray.get(self._overseer.stop.remote())
             self._thread.join(_STOP_TIMEOUT_S)
+        has_ended = self._error is None and not self._thread.is_alive()
+        if has_ended and not self._keeps_checkpoints:
+            build_store(self._run.config.checkpoints, output=self._run.task.output).clear()
 
     def _fit(self) -> None:
         try:

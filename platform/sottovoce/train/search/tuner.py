@@ -217,7 +217,7 @@ def _tune(search: Search, trials: Sequence[Trial]) -> None:
     shutil.rmtree(search.output / _TUNE_FOLDER, ignore_errors=True)  # Tune's own books; ours are the journals
     runs = {number: search.runs[number] for number in numbers}
     Tuner(
-        with_parameters(TrialRun, runs=runs),
+        with_parameters(TrialRun, runs=runs, keep_checkpoints=search.config.keep_checkpoints),
         param_space={_NUMBER: grid_search(numbers)},
         tune_config=TuneConfig(
             scheduler=build_scheduler(search.config, decided),
