@@ -89,4 +89,4 @@ def test_the_generation_config_names_all_a_consumer_looks_up(tokenizer: WhisperT
     assert config.lang_to_id["<|en|>"] == 50_259
     assert config.task_to_id == {"transcribe": 50_359, "translate": 50_358}
     assert config.no_timestamps_token_id == 50_363
-    assert config.alignment_heads
+    assert not hasattr(config, "alignment_heads")  # no model has them before it is trained

@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from sottovoce.demo.distort import change_speed, distort, noise
 from sottovoce.demo.grammar import load_grammar
 from sottovoce.demo.pool import SpeechPool, speak_sentence, trim_silence, write_shard
-from sottovoce.demo.speech import TRAINING_VOICES, UNSEEN_VOICES, Voice, speak
+from sottovoce.demo.speech import TRAINING_VOICES, UNSEEN_VOICES, Voice, speak, speak_words
 from sottovoce.demo.throat_microphone import through_throat_microphone
 from sottovoce.errors import ConfigError
 
@@ -86,3 +87,32 @@ def test_the_throat_microphone_swallows_high_sounds() -> None:
     assert recording.shape == speech.shape
     assert np.abs(recording).max() <= 0.5
     assert share_above(recording, 4_000) < 0.1 * share_above(speech, 4_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("The small dog slept.", ["The", "small", "dog", "slept."]),
+        ("Send it, please.", ["Send", "it,", "please."]),
+        ("It is 25 degrees.", ["It", "is", "25", "degrees."]),
+        ("two of the well-known facts", ["two", "of the", "well-known", "facts"]),
+    ],
+)
+def test_words_sound_one_after_another_and_together_are_the_text(text: str, runs: list[str]) -> None:
+    waveform, words = speak_words(text, Voice(name="en-us", word_gap=3))
+    assert [word.text for word in words] == runs
+    assert " ".join(word.text for word in words) == text
+    times = [at_s for word in words for at_s in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert 0.0 <= times[0] < 0.1
+    assert len(waveform) / 16_000 - 0.2 < times[-1] <= len(waveform) / 16_000 + 1e-3
+
+
+def test_a_longer_gap_between_words_is_silence_between_their_times() -> None:
+    _, words = speak_words("one two three", Voice(name="en-us", word_gap=20))
+    gaps = [after.start_s - before.end_s for before, after in pairwise(words)]
+    assert all(0.1 < gap < 0.4 for gap in gaps)
+
+
+def test_nothing_said_has_no_words() -> None:
+    assert speak_words("", Voice(name="en-us"))[1] == ()

@@ -20,10 +20,12 @@ from sottovoce.demo.grammar import load_grammar, vocabulary, write_sentence
 from sottovoce.demo.pool import SpeechPool, speak_sentence
 from sottovoce.demo.pretrain import PretrainConfig, Pretraining, micro_generation_config
 from sottovoce.demo.speech import TRAINING_VOICES, UNSEEN_VOICES
+from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Waveform
 from sottovoce.text.score import score_texts
+from sottovoce.train.alignment_heads import choose_heads, measure_heads
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,19 @@ class ContextScore:
     num_words: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class WordTiming:
+    """The heads word times are read from, and how right the times are."""
+
+    heads: list[list[int]]
+    """Decoder layer and head."""
+    num_windows: int
+    """Windows of each kind of voice; the heads were chosen on those of voices seen in training."""
+    seen_error_s: float
+    """Median distance of word starts and ends from espeak-ng's own."""
+    unseen_error_s: float
+
+
 def finish_micro(
     training: Pretraining, pool: SpeechPool, *, output: Path, tokenizer_folder: Path, num_windows: int, command: str
 ) -> None:
@@ -62,12 +77,31 @@ def finish_micro(
     model.generation_config = micro_generation_config(tokenizer)
     cast(nn.Module, model).half().float()  # measured as it is stored: after rounding to fp16
     checkpoint = Checkpoint(model=model, tokenizer=tokenizer, source="micro")
+    timing = time_micro(checkpoint)
+    setattr(model.generation_config, "alignment_heads", timing.heads)  # noqa: B010 - transformers adds fields at will
     scores = measure_contexts(checkpoint, set(pool.texts), num_windows=num_windows)
-    record = build_record(training, pool, scores, command=command)
+    record = build_record(training, pool, scores, timing, command=command)
     cast(nn.Module, model).half()
     save_checkpoint(checkpoint, output)
     (output / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_card(record, output)
+
+
+def time_micro(checkpoint: Checkpoint, *, num_windows: int = 100) -> WordTiming:
+    """Choose the alignment heads on synthetic speech, and measure them on voices that were never trained on."""
+    seen, unseen = (
+        speak_timed(num_windows, voices=voices, max_s=checkpoint.context.max_s, seed=seed)
+        for seed, voices in enumerate((TRAINING_VOICES, UNSEEN_VOICES))
+    )
+    choice = choose_heads(checkpoint, seen)
+    assert choice is not None, "synthetic sentences have several words"
+    errors = measure_heads(checkpoint, unseen, choice.heads)
+    return WordTiming(
+        heads=[list(head) for head in choice.heads],
+        num_windows=num_windows,
+        seen_error_s=choice.error_s,
+        unseen_error_s=round(float(np.median(np.abs(errors))), 4),
+    )
 
 
 def measure_contexts(checkpoint: Checkpoint, trained_texts: set[str], *, num_windows: int) -> list[ContextScore]:
@@ -113,7 +147,7 @@ def fill_window(
 
 
 def build_record(
-    training: Pretraining, pool: SpeechPool, scores: Sequence[ContextScore], *, command: str
+    training: Pretraining, pool: SpeechPool, scores: Sequence[ContextScore], timing: WordTiming, *, command: str
 ) -> dict[str, object]:
     """Everything that made the model, and what was measured."""
     config: PretrainConfig = training.config
@@ -132,6 +166,7 @@ def build_record(
         "unseen_sentence_share": round(_unseen_share(set(pool.texts)), 3),
         "normalizer": _NORMALIZER,
         "num_parameters": sum(parameter.numel() for parameter in training.full_model().parameters()),
+        "word_timing": asdict(timing),
         "scores": [asdict(score) for score in scores],
     }
 

@@ -66,12 +66,11 @@ def micro_config() -> WhisperConfig:
 
 
 def micro_generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig:
-    """Everything a consumer of a multilingual Whisper looks up by name."""
+    """Everything a consumer of a multilingual Whisper looks up by name, but alignment heads: training makes them."""
     vocabulary = tokenizer.get_vocab()
     first, last = vocabulary["<|en|>"], vocabulary["<|su|>"]
     languages = {token: index for token, index in vocabulary.items() if first <= index <= last}
     return GenerationConfig(
-        alignment_heads=[[layer, head] for layer in range(2) for head in range(6)],
         begin_suppress_tokens=[220],
         bos_token_id=50_257, eos_token_id=50_257, pad_token_id=50_257, decoder_start_token_id=50_258,
         is_multilingual=True, lang_to_id=languages, max_initial_timestamp_index=50, max_length=448,

@@ -6,8 +6,10 @@ speaks the same sequence of texts gives the same samples.
 """
 
 import ctypes
+import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import espeakng_loader
 import numpy as np
@@ -19,6 +21,8 @@ from sottovoce.schema import SAMPLING_RATE, Waveform
 _RETRIEVAL = 1  # AUDIO_OUTPUT_RETRIEVAL: samples go to the callback
 _UTF8 = 1  # espeakCHARS_UTF8
 _RATE, _PITCH, _RANGE, _WORD_GAP = 1, 3, 4, 7  # espeak_PARAMETER
+_LIST_TERMINATED, _WORD_EVENT = 0, 1  # espeak_EVENT_TYPE
+_SILENCE_LEVEL = 0.005  # of full scale, as in demo/pool.py: espeak-ng writes exact zeros around speech
 
 TRAINING_VOICES = (
     "en-us", "en-us+f2", "en-us+m3", "en-us+linda", "en-us+david", "en-us+Andy", "en-us+paul", "en-us+klatt4",
@@ -46,11 +50,34 @@ class Voice:
     """Extra pause between words, in 10 ms."""
 
 
+@dataclass(frozen=True)
+class SpokenWord:
+    """A word, or several that espeak-ng runs together as in ``of the``, and where they sound."""
+
+    text: str
+    """As it stands in the text, with its punctuation."""
+    start_s: float
+    end_s: float
+    """Where its sound ends: a pause after it does not belong to it."""
+
+
 def speak(text: str, voice: Voice) -> Waveform:
     """Synthesize one text.
 
     Returns:
         (S,) float32 in [-1, 1], mono, 16 000 Hz.
+
+    Raises:
+        ConfigError: a voice that espeak-ng does not have.
+    """
+    return speak_words(text, voice)[0]
+
+
+def speak_words(text: str, voice: Voice) -> tuple[Waveform, tuple[SpokenWord, ...]]:
+    """Synthesize one text, and say when each of its words sounds.
+
+    Returns:
+        (S,) float32 in [-1, 1], mono, 16 000 Hz; and the words in order, which together are the text.
 
     Raises:
         ConfigError: a voice that espeak-ng does not have.
@@ -67,32 +94,82 @@ def speak(text: str, voice: Voice) -> Waveform:
     for parameter, value in settings.items():
         library.handle.espeak_SetParameter(parameter, value, 0)
     library.blocks.clear()
+    library.words.clear()
     encoded = text.encode() + b"\0"
     library.handle.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 0, 0, _UTF8, None, None)
     library.handle.espeak_Synchronize()
     pcm = np.concatenate(library.blocks) if library.blocks else np.zeros(0, dtype=np.int16)
     waveform = pcm.astype(np.float32) / np.float32(32_768)
-    return np.asarray(soxr.resample(waveform, library.sampling_rate, SAMPLING_RATE), dtype=np.float32)
+    words = _spoken_words(text, waveform, library.words, sampling_rate=library.sampling_rate)
+    return np.asarray(soxr.resample(waveform, library.sampling_rate, SAMPLING_RATE), dtype=np.float32), words
+
+
+def _spoken_words(
+    text: str, waveform: Waveform, events: list[tuple[int, int]], *, sampling_rate: int
+) -> tuple[SpokenWord, ...]:
+    """Match events to the words between spaces; one without an event of its own belongs to the word before it.
+
+    Args:
+        text: what was spoken.
+        waveform: (S,) at the library's own rate.
+        events: character, from 0 on, and sample where a word begins; inside a word they are left out.
+        sampling_rate: of the waveform.
+    """
+    samples = dict(reversed(events))  # of two events at one character the first counts
+    begins = [match.start() for match in re.finditer(r"\S+", text) if match.start() in samples]
+    loud = np.flatnonzero(np.abs(waveform) > _SILENCE_LEVEL)
+    words = []
+    for begin, end in pairwise([*begins, len(text)]):
+        first, last = samples[begin], samples.get(end, len(waveform))
+        sound = loud[(loud >= first) & (loud < last)]
+        if sound.size:
+            words.append(
+                SpokenWord(text[begin:end].strip(), int(sound[0]) / sampling_rate, int(sound[-1] + 1) / sampling_rate)
+            )
+    return tuple(words)
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h: positions count characters from 1 on, samples run over the whole text."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
 
 
 class _Library:
-    """The loaded shared library and the blocks its callback has delivered."""
+    """The loaded shared library, the blocks and the words its callback has delivered."""
 
     def __init__(self) -> None:
         self.handle = ctypes.CDLL(espeakng_loader.get_library_path())
         self.blocks: list[np.ndarray[tuple[int], np.dtype[np.int16]]] = []
+        self.words: list[tuple[int, int]] = []
         self.sampling_rate = int(
             self.handle.espeak_Initialize(_RETRIEVAL, 0, espeakng_loader.get_data_path().encode(), 0)
         )
         if self.sampling_rate <= 0:
             raise ConfigError("espeak-ng did not start; reinstall the espeakng-loader package")
-        signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
         self._callback = signature(self._receive)  # kept: the library holds only a bare pointer
         self.handle.espeak_SetSynthCallback(self._callback)
 
-    def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", num_samples: int, _events: int | None) -> int:
+    def _receive(
+        self, samples: "ctypes._Pointer[ctypes.c_short]", num_samples: int, events: "ctypes._Pointer[_Event]"
+    ) -> int:
         if samples and num_samples > 0:
             self.blocks.append(np.ctypeslib.as_array(samples, shape=(num_samples,)).copy())
+        index = 0
+        while events and events[index].type != _LIST_TERMINATED:
+            if events[index].type == _WORD_EVENT:
+                self.words.append((events[index].text_position - 1, events[index].sample))
+            index += 1
         return 0
 
 

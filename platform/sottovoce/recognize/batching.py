@@ -5,6 +5,7 @@ Shapes: B batch, S samples, M mel bins, F frames, T tokens.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,15 @@ from sottovoce.audio.features import log_mel_batch
 from sottovoce.model.context import AudioContext
 from sottovoce.recognize.greedy import DecoderSession, decode_greedy, detect_languages
 from sottovoce.recognize.vocabulary import Vocabulary
+from sottovoce.recognize.words import AttentionSource, time_result
 from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, DecodeOptions, Waveform, WindowResult
 
-OpenSession = Callable[[NDArray[np.float32]], DecoderSession]
+
+class WindowSession(DecoderSession, AttentionSource, Protocol):
+    """A batch that is decoded and whose words can be timed."""
+
+
+OpenSession = Callable[[NDArray[np.float32]], WindowSession]
 """Encode input_features (B, M, F) and give a session for them."""
 
 
@@ -40,6 +47,8 @@ def recognize_windows(
     Raises:
         ContextError: a window longer than the longest context.
         LanguageError: a language the model does not know.
+        CheckpointError: word times, and alignment heads the decoder does not have.
+        WordTimesUnavailableError: word times from an engine without cross-attention.
     """
     groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
     for index, (window, option) in enumerate(zip(windows, options, strict=True)):
@@ -52,7 +61,11 @@ def recognize_windows(
             batch = indices[start : start + max_batch_size]
             waveforms = [windows[i] for i in batch]
             session = open_session(log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames))
-            results.update(zip(batch, decode_batch(session, [options[i] for i in batch], vocabulary), strict=True))
+            decoded = decode_batch(session, [options[i] for i in batch], vocabulary)
+            for row, (index, result) in enumerate(zip(batch, decoded, strict=True)):
+                results[index] = time_result(
+                    session, row, result, options[index], waveform=windows[index], vocabulary=vocabulary
+                )
     return [results[index] for index in range(len(windows))]
 
 

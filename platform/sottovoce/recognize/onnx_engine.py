@@ -23,7 +23,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NotImplemented,  # noqa: A004 - ONNX Runtime's own name
 )
 
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, WordTimesUnavailableError
 from sottovoce.model.context import AudioContext
 from sottovoce.recognize.batching import recognize_windows
 from sottovoce.recognize.greedy import Logits, TokenIds
@@ -77,6 +77,7 @@ class OnnxRecognizer:
         Raises:
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
+            WordTimesUnavailableError: word times, which the graphs cannot give.
         """
         return recognize_windows(
             self._open,
@@ -89,7 +90,7 @@ class OnnxRecognizer:
         )
 
     def _open(self, input_features: NDArray[np.float32]) -> "_OnnxSession":
-        return _OnnxSession(self._encoder, self._decoder, input_features)
+        return _OnnxSession(self._encoder, self._decoder, input_features, engine=self.name)
 
 
 def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSession:
@@ -121,8 +122,11 @@ class _OnnxSession:
         encoder: onnxruntime.InferenceSession,
         decoder: onnxruntime.InferenceSession,
         input_features: NDArray[np.float32],
+        *,
+        engine: str,
     ) -> None:
         self._decoder = decoder
+        self._engine = engine
         self._encoded = _encode(encoder, input_features)
         outputs = [output.name for output in decoder.get_outputs()]
         self._self_names = [name.removeprefix(_PRESENT) for name in outputs if ".decoder." in name]
@@ -149,6 +153,14 @@ class _OnnxSession:
             self._step.bind_ortvalue_input(_PAST + name, cache)
         last: Logits = logits[:, -1]
         return last
+
+    def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Refuse: the graphs have no outputs of cross-attention.
+
+        Raises:
+            WordTimesUnavailableError: always.
+        """
+        raise WordTimesUnavailableError(self._engine)
 
     def _bind(self, *, use_cache: bool) -> Any:  # noqa: ANN401 - onnxruntime has no types
         binding = self._decoder.io_binding()

@@ -14,6 +14,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper
+from sottovoce.model.cross_attention import alignment_heads, attend
 from sottovoce.recognize.batching import decode_batch, recognize_windows
 from sottovoce.recognize.greedy import Logits, TokenIds
 from sottovoce.recognize.vocabulary import build_vocabulary
@@ -75,6 +76,7 @@ class TorchRecognizer:
         Raises:
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
+            CheckpointError: word times, and alignment heads the decoder does not have.
         """
         with self._inference():
             return recognize_windows(
@@ -99,7 +101,7 @@ class TorchRecognizer:
 
         Args:
             encoded: (B, P, D) windows of one context.
-            options: B, alike in ``timestamps``.
+            options: B, alike in ``timestamps``; words are not timed, which takes the sound itself.
 
         Raises:
             LanguageError: a language the model does not know.
@@ -139,6 +141,17 @@ class _TorchSession:
         """Read one more token for each window, (B,). Gives (B, V)."""
         logits: Logits = self._read(token_ids[:, None])[:, -1]
         return logits
+
+    def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Read given tokens for one window; see ``AttentionSource``."""
+        attention = attend(
+            self._model,
+            self._encoded[row : row + 1],
+            token_ids,
+            heads=alignment_heads(self._model),
+            end_id=token_ids[-1],
+        )
+        return attention.scores, attention.probabilities
 
     def _read(self, token_ids: TokenIds) -> Logits:
         output = self._model.model.decoder(

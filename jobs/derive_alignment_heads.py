@@ -1,0 +1,35 @@
+"""Find which heads tell word times.  ``python -m jobs.derive_alignment_heads --model FOLDER --manifest FILE``."""
+
+from pathlib import Path
+
+from sottovoce.config import Config, load_config, setup_logging
+from sottovoce.data.manifest import read_manifest
+from sottovoce.recognize.scoring import select_split
+from sottovoce.schema import Split
+from sottovoce.train.precision import resolve_device
+from sottovoce.train.settings import Device
+from sottovoce.train.word_timing import derive_alignment_heads
+
+
+class DeriveJob(Config):
+    """Write a checkpoint's alignment heads into its generation config, as each training run does by itself."""
+
+    model: Path
+    """Checkpoint folder, or an adapter's; wherever it was trained."""
+    manifest: Path
+    """Speech with its texts, of the kind the model is for."""
+    split: Split = "validation"
+    """Utterances of the manifest to take."""
+    device: Device = "auto"
+
+
+def main(job: DeriveJob) -> None:
+    """Run the job."""
+    setup_logging()
+    utterances = select_split(read_manifest(job.manifest), job.split, limit=None)
+    record = derive_alignment_heads(job.model, utterances, device=resolve_device(job.device))
+    print(record.model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    main(load_config(DeriveJob))
