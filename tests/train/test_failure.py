@@ -11,10 +11,12 @@ from sottovoce.errors import (
     StuckWorkerError,
     TrainingMemoryError,
 )
+from sottovoce.schema import Example, Utterance
 from sottovoce.train.collate import TrainBatch
 from sottovoce.train.failure import (
     EndAtOwnErrors,
     describe_batch,
+    describe_examples,
     find_own_error,
     memory_explained,
     name_ids,
@@ -132,3 +134,9 @@ def test_a_batch_is_described_by_size_and_first_ids() -> None:
         "labels 10 x 33"
     )
     assert name_ids(()) == "unnamed"
+
+
+def test_examples_are_described_by_number_longest_and_ids() -> None:
+    utterances = [Utterance(id=f"u{s}", audio="a.wav", duration_s=s, text="yes") for s in (1.5, 9.25)]
+    examples = [Example(utterances=(one,)) for one in utterances]
+    assert describe_examples(examples) == "2 examples, the longest of 9.2 s (u1.5, u9.25)"

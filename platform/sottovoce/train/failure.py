@@ -14,7 +14,7 @@ import torch
 from ray.exceptions import RayTaskError
 
 from sottovoce.errors import SottovoceError, StuckWorkerError, TrainingMemoryError
-from sottovoce.schema import FRAMES_PER_SECOND
+from sottovoce.schema import FRAMES_PER_SECOND, Example
 from sottovoce.train.collate import TrainBatch
 from sottovoce.train.heartbeat import StuckRank
 
@@ -125,6 +125,13 @@ def describe_batch(batch: TrainBatch) -> str:
         f"{num_examples} examples padded to {num_frames / FRAMES_PER_SECOND:g} s ({name_ids(batch.ids)}), features "
         f"{num_examples} x {num_mel_bins} x {num_frames}, labels {' x '.join(map(str, batch.labels.shape))}"
     )
+
+
+def describe_examples(examples: Sequence[Example]) -> str:
+    """Give the number, the longest and the ids of examples in words."""
+    longest_s = max(example.duration_s for example in examples)
+    ids = [one.id for example in examples for one in example.utterances]
+    return f"{len(examples)} examples, the longest of {longest_s:.1f} s ({name_ids(ids)})"
 
 
 def name_ids(ids: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ goes on with the very batch that would have come next.
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.cursor import check_cursor, find_cursor
 from sottovoce.train.curves import Curves
 from sottovoce.train.evaluation import Evaluator
-from sottovoce.train.failure import raised_by_worker
+from sottovoce.train.failure import describe_examples, memory_explained, raised_by_worker
 from sottovoce.train.heartbeat import Heart
 from sottovoce.train.label_mix import LabelMix
 from sottovoce.train.meter import Meter
@@ -157,9 +158,11 @@ class WorkerLoop:
             last_step=step if stopped else self._num_steps,
         )
         for batch in stream:
-            yield self._collator.training_batch(
-                batch, spec_augment=config.spec_augment, label_mix=label_mix, seed=config.seed
-            )
+            with memory_explained(f"preparing step {batch.step}", partial(describe_examples, batch.examples)):
+                made = self._collator.training_batch(
+                    batch, spec_augment=config.spec_augment, label_mix=label_mix, seed=config.seed
+                )
+            yield made
 
     def _train_step(self, step: int, batches: Iterator[TrainBatch]) -> None:
         """Change the weights once."""
@@ -188,6 +191,7 @@ class WorkerLoop:
         return False
 
     def _log(self, step: int) -> None:
+        self._skipped.settle()
         values = self._meter.read() | {"skipped_steps": float(self._skipped.total)}
         self._post.update(
             phase="training", step=step, loss=values["loss"],

@@ -1,5 +1,6 @@
 """Running sums of one worker's losses, its pace, and how long it waits for data."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ class Meter:
         """Give the figures since the last call, those of all ranks; every rank must call it.
 
         Returns:
-            loss: mean over all ranks' labels.
+            loss: mean over all ranks' labels; NaN where every step was skipped.
             gradient_norm: of the last step, before clipping.
             loss_scale: what fp16 multiplies the loss with; 1 in other precisions.
             steps_per_s, audio_s_per_s: pace in steps and in seconds of speech.
@@ -136,7 +137,7 @@ class Meter:
         most = self._accelerator.gather(own).amax(dim=0).tolist()
         scaler = self._accelerator.scaler
         return {
-            "loss": total / max(1.0, num_labels),
+            "loss": total / num_labels if num_labels else math.nan,
             "gradient_norm": 0.0 if self.gradient_norm is None else float(self.gradient_norm),
             "steps_per_s": self._pace_steps / seconds,
             "audio_s_per_s": (self.audio_s - self._pace_audio_s) / seconds,
