@@ -48,6 +48,7 @@ def draw_rates(record: ContextRecord) -> Markup:
             axes.errorbar(places, wers, yerr=(below, above), fmt="o", capsize=4, color=_color(place), label=label)
         axes.set_xticks(range(len(record.results[0].scores)), [score.engine for score in record.results[0].scores])
         _finish(axes, ylabel="WER, percent")
+        axes.legend(framealpha=0)
         return to_svg(figure, "WER of every context and engine with its 95 % interval; the table below lists them")
 
 
@@ -63,9 +64,9 @@ def draw_speeds(record: ContextRecord) -> Markup:
             recognition.bar(places, [score.rtfx for score in result.scores], width=width, color=color, label=label)
         training.set_xticks([0], ["training"])
         recognition.set_xticks(range(len(record.results[0].scores)), [one.engine for one in record.results[0].scores])
-        training.set(ylabel="audio seconds per second")
-        training.grid(alpha=0.3, axis="y")
+        _finish(training, ylabel="audio seconds per second")
         _finish(recognition, ylabel="")
+        figure.legend(*recognition.get_legend_handles_labels(), loc="outside upper right", ncols=4, framealpha=0)
         return to_svg(figure, "Audio seconds per second in training and in recognition; the table below lists them")
 
 
@@ -80,6 +81,7 @@ def draw_curves(record: ContextRecord) -> Markup:
                 axes.plot(steps, wers, marker="o", color=_color(place), label=label)
         axes.set(xlabel="step")
         _finish(axes, ylabel="validation WER, percent")
+        axes.legend(framealpha=0)
         return to_svg(figure, "Validation WER of each training over its steps")
 
 
@@ -95,4 +97,4 @@ def _color(place: int) -> str:
 def _finish(axes: "Axes", *, ylabel: str) -> None:
     axes.set(ylabel=ylabel, ylim=(0, None))
     axes.grid(alpha=0.3, axis="y")
-    axes.legend(framealpha=0)
+    axes.set_axisbelow(True)

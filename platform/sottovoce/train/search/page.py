@@ -72,6 +72,8 @@ def draw_rates(record: SearchRecord) -> Markup:
                     )
             axes.scatter([], [], color=color, label=label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda rate, _place: f"{rate:.0e}")  # its own is a formula, no text of the page
+        axes.xaxis.set_minor_formatter(lambda _rate, _place: "")
         if any(_by_choices(record)):
             axes.legend(framealpha=0)
         _finish(axes, xlabel="learning rate")
