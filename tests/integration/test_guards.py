@@ -16,14 +16,18 @@ import soundfile
 import torch
 
 from jobs.train_whisper import TrainJob, main
-from sottovoce.data.dataset import DatasetConfig
+from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.manifest import read_manifest, write_manifest
+from sottovoce.data.mixing import read_speech
 from sottovoce.errors import NonFiniteTrainingError, StorageError, StuckWorkerError
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
 from sottovoce.schema import Utterance
-from sottovoce.train.record import TrainingRecord
+from sottovoce.train.published import read_last_state
+from sottovoce.train.record import TrainingRecord, add_state
 from sottovoce.train.saver import build_store
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.state import MODEL_FOLDER
+from sottovoce.train.trainer import build_run, describe_run, run_training
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -194,14 +198,20 @@ def test_steps_that_are_not_a_number_are_left_out_and_stand_in_the_record_beside
     local_ray: str, long_manifest: Path, broken_checkpoint: Path, tmp_path: Path
 ) -> None:
     job = job_for(long_manifest, broken_checkpoint, tmp_path / "out", learning_rate=0.01, warmup_steps=0)
-    main(job)
-    record = read_record(job.output)
+    speech = read_speech(job.data.manifest)
+    stream, validation = build_stream(speech, job.data), speech.split("validation")
+    run = build_run(job.training, train=stream, validation=validation, output=job.output)
+    run_training(run)
+    store = build_store(None, output=job.output)
+    record = add_state(describe_run(run, prepare_rejects=()), read_last_state(store), best_step=0)
     assert record.skipped_steps == 2  # one in each epoch
     assert all(row.training_loss is not None and row.training_loss > 0.0 for row in record.rows[1:])
     assert record.rows[2].validation_loss < record.rows[0].validation_loss
     (warning,) = record.warnings
     assert warning.startswith("learning_rate 0.01 is far above what is known to work")
-    weights = load_checkpoint(job.output / "checkpoint").model.state_dict()
+    with store.latest() as last:
+        assert last is not None
+        weights = load_checkpoint(last.folder / MODEL_FOLDER).model.state_dict()
     weights["model.decoder.embed_positions.weight"] = weights["model.decoder.embed_positions.weight"][:40]
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
