@@ -1,4 +1,5 @@
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +94,19 @@ def test_a_refused_write_says_where_why_and_what_to_do(number: int, remedy: str)
 def test_what_was_read_back_wrong_points_at_the_disk() -> None:
     error = name_write_fault(CheckpointError("a/one", "it has 3 bytes and was written with 7"), "a")
     assert "it has 3 bytes and was written with 7; look after the disk" in str(error)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_mount_that_cannot_sync_folders_is_used_and_one_that_fails_to_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    disk = LocalDisk(tmp_path)
+    if number == errno.EINVAL:
+        disk.sync_folder("")
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            disk.sync_folder("")

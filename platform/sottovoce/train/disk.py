@@ -4,6 +4,7 @@ A disk offers single steps only, so that whoever writes decides what is on it wh
 fail each. Paths are relative to the disk's root, with ``/``; the root itself is the empty path.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from sottovoce.audio.remote import open_file_system
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # some mounts (FUSE, SMB) know it for files only
 BLOCK_BYTES = 8 * 2**20
 """Read, hashed and written at once: large enough to leave Python's lock alone for milliseconds (guess)."""
 
@@ -246,5 +248,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)

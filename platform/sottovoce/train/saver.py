@@ -93,7 +93,9 @@ class Saver:
         keep_best: int,
     ) -> None:
         self._accelerator, self._optimizer = accelerator, optimizer
-        self._store, self._keep_best = store, keep_best
+        self.store = store
+        """Where the checkpoints are."""
+        self._keep_best = keep_best
         self._part = read_model_part(checkpoint) if accelerator.is_main_process else None
         self._copies = HostCopies()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -125,27 +127,32 @@ class Saver:
         random_states: list[RandomState] = gather_object([read_random_state()])
         if self._part is None:
             return
-        self._wait()
+        self.wait()
         files = self._copy(self._part, state, random_states)
         self._written = self._thread.submit(
-            self._store.write, files, step=state.step, wer=wer, keep_best=self._keep_best
+            self.store.write, files, step=state.step, wer=wer, keep_best=self._keep_best
         )
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait until the last checkpoint is written.
 
         Raises:
             CheckpointWriteError: it could not be.
         """
-        try:
-            self._wait()
-        finally:
-            self._thread.shutdown()
-
-    def _wait(self) -> None:
         written, self._written = self._written, None
         if written is not None:
             written.result()
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is written, and end the thread.
+
+        Raises:
+            CheckpointWriteError: it could not be.
+        """
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
     def _copy(self, part: ModelPart, state: RunState, random_states: list[RandomState]) -> Files:
         """Take a copy of everything that the next step changes."""
