@@ -1,8 +1,8 @@
 """Word times survive training: a run derives its model's alignment heads anew, and the times are right.
 
 Micro as it is hears people's digits badly; eighty steps on packs of them change where its decoder looks. Measured on
-two shared cores in 2026-11: on joined validation and training recordings 0.04 s with the heads derived anew and 0.14 s with micro's;
-on joined test recordings, whose text was given, 0.02 s.
+two shared cores in 2026-11: on joined validation and training recordings 0.04 s with the heads derived anew and 0.14 s
+with micro's; on joined test recordings, whose text was given, 0.02 s.
 """
 
 import logging
