@@ -92,23 +92,27 @@ def test_a_run_whose_workers_and_driver_are_killed_ends_with_the_same_weights(
     assert rows == expected, "losses and error rates are those of the undisturbed run, to the bit"
 
 
-@pytest.mark.parametrize(
-    "batches",
-    [
-        {"num_workers": 1, "accumulation_steps": 2},
-    ],
-)
-def test_one_worker_loses_what_two_lose(
-    local_ray: str,
-    undisturbed: AuditedTraining,
-    manifest: Path,
-    tiny_checkpoint: Path,
-    tmp_path: Path,
-    batches: dict[str, object],
+def test_one_worker_learns_what_two_learn(
+    local_ray: str, undisturbed: AuditedTraining, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    job = job_for(manifest, tiny_checkpoint, tmp_path / "one", **batches)
+    job = job_for(manifest, tiny_checkpoint, tmp_path / "one", num_workers=1, accumulation_steps=2)
     train_audited(job)
     assert_same_losses(job, undisturbed)
+
+
+def test_three_batches_a_step_give_one_worker_what_they_give_two(
+    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    short = {"max_steps": 9, "evaluate_every_steps": 9}
+    one = job_for(manifest, tiny_checkpoint, tmp_path / "one", num_workers=1, accumulation_steps=3, **short)
+    train_audited(one)
+    # up to three workers, but there is room for two: the second has one slot less, and brings an empty batch
+    two = job_for(manifest, tiny_checkpoint, tmp_path / "two", num_workers=(1, 3), cpus_per_worker=1.5, **short)
+    train_audited(two)
+    assert [len(list(job.audit.glob("*.jsonl"))) for job in (one, two)] == [1, 2]
+    assert_same_losses(two, one)
+    audit = audit_run(two.audit, everyone=EVERYONE, steps_per_epoch=2)
+    assert (audit.num_epochs_exact, audit.is_in_order, audit.num_steps_replayed) == (4, True, 0)
 
 
 def assert_same_losses(job: AuditedTraining, undisturbed: AuditedTraining) -> None:
