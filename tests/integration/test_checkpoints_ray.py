@@ -1,0 +1,48 @@
+"""Checkpoints of a real run: elsewhere than the output, damaged behind its back, with Ray's own state in ruins."""
+
+from pathlib import Path
+
+import pytest
+from test_train_ray import job_for, manifest, read_record  # noqa: F401 - manifest is a fixture
+
+from jobs.train_whisper import main
+from sottovoce.errors import NoGoodCheckpointError
+from sottovoce.train.store import CheckpointStore
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before_it(
+    local_ray: str,
+    manifest: Path,  # noqa: F811 - the fixture
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    job = job_for(manifest, tiny_checkpoint, tmp_path / "tones", num_epochs=1, checkpoints=f"file://{tmp_path}/kept")
+    main(job)
+    kept = tmp_path / "kept" / "tones"
+    store = CheckpointStore(str(kept))
+    assert [saved.step for saved in store.committed()] == [3, 0]
+    assert not (job.output / "checkpoints").exists()
+
+    flip_a_bit(kept / store.committed()[0].name / "checkpoint" / "model.safetensors")
+    for folder in [*(job.output / "ray").iterdir(), job.output / "ray" / "tones", job.output / "ray" / "run"]:
+        folder.mkdir(exist_ok=True)
+        (folder / "checkpoint_manager_snapshot.json").write_text('{"checkpoint_results": [{"chec', encoding="utf-8")
+    (job.output / "record.json").unlink()
+    main(job)
+    record = read_record(job.output)
+    assert record.resumed_at == (0,)
+    assert [row.step for row in record.rows] == [0, 3]
+    assert [saved.step for saved in store.committed()] == [3, 0]
+
+    for saved in store.committed():
+        flip_a_bit(kept / saved.name / "training" / "optimizer.safetensors")
+    with pytest.raises(NoGoodCheckpointError, match=r"step-00000003.*its sha256 .*step-00000000"):
+        main(job)
