@@ -1,0 +1,46 @@
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from sottovoce.config import load_config
+from sottovoce.train.scaling import build_failures, build_scaling, set_up_environment
+from sottovoce.train.settings import TrainingConfig
+
+
+def test_two_numbers_of_workers_make_a_run_elastic_and_one_does_not() -> None:
+    elastic = build_scaling(TrainingConfig(num_workers=(1, 4), resize_interval_s=7.0), use_gpu=True)
+    fixed = build_scaling(TrainingConfig(num_workers=3), use_gpu=False)
+    assert (elastic.num_workers, elastic.elastic_resize_monitor_interval_s) == ((1, 4), 7.0)  # type: ignore[attr-defined]  # mypy sees version 1
+    assert (elastic.resources_per_worker or {})["GPU"] == 1.0
+    assert (fixed.num_workers, fixed.resources_per_worker) == (3, {"CPU": 0.5})
+
+
+def test_only_deaths_without_notice_count_as_failures() -> None:
+    failures = build_failures(TrainingConfig(max_failures=2))
+    assert (failures.max_failures, failures.max_preemption_failures) == (2, -1)  # type: ignore[attr-defined]  # as above
+
+
+def test_what_the_user_has_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "9"})
+    set_up_environment()
+    assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "9"
+    assert float(os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"]) < 60.0
+
+
+@pytest.mark.parametrize("num_workers", [0, (2, 1), (0, 2), (1, 2, 3), "two"])
+def test_numbers_of_workers_that_cannot_be_meant_are_refused(num_workers: object) -> None:
+    with pytest.raises(ValidationError, match="num_workers"):
+        TrainingConfig.model_validate({"num_workers": num_workers})
+
+
+def test_the_batches_of_a_step_follow_from_the_most_workers() -> None:
+    assert TrainingConfig(num_workers=3, accumulation_steps=2).num_slots == 6
+    assert TrainingConfig(num_workers=(1, 3), accumulation_steps=2).num_slots == 6
+    again = TrainingConfig.model_validate(TrainingConfig(num_workers=(1, 3)).model_dump(mode="json"))
+    assert again.num_workers == (1, 3)
+
+
+def test_the_command_line_takes_one_number_of_workers_or_two() -> None:
+    assert load_config(TrainingConfig, ["--num-workers", "3"]).num_workers == 3
+    assert load_config(TrainingConfig, ["--num-workers", "1", "3"]).num_workers == (1, 3)
