@@ -27,6 +27,16 @@ def test_rows_begin_where_they_are_cheap() -> None:
     np.testing.assert_array_equal(warp(costs), [0, 5, 6])
 
 
+@pytest.mark.parametrize("known", [0, 4, 9])
+def test_costs_that_are_no_numbers_still_give_a_path(known: int) -> None:
+    costs = np.full((6, 9), np.nan)
+    costs[:, :known] = 0.5
+    starts = warp(costs)
+    assert starts[0] == 0
+    assert (np.diff(starts) >= 0).all()
+    assert starts[-1] < 9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES[1:])
 def test_the_path_is_the_one_openai_whisper_finds(shape: tuple[int, int]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DIAGONAL, _DOWN, _RIGHT = 0, 1, 2
+_UNKNOWN = 1e6  # far above any cost of attention, which lies within some ten standard deviations
 
 
 def warp(costs: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -15,7 +16,7 @@ def warp(costs: NDArray[np.floating]) -> NDArray[np.int64]:
     A step goes one row down, one position on, or both; a path pays for each cell it touches.
 
     Args:
-        costs: (N, P), at least one row and one position, finite.
+        costs: (N, P), at least one row and one position. Where a model gave no number (NaN), no path is cheap.
 
     Returns:
         (N,) the first position of each row; never decreasing, the first is 0.
@@ -27,7 +28,8 @@ def warp(costs: NDArray[np.floating]) -> NDArray[np.int64]:
     num_rows, num_positions = costs.shape
     if num_positions == 1:
         return np.zeros(num_rows, dtype=np.int64)
-    return _trace_back(_steps(np.ascontiguousarray(costs, dtype=np.float64)), num_rows, num_positions)
+    known = np.nan_to_num(np.asarray(costs, dtype=np.float64), nan=_UNKNOWN)
+    return _trace_back(_steps(known), num_rows, num_positions)
 
 
 def _steps(costs: NDArray[np.float64]) -> NDArray[np.uint8]:
