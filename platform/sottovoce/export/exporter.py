@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _READ_PARTS: tuple[Part, ...] = ("encoder_model", "decoder_model_merged")
 _PARITY_BATCH_SIZES = (1, 3)
 _VERSIONED = ("onnx", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
-_TABLE_FILE = "variants.json"
+TABLE_FILE = "variants.json"
 
 
 class ExportConfig(Config):
@@ -122,7 +122,7 @@ def export_checkpoint(
         variants=records,
         versions=versions,
     )
-    table = output / _TABLE_FILE
+    table = output / TABLE_FILE
     table.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     logger.info("exported %s to %s in %.1f s: %s", checkpoint, output, time.monotonic() - started, _summary(records))
     raise_refused(decisions, report=table)

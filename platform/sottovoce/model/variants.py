@@ -23,7 +23,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 _SUFFIXES: dict[Variant, str] = {"fp32": "", "int8": "_int8"}
 _ONNX_FOLDER = "onnx"
-_RECORD_FILE = "record.json"
+VARIANT_RECORD_FILE = "record.json"
 
 
 class VariantRecord(Record):
@@ -56,7 +56,7 @@ def onnx_path(folder: Path, part: Part, variant: Variant) -> Path:
 
 def write_variant_record(record: VariantRecord, folder: Path) -> None:
     """Write a variant's ``record.json``."""
-    (folder / _RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / VARIANT_RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_variant_record(folder: Path) -> VariantRecord | None:
@@ -65,10 +65,10 @@ def read_variant_record(folder: Path) -> VariantRecord | None:
     Raises:
         CheckpointError: a file that is no such record.
     """
-    path = folder / _RECORD_FILE
+    path = folder / VARIANT_RECORD_FILE
     if not path.is_file():
         return None
     try:
         return VariantRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        raise CheckpointError(folder, f"{_RECORD_FILE}: {error}") from error
+        raise CheckpointError(folder, f"{VARIANT_RECORD_FILE}: {error}") from error

@@ -18,7 +18,8 @@ def result(context_s: tuple[float, float], *, wer: float, training_s: float, rtf
         for step in (0, 10)
     )  # fmt: skip
     return ContextResult(
-        context_s=context_s, seeds=(0,), curves=(rows,), num_steps=10, training_s=training_s, trained_audio_s=100.0,
+        context_s=context_s, seeds=(0,), curves=(rows,), num_steps=10, training_s=training_s, data_wait_s=0.1,
+        trained_audio_s=100.0,
         scores=tuple(
             EngineScore(engine=engine, wer=wer, wer_low=wer - 0.01, wer_high=wer + 0.01, cer=wer / 2, rtfx=rtfx)
             for engine in ("torch", "int8")
@@ -48,7 +49,7 @@ def test_the_table_lists_every_context_and_engine_and_ends_with_the_verdict() ->
     lines = context_table(RECORD).splitlines()
     assert lines[0] == "scored on 124 utterances of split test, 726 words (basic)"
     assert [line.split()[:2] for line in lines[2:4]] == [["30", "s"], ["30", "s"]]
-    assert lines[4].split() == ["1.5-6", "s", "50.0", "torch", "11.00", "10.00", "-", "12.00", "50.0"]
+    assert lines[4].split() == ["1.5-6", "s", "50.0", "5.0", "%", "torch", "11.00", "10.00", "-", "12.00", "50.0"]
     assert lines[-1] == RECORD.verdict
 
 

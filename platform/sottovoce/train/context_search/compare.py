@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TypeAlias
 
-from sottovoce.export.exporter import ExportConfig, export_checkpoint
+from sottovoce.export.exporter import TABLE_FILE, ExportConfig, export_checkpoint
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
-from sottovoce.model.variants import Variant
+from sottovoce.model.variants import VARIANT_RECORD_FILE, Variant
 from sottovoce.recognize.load import load_recognizer, root_folder
 from sottovoce.recognize.scoring import RecognizerScore, score_recognizer
 from sottovoce.schema import Reject
@@ -31,10 +31,11 @@ from sottovoce.train.state import MODEL_FOLDER
 from sottovoce.train.trainer import TrainingRun, run_training, save_result
 
 logger = logging.getLogger(__name__)
+_exporter_logger = logging.getLogger(export_checkpoint.__module__)
 
 TORCH = "torch"
 _EXPORT_FOLDER = "export"
-_EXPORT_TABLE = "variants.json"
+_EXPORTED = "exported"  # written last
 _NO_GATE = 1e9  # a variant that lost accuracy is to be seen here, not refused
 
 
@@ -87,10 +88,15 @@ class _Unscored:
 
 def _export(run: TrainingRun, variants: tuple[Variant, ...]) -> None:
     folder = run.task.output / _EXPORT_FOLDER
-    if not variants or (folder / _EXPORT_TABLE).is_file():
+    if not variants or (folder / _EXPORTED).is_file():
         return
+    logger.info("exporting %s", run.task.output / MODEL_FOLDER)
+    _exporter_logger.setLevel(logging.WARNING)  # it would tell of the score that stands in
     config = ExportConfig(variants=variants, max_wer_rise=_NO_GATE)
     export_checkpoint(config, run.task.output / MODEL_FOLDER, folder, score=lambda _folder, _variant: _Unscored())
+    for record in (folder / TABLE_FILE, *(folder / variant / VARIANT_RECORD_FILE for variant in variants)):
+        record.unlink()  # these are for scoring here alone, and no record may say that one passed a gate
+    (folder / _EXPORTED).touch()
 
 
 def _score_all(search: ContextSearch) -> Scores:
@@ -160,6 +166,7 @@ def _summarize(search: ContextSearch, place: int, records: Sequence[TrainingReco
         curves=tuple(record.rows for record in records),
         num_steps=records[0].num_steps,
         training_s=sum(record.step_s for record in records),
+        data_wait_s=sum(record.data_wait_s for record in records),
         trained_audio_s=sum(record.audio_s for record in records),
         scores=tuple(
             _summarize_engine(engine, [scores[place, engine, seed] for seed in range(len(records))])

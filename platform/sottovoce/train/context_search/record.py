@@ -33,6 +33,8 @@ class ContextResult(Record):
     num_steps: int
     training_s: float
     """Seconds in training steps, all seeds together: evaluations and checkpoints left out."""
+    data_wait_s: float
+    """Of ``training_s``, those in which the worker that waited most had no batch to go on with."""
     trained_audio_s: float
     """Speech trained on, all seeds together."""
     scores: tuple[EngineScore, ...]
@@ -41,6 +43,11 @@ class ContextResult(Record):
     def training_speed(self) -> float:
         """Audio seconds trained on in a second."""
         return self.trained_audio_s / max(self.training_s, 1e-9)
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the training steps' time spent waiting for data: much of it hides what a context brings."""
+        return self.data_wait_s / max(self.training_s, 1e-9)
 
     def score_of(self, engine: str) -> EngineScore:
         """Give the score of an engine that was measured."""

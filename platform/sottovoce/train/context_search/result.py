@@ -21,7 +21,7 @@ def publish_contexts(record: ContextRecord, output: Path) -> None:
 
 def context_table(record: ContextRecord) -> str:
     """Give the contexts and engines as a plain-text table, and the verdict."""
-    header = ("context", "audio-s/s trained", "engine", "WER percent", "95 % interval", "RTFx")
+    header = ("context", "audio-s/s trained", "data wait", "engine", "WER percent", "95 % interval", "RTFx")
     rows = [header, *(_row(result, score) for result in record.results for score in result.scores)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -33,6 +33,7 @@ def _row(result: ContextResult, score: EngineScore) -> tuple[str, ...]:
     return (
         name_context(result.context_s),
         f"{result.training_speed:.1f}",
+        f"{100 * result.data_wait:.1f} %",
         score.engine,
         f"{100 * score.wer:.2f}",
         f"{100 * score.wer_low:.2f} - {100 * score.wer_high:.2f}",
