@@ -16,6 +16,7 @@ from accelerate.utils import gather_object, set_seed
 from sottovoce.errors import TooManyRejectsError
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.schema import Reject
+from sottovoce.train.buckets import settle_buckets
 from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.cursor import check_cursor, find_cursor
 from sottovoce.train.curves import Curves
@@ -138,7 +139,9 @@ class WorkerLoop:
                 is_stopped = self._evaluate_and_save(0)
             else:
                 is_stopped = self._supervision.stops(self._rows, is_last=is_stopped)
-            batches = fill_steps(stream, self._share, self._collator.empty_batch())
+            empty = self._collator.empty_batch()
+            batches = fill_steps(stream, self._share, empty)
+            settle_buckets(self._accelerator, self._model, self._optimizer, empty)
             self._meter.start()
             while step < self._num_steps and not is_stopped:
                 self._train_step(step, batches)
