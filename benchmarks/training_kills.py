@@ -33,7 +33,7 @@ from sottovoce.data.dataset import DatasetConfig
 from sottovoce.model.context import AudioContext
 from sottovoce.train.settings import TrainingConfig
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("sottovoce.benchmarks.training_kills")  # shown by setup_logging, as the package is
 
 _NUM_TRAIN, _NUM_VALIDATION = 48, 2
 _BATCH_SIZE = 2
