@@ -52,9 +52,10 @@ class CheckpointStallBenchmark(Config):
     """Labels of each utterance."""
     num_threads: int = Field(default=1, ge=1)
     """Threads a step computes with, as a worker's by default."""
-    num_steps: int = Field(default=30, ge=1)
-    """Steps of a round, each of which begins with a checkpoint; enough that a checkpoint is written before it ends."""
-    repetitions: int = Field(default=7, ge=1)
+    num_steps: int = Field(default=4, ge=1)
+    """Steps of a round, which begins with a checkpoint: enough for it to be written meanwhile, and no more, for what
+    other steps take only hides what is asked."""
+    repetitions: int = Field(default=15, ge=1)
     """Timed rounds of each system; the median is reported."""
     folder: Path | None = None
     """Where checkpoints are written, on the disk that is to be measured; a temporary folder when none is given."""
