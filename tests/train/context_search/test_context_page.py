@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from sottovoce.train.context_search.plan import ContextSearchConfig
-from sottovoce.train.context_search.record import Comparison, ContextRecord, ContextResult, EngineScore
+from sottovoce.train.context_search.record import (
+    Comparison,
+    ContextRecord,
+    ContextResult,
+    EngineScore,
+    describe_verdict,
+)
 from sottovoce.train.context_search.result import context_table, publish_contexts
 from sottovoce.train.record import EvaluationRow
 from sottovoce.train.settings import TrainingConfig
@@ -51,6 +57,15 @@ def test_the_table_lists_every_context_and_engine_and_ends_with_the_verdict() ->
     assert [line.split()[:2] for line in lines[2:4]] == [["30", "s"], ["30", "s"]]
     assert lines[4].split() == ["1.5-6", "s", "50.0", "5.0", "%", "torch", "11.00", "10.00", "-", "12.00", "50.0"]
     assert lines[-1] == RECORD.verdict
+
+
+def test_trainings_whose_wer_still_falls_are_named() -> None:
+    falling = describe_verdict(RECORD.results, RECORD.comparisons[:1], bound=0.005)
+    assert falling.endswith(
+        "With 30 s and 1.5-6 s validation WER was still falling by more than the bound when training ended: train "
+        "longer before you decide."
+    )
+    assert "still falling" not in describe_verdict(RECORD.results, RECORD.comparisons[:1], bound=0.6)
 
 
 def test_the_page_shows_every_comparison_and_fetches_nothing(tmp_path: Path) -> None:

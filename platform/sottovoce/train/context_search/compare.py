@@ -24,7 +24,7 @@ from sottovoce.train.context_search.record import (
     ContextRecord,
     ContextResult,
     EngineScore,
-    describe_comparison,
+    describe_verdict,
 )
 from sottovoce.train.record import RECORD_FILE, TrainingRecord
 from sottovoce.train.state import MODEL_FOLDER
@@ -155,7 +155,9 @@ def build_record(search: ContextSearch, records: Sequence[Sequence[TrainingRecor
         normalizer=name_normalizer(search.utterances, search.training.normalizer),
         results=tuple(results),
         comparisons=tuple(comparisons),
-        verdict=" ".join(describe_comparison(one) for one in comparisons if one.engine == TORCH),
+        verdict=describe_verdict(
+            results, [one for one in comparisons if one.engine == TORCH], bound=search.config.max_wer_rise
+        ),
     )
 
 

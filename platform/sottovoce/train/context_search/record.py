@@ -1,5 +1,7 @@
 """What a comparison of contexts found, and what follows from it: ``contexts.json``."""
 
+from collections.abc import Sequence
+
 from sottovoce.schema import Record
 from sottovoce.train.context_search.plan import ContextSearchConfig, name_context
 from sottovoce.train.record import EvaluationRow
@@ -48,6 +50,10 @@ class ContextResult(Record):
     def data_wait(self) -> float:
         """Share of the training steps' time spent waiting for data: much of it hides what a context brings."""
         return self.data_wait_s / max(self.training_s, 1e-9)
+
+    def still_falls(self, bound: float) -> bool:
+        """Tell whether validation WER fell by more than a bound between the last two evaluations of a training."""
+        return any(rows[-2].wer - rows[-1].wer > bound for rows in self.curves if len(rows) > 1)
 
     def score_of(self, engine: str) -> EngineScore:
         """Give the score of an engine that was measured."""
@@ -99,6 +105,24 @@ class ContextRecord(Record):
     comparisons: tuple[Comparison, ...]
     """Of every context but the first, of every engine."""
     verdict: str
+
+
+def describe_verdict(results: Sequence[ContextResult], comparisons: Sequence[Comparison], *, bound: float) -> str:
+    """Say what each context costs and brings, and whether the trainings were long enough to tell.
+
+    Args:
+        results: of all contexts.
+        comparisons: those of one engine.
+        bound: largest rise of WER that is accepted.
+    """
+    sentences = [describe_comparison(one) for one in comparisons]
+    falling = [name_context(result.context_s) for result in results if result.still_falls(bound)]
+    if falling:
+        sentences.append(
+            f"With {' and '.join(falling)} validation WER was still falling by more than the bound when training "
+            "ended: train longer before you decide."
+        )
+    return " ".join(sentences)
 
 
 def describe_comparison(one: Comparison) -> str:
