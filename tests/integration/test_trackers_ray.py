@@ -117,7 +117,7 @@ def test_figures_are_on_rays_prometheus_endpoint_with_run_and_rank(local_ray: st
 
         def __init__(self, rank: int) -> None:
             accelerator = SimpleNamespace(process_index=rank, is_main_process=rank == 0)
-            self.curves = Curves(accelerator, output=tmp_path / "tones")
+            self.curves = Curves(accelerator, output=tmp_path / "prometheus")
 
         def log(self, loss: float, memory_gib: float) -> None:
             with self.curves.opened(None):
@@ -129,7 +129,7 @@ def test_figures_are_on_rays_prometheus_endpoint_with_run_and_rank(local_ray: st
     expected = {
         (name, str(rank)) for name in ("loss", "memory_gib", "skipped_steps", "learning_rate") for rank in (0, 1)
     }
-    figures = read_metrics(run="tones", expected=expected)
+    figures = read_metrics(run="prometheus", expected=expected)
     assert {rank: figures["loss", rank] for rank in ("0", "1")} == {"0": 0.5, "1": 0.5}
     assert {rank: figures["memory_gib", rank] for rank in ("0", "1")} == {"0": 2.0, "1": 1.0}
     assert figures["learning_rate", "0"] == 1e-4
