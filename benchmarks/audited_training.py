@@ -52,6 +52,7 @@ def write_tones(folder: Path, *, num_train: int, num_validation: int) -> Path:
                 id=f"u{number}",
                 audio=str(folder / f"{number}.wav"),
                 duration_s=num_samples / SAMPLING_RATE,
+                speaker=f"s{number % 2}",
                 text=("low", "middle", "high")[number % 3],
                 split="train" if number < num_train else "validation",
             )

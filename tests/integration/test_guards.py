@@ -9,19 +9,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-import soundfile
 import torch
 
+from benchmarks.audited_training import write_tones
 from jobs.train_whisper import TrainJob, main
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.manifest import read_manifest, write_manifest
 from sottovoce.data.mixing import read_speech
 from sottovoce.errors import NonFiniteTrainingError, StorageError, StuckWorkerError
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
-from sottovoce.schema import Utterance
 from sottovoce.train.published import read_last_state
 from sottovoce.train.record import TrainingRecord, add_state
 from sottovoce.train.saver import build_store
@@ -39,22 +37,7 @@ STUCK_AFTER_S = 15.0  # between two notes of a worker lie seconds where the mach
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tones of 0.5 to 2 s; what they are called is their text."""
-    folder = tmp_path_factory.mktemp("corpus")
-    utterances = []
-    for i in range(NUM_TRAIN + NUM_VALIDATION):
-        num_samples = 8_000 + 1_500 * i
-        soundfile.write(folder / f"{i}.wav", 0.3 * np.sin(np.arange(num_samples) * (0.05 + 0.02 * (i % 3))), 16_000)
-        utterances.append(
-            Utterance(
-                id=f"u{i}",
-                audio=str(folder / f"{i}.wav"),
-                duration_s=num_samples / 16_000,
-                text=("low", "middle", "high")[i % 3],
-                split="train" if i < NUM_TRAIN else "validation",
-            )
-        )
-    write_manifest(utterances, folder / "manifest.jsonl")
-    return folder / "manifest.jsonl"
+    return write_tones(tmp_path_factory.mktemp("corpus"), num_train=NUM_TRAIN, num_validation=NUM_VALIDATION)
 
 
 def job_for(manifest: Path, base: Path, output: Path, **training: object) -> TrainJob:
