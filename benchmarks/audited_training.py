@@ -29,9 +29,9 @@ from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
 from sottovoce.data.manifest import write_manifest
 from sottovoce.data.mixing import read_speech
 from sottovoce.schema import SAMPLING_RATE, Example, PcmBatch, Utterance
-from sottovoce.train.saver import build_store
+from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.checkpoints.state import MODEL_FOLDER
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.state import MODEL_FOLDER
 from sottovoce.train.step import Stepper
 from sottovoce.train.trainer import build_run, claim_output, run_training, save_result
 

@@ -31,9 +31,9 @@ from benchmarks.common import Row, describe_machine, print_table, time_interleav
 from sottovoce.config import Config, load_config
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext
+from sottovoce.train.checkpoints.saver import Saver, build_store
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
 from sottovoce.train.record import RunState
-from sottovoce.train.saver import Saver, build_store
 from sottovoce.train.settings import TrainingConfig
 
 _INTERVAL = int(TrainingConfig.model_fields["evaluate_every_steps"].default)  # steps between checkpoints

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.clips import draw_voice
 from sottovoce.audio.pcm import to_pcm
 from sottovoce.schema import Example, PcmBatch, Utterance
-from sottovoce.train.curves import CURVES_FILE, read_curves
+from sottovoce.train.figures.curves import CURVES_FILE, read_curves
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from sottovoce.model.context import AudioContext, set_audio_context
 from sottovoce.model.cross_attention import alignment_heads
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Utterance
-from sottovoce.train.alignment_heads import measure_heads
-from sottovoce.train.timed_speech import TimedSpeech, join_utterances, word_errors
+from sottovoce.train.timing.alignment_heads import measure_heads
+from sottovoce.train.timing.timed_speech import TimedSpeech, join_utterances, word_errors
 
 QUESTION = "How far are the starts and ends of words from where they are known to be?"
 _SEED = 2_026  # no other speech of the project is made with it

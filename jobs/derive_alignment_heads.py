@@ -8,7 +8,7 @@ from sottovoce.recognize.scoring import select_split
 from sottovoce.schema import Split
 from sottovoce.train.precision import resolve_device
 from sottovoce.train.settings import Device
-from sottovoce.train.word_timing import derive_alignment_heads
+from sottovoce.train.timing.word_timing import derive_alignment_heads
 
 
 class DeriveJob(Config):

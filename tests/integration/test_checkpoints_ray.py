@@ -7,7 +7,7 @@ from test_train_ray import job_for, manifest, read_record  # noqa: F401 - manife
 
 from jobs.train_whisper import main
 from sottovoce.errors import NoGoodCheckpointError
-from sottovoce.train.store import CheckpointStore
+from sottovoce.train.checkpoints.store import CheckpointStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

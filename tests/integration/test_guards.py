@@ -20,11 +20,11 @@ from sottovoce.data.manifest import read_manifest, write_manifest
 from sottovoce.data.mixing import read_speech
 from sottovoce.errors import NonFiniteTrainingError, StorageError, StuckWorkerError
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
-from sottovoce.train.published import read_last_state
+from sottovoce.train.checkpoints.published import read_last_state
+from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.checkpoints.state import MODEL_FOLDER
 from sottovoce.train.record import TrainingRecord, add_state
-from sottovoce.train.saver import build_store
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.state import MODEL_FOLDER
 from sottovoce.train.trainer import build_run, describe_run, run_training
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

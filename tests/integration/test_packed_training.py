@@ -32,8 +32,8 @@ from sottovoce.recognize.timestamps import TimedText, split_at_timestamps
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Example, Split, Utterance, Waveform
+from sottovoce.train.checkpoints.saver import build_store
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.saver import build_store
 from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]

@@ -1,7 +1,6 @@
 """A run's figures where people look for them: in trackers, through the death of a worker, and on Ray's endpoint."""
 
 import re
-import sys
 import threading
 import time
 import urllib.request
@@ -11,14 +10,12 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 import ray
+from offline_wandb import read_history, read_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train_ray import job_for, kill_one_training_worker, manifest, read_record, wait_for_step  # noqa: F401
 
 from jobs.train_whisper import main
-from sottovoce.train.curves import CURVES_FILE, Curves, read_curves
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "train"))
-from offline_wandb import read_history, read_run
+from sottovoce.train.figures.curves import CURVES_FILE, Curves, read_curves
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

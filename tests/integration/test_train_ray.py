@@ -20,8 +20,8 @@ from sottovoce.config import Config, write_config
 from sottovoce.data.dataset import DatasetConfig
 from sottovoce.errors import PrecisionUnavailableError
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.train.checkpoints.saver import build_store
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.saver import build_store
 from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

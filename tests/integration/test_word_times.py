@@ -23,10 +23,10 @@ from sottovoce.model.context import AudioContext, set_audio_context
 from sottovoce.model.cross_attention import alignment_heads
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Utterance
-from sottovoce.train.alignment_heads import measure_heads
 from sottovoce.train.record import TrainingRecord
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.timed_speech import TimedSpeech, join_utterances, word_errors
+from sottovoce.train.timing.alignment_heads import measure_heads
+from sottovoce.train.timing.timed_speech import TimedSpeech, join_utterances, word_errors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

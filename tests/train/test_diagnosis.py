@@ -8,9 +8,9 @@ from made_up_runs import EVERY, falling, healthy_record, make_curve, make_group,
 
 from jobs.prepare_manifest import PrepareJob
 from jobs.train_whisper import TrainJob
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis import Finding, diagnose
 from sottovoce.train.diagnosis.diagnose import log_findings
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.settings import TrainingConfig
 
 FIGURES = ("loss", "gradient_norm", "data_wait", "loss_scale", "skipped_steps")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from made_up_runs import EVERY, falling, healthy_record, make_curve, make_record, make_rows
 
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis.learning_rate import find_rate_too_high, find_rate_too_low, find_short_warmup
 from sottovoce.train.diagnosis.series import series_of
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.settings import TrainingConfig
 
 STEADY = [0.60, 0.40, 0.30, 0.25, 0.23, 0.225, 0.224, 0.223, 0.222, 0.221, 0.22]  # 200 steps

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from made_up_runs import EVERY, falling, healthy_record, make_curve, make_group, make_record, make_rows
 
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis import diagnose
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 from sottovoce.train.report import write_report
 from sottovoce.train.report.page import list_settings, render_page

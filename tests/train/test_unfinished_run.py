@@ -8,10 +8,10 @@ from made_up_runs import healthy_record, make_record, make_rows
 from jobs.report_training import ReportJob, main
 from sottovoce.errors import ConfigError
 from sottovoce.schema import Reject
+from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.checkpoints.state import STATE_FILE
 from sottovoce.train.record import RECORD_FILE, RunState, TrainingRecord, add_state
 from sottovoce.train.report.unfinished import STARTED_FILE, read_run, report_run, write_started
-from sottovoce.train.saver import build_store
-from sottovoce.train.state import STATE_FILE
 
 STATE = RunState(
     step=40,

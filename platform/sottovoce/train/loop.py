@@ -17,14 +17,17 @@ from sottovoce.errors import TooManyRejectsError
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.schema import Reject
 from sottovoce.train.buckets import settle_buckets
+from sottovoce.train.checkpoints.saver import Saver, build_store, found_checkpoint
+from sottovoce.train.checkpoints.state import load_training_state, read_resumed
+from sottovoce.train.checkpoints.store import CheckpointStore
 from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.cursor import check_cursor, find_cursor
-from sottovoce.train.curves import Curves
 from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.failure import describe_examples, memory_explained, raised_by_worker
+from sottovoce.train.figures.curves import Curves
+from sottovoce.train.figures.meter import Meter
 from sottovoce.train.heartbeat import Heart
 from sottovoce.train.label_mix import LabelMix
-from sottovoce.train.meter import Meter
 from sottovoce.train.objective import WhisperObjective, parameter_groups
 from sottovoce.train.overseer import Supervision
 from sottovoce.train.pictures import build_pictures
@@ -32,14 +35,11 @@ from sottovoce.train.preemption import is_node_leaving
 from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board, find_heart
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
-from sottovoce.train.saver import Saver, build_store, found_checkpoint
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.skipped_steps import SkippedSteps
 from sottovoce.train.slots import SlotShare, fill_steps
-from sottovoce.train.state import load_training_state, read_resumed
 from sottovoce.train.step import Stepper
-from sottovoce.train.store import CheckpointStore
 from sottovoce.train.worker_model import build_accelerator, load_start, quieten_libraries, read_base_spelling, set_up
 from sottovoce.train.worker_task import WorkerTask
 

@@ -18,9 +18,13 @@ from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
-from sottovoce.train.curves import CURVES_FILE, read_curves
+from sottovoce.train.checkpoints.published import published_best, read_last_state
+from sottovoce.train.checkpoints.saver import build_store, resolve_root
+from sottovoce.train.checkpoints.state import MODEL_FOLDER
 from sottovoce.train.diagnosis.diagnose import diagnose, log_findings
 from sottovoce.train.failure import EndAtOwnErrors, raised_by_driver
+from sottovoce.train.figures.curves import CURVES_FILE, read_curves
+from sottovoce.train.figures.tracker_environment import check_trackers, tracker_environment
 from sottovoce.train.heartbeat import watched
 from sottovoce.train.learning_rates import count_weights, find_rate_warnings
 from sottovoce.train.loop import train_worker
@@ -28,17 +32,13 @@ from sottovoce.train.methods import check_method, count_parameters
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.progress import shown_progress
-from sottovoce.train.published import published_best, read_last_state
 from sottovoce.train.record import RECORD_FILE, DataSummary, TrainingRecord, add_state, describe_row
 from sottovoce.train.report.page import write_report
 from sottovoce.train.report.unfinished import write_started
-from sottovoce.train.saver import build_store, resolve_root
 from sottovoce.train.scaling import build_failures, build_scaling, build_torch, set_up_environment
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
-from sottovoce.train.state import MODEL_FOLDER
-from sottovoce.train.tracker_environment import check_trackers, tracker_environment
-from sottovoce.train.word_timing import derive_after_run
+from sottovoce.train.timing.word_timing import derive_after_run
 from sottovoce.train.worker_task import WorkerTask
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from sottovoce.model.frozen_base import halve_frozen_matrices
 from sottovoce.model.labels import used_token_ids
 from sottovoce.schema import Utterance
 from sottovoce.text.normalize import read_spelling
+from sottovoce.train.checkpoints.state import MODEL_FOLDER
 from sottovoce.train.objective import prepare_whisper
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.state import MODEL_FOLDER
 
 RunPrecision: TypeAlias = Literal["fp16", "bf16", "fp32"]
 """What is left of ``Precision`` once the machine is known."""

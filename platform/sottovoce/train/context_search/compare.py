@@ -17,6 +17,7 @@ from sottovoce.schema import Reject
 from sottovoce.text.group_score import name_normalizer
 from sottovoce.text.normalize import read_spelling
 from sottovoce.text.paired import compare_wer
+from sottovoce.train.checkpoints.state import MODEL_FOLDER
 from sottovoce.train.context_search.plan import ContextSearch, name_context
 from sottovoce.train.context_search.record import (
     CONTEXTS_FILE,
@@ -27,7 +28,6 @@ from sottovoce.train.context_search.record import (
     describe_verdict,
 )
 from sottovoce.train.record import RECORD_FILE, TrainingRecord
-from sottovoce.train.state import MODEL_FOLDER
 from sottovoce.train.trainer import TrainingRun, run_training, save_result
 
 logger = logging.getLogger(__name__)

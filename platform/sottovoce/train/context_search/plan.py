@@ -11,7 +11,7 @@ from sottovoce.config import Config
 from sottovoce.errors import ConfigError
 from sottovoce.model.variants import Variant
 from sottovoce.schema import MAX_CONTEXT_S, Split, Utterance
-from sottovoce.train.saver import checkpoints_below
+from sottovoce.train.checkpoints.saver import checkpoints_below
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
 from sottovoce.train.trainer import TrainingRun, build_run

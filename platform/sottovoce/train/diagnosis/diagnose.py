@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, get_args
 
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis.finding import Finding, FindingName, Severity
 from sottovoce.train.diagnosis.groups import find_worse_groups
 from sottovoce.train.diagnosis.learning_rate import find_rate_too_high, find_rate_too_low, find_short_warmup
@@ -24,6 +23,7 @@ from sottovoce.train.diagnosis.outcome import (
     find_still_improving,
     find_uncertain_gain,
 )
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 
 logger = logging.getLogger(__name__)

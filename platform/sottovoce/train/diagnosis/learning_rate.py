@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sottovoce.page.template import format_percent
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis.finding import Finding, change, known_rate, round_rate, slower
 from sottovoce.train.diagnosis.series import Series, series_of
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 
 _EARLY_WER = 1.2  # guess: times the base model's, and

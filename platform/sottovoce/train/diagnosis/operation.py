@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from sottovoce.page.template import format_percent
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis.finding import Finding, SettingChange, change, slower
 from sottovoce.train.diagnosis.series import series_of
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 
 _DATA_WAIT = 0.05  # Sottovoce's own bar

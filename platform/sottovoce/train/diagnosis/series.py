@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sottovoce.train.curves import CurvePoint
+from sottovoce.train.figures.curves import CurvePoint
 
 
 @dataclass(frozen=True, eq=False)

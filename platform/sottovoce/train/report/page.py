@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sottovoce.page.template import load_template
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis.finding import Finding
 from sottovoce.train.diagnosis.groups import compare_groups
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 from sottovoce.train.settings import TrainingConfig
 

@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 
 from sottovoce.page.plots import INK, SERIES, themed_figure, to_svg
-from sottovoce.train.curves import CurvePoint
 from sottovoce.train.diagnosis.series import Series, series_of
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import EvaluationRow
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sottovoce.errors import ConfigError
-from sottovoce.train.curves import CURVES_FILE, read_curves
+from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.checkpoints.state import STATE_FILE, read_run_state
 from sottovoce.train.diagnosis import Finding, diagnose
+from sottovoce.train.figures.curves import CURVES_FILE, read_curves
 from sottovoce.train.record import RECORD_FILE, RunState, TrainingRecord, add_state
 from sottovoce.train.report.page import write_report
-from sottovoce.train.saver import build_store
-from sottovoce.train.state import STATE_FILE, read_run_state
 
 logger = logging.getLogger(__name__)
 

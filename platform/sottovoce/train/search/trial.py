@@ -15,9 +15,9 @@ from typing import Any
 import ray
 from ray.tune import PlacementGroupFactory, Trainable
 
+from sottovoce.train.checkpoints.saver import build_store
 from sottovoce.train.overseer import Posted, start_overseer
 from sottovoce.train.record import EvaluationRow
-from sottovoce.train.saver import build_store
 from sottovoce.train.trainer import TrainingRun, build_trainer, run_training
 
 WER = "wer"

@@ -20,8 +20,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from sottovoce.errors import SearchError
 from sottovoce.schema import Utterance
+from sottovoce.train.checkpoints.saver import checkpoints_below
 from sottovoce.train.record import EvaluationRow, describe_row
-from sottovoce.train.saver import checkpoints_below
 from sottovoce.train.search.journal import (
     SEARCH_FILE,
     SearchRecord,

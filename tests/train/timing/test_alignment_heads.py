@@ -9,8 +9,8 @@ from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.cross_attention import alignment_heads, all_heads
-from sottovoce.train.alignment_heads import choose_heads, measure_heads, write_heads
-from sottovoce.train.timed_speech import TimedSpeech
+from sottovoce.train.timing.alignment_heads import choose_heads, measure_heads, write_heads
+from sottovoce.train.timing.timed_speech import TimedSpeech
 
 MAX_ERROR_S = 0.1
 

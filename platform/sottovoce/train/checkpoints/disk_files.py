@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sottovoce.audio.remote import client_errors
 from sottovoce.errors import CheckpointError, CheckpointWriteError, SottovoceError, StorageError
-from sottovoce.train.disk import BLOCK_BYTES, Disk
-from sottovoce.train.saved import FileDigest
+from sottovoce.train.checkpoints.disk import BLOCK_BYTES, Disk
+from sottovoce.train.checkpoints.saved import FileDigest
 
 _DAMAGE = frozenset(
     {errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.EBADMSG, errno.EILSEQ}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from sottovoce.train.ray_metrics import RayMetrics
+from sottovoce.train.figures.ray_metrics import RayMetrics
+from sottovoce.train.figures.trackers import Trackers
 from sottovoce.train.record import EvaluationRow
-from sottovoce.train.trackers import Trackers
 
 logger = logging.getLogger(__name__)
 

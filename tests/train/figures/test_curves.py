@@ -6,8 +6,8 @@ import pytest
 from accelerate import Accelerator
 
 from sottovoce.text.group_score import GroupScore
-from sottovoce.train.curves import CURVES_FILE, CurvePoint, Curves, append_point, keep_points, read_curves
-from sottovoce.train.ray_metrics import RayMetrics, name_metric
+from sottovoce.train.figures.curves import CURVES_FILE, CurvePoint, Curves, append_point, keep_points, read_curves
+from sottovoce.train.figures.ray_metrics import RayMetrics, name_metric
 from sottovoce.train.record import EvaluationRow
 
 

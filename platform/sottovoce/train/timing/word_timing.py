@@ -13,9 +13,9 @@ from torch import nn
 from sottovoce.errors import SottovoceError
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.schema import Utterance
-from sottovoce.train.alignment_heads import choose_heads, write_heads
 from sottovoce.train.record import AlignmentRecord
-from sottovoce.train.timed_speech import join_utterances
+from sottovoce.train.timing.alignment_heads import choose_heads, write_heads
+from sottovoce.train.timing.timed_speech import join_utterances
 
 logger = logging.getLogger(__name__)
 

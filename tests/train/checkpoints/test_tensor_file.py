@@ -3,7 +3,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from sottovoce.train.tensor_file import TensorFile
+from sottovoce.train.checkpoints.tensor_file import TensorFile
 
 TENSORS = {
     "b.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from sottovoce.train.meter import Meter
+from sottovoce.train.figures.meter import Meter
 
 PAUSE_S = 0.05
 

@@ -13,7 +13,7 @@ from sottovoce.demo.pool import speak_sentence
 from sottovoce.errors import CheckpointError
 from sottovoce.schema import Utterance
 from sottovoce.train.record import AlignmentRecord
-from sottovoce.train.word_timing import derive_after_run, derive_alignment_heads
+from sottovoce.train.timing.word_timing import derive_after_run, derive_alignment_heads
 
 MAX_ERROR_S = 0.1
 

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from sottovoce.schema import Utterance, WordTime
-from sottovoce.train.timed_speech import TimedPiece, TimedSpeech, join_utterances, word_errors
+from sottovoce.train.timing.timed_speech import TimedPiece, TimedSpeech, join_utterances, word_errors
 
 RATE = 16_000
 

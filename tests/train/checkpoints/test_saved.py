@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from sottovoce.errors import CheckpointError
-from sottovoce.train.saved import FileDigest, Saved, choose_kept, manifest_to_saved, saved_to_manifest
+from sottovoce.train.checkpoints.saved import FileDigest, Saved, choose_kept, manifest_to_saved, saved_to_manifest
 
 
 def saved(sequence: int, *, wer: float | None = None) -> Saved:

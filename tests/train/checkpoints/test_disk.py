@@ -7,9 +7,15 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from sottovoce.errors import CheckpointError, CheckpointWriteError, ConfigError, StorageError
-from sottovoce.train.disk import Disk, Entry, LocalDisk, RemoteDisk, open_disk
-from sottovoce.train.disk_files import check_file, name_read_fault, name_write_fault, remove_tree, write_file
-from sottovoce.train.saved import FileDigest
+from sottovoce.train.checkpoints.disk import Disk, Entry, LocalDisk, RemoteDisk, open_disk
+from sottovoce.train.checkpoints.disk_files import (
+    check_file,
+    name_read_fault,
+    name_write_fault,
+    remove_tree,
+    write_file,
+)
+from sottovoce.train.checkpoints.saved import FileDigest
 
 
 @pytest.fixture(params=["local", "memory"])

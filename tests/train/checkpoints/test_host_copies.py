@@ -1,6 +1,6 @@
 import torch
 
-from sottovoce.train.host_copies import HostCopies
+from sottovoce.train.checkpoints.host_copies import HostCopies
 
 
 def test_a_copy_stays_as_it_was_while_the_tensor_changes() -> None:

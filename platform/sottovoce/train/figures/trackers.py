@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from sottovoce.errors import TrackerError
 from sottovoce.schema import Record
-from sottovoce.train.tracker_environment import check_trackers, keep_quiet
+from sottovoce.train.figures.tracker_environment import check_trackers, keep_quiet
 
 logger = logging.getLogger(__name__)
 

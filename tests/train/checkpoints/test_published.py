@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from sottovoce.errors import CheckpointError, CheckpointWriteError
-from sottovoce.train import published
-from sottovoce.train.published import published_best, read_last_state
+from sottovoce.train.checkpoints import published
+from sottovoce.train.checkpoints.published import published_best, read_last_state
+from sottovoce.train.checkpoints.store import CheckpointStore
 from sottovoce.train.record import RunState
-from sottovoce.train.store import CheckpointStore
 
 
 def write(store: CheckpointStore, step: int, *, wer: float | None, is_finished: bool = False) -> None:

@@ -21,15 +21,15 @@ from ray.train.collective import broadcast_from_rank_zero
 from sottovoce.audio.remote import is_remote
 from sottovoce.errors import ConfigError, SottovoceError
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.train.host_copies import HostCopies
-from sottovoce.train.model_part import ModelPart, read_model_part
-from sottovoce.train.optimizer_state import split_state
-from sottovoce.train.random_state import RandomState, read_random_state
+from sottovoce.train.checkpoints.host_copies import HostCopies
+from sottovoce.train.checkpoints.model_part import ModelPart, read_model_part
+from sottovoce.train.checkpoints.optimizer_state import split_state
+from sottovoce.train.checkpoints.random_state import RandomState, read_random_state
+from sottovoce.train.checkpoints.saved import Saved
+from sottovoce.train.checkpoints.state import MODEL_FOLDER, OPTIMIZER_TENSORS_FILE, state_files
+from sottovoce.train.checkpoints.store import CheckpointStore, Files
+from sottovoce.train.checkpoints.tensor_file import TensorFile
 from sottovoce.train.record import RunState
-from sottovoce.train.saved import Saved
-from sottovoce.train.state import MODEL_FOLDER, OPTIMIZER_TENSORS_FILE, state_files
-from sottovoce.train.store import CheckpointStore, Files
-from sottovoce.train.tensor_file import TensorFile
 
 logger = logging.getLogger(__name__)
 

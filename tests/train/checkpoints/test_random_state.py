@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from sottovoce.train.random_state import RandomState, read_random_state, set_random_state
+from sottovoce.train.checkpoints.random_state import RandomState, read_random_state, set_random_state
 
 
 def draw() -> tuple[float, float, float, float]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sottovoce.train.optimizer_state import OptimizerValues, join_state, split_state
+from sottovoce.train.checkpoints.optimizer_state import OptimizerValues, join_state, split_state
 
 
 @pytest.mark.parametrize("optimizer_class", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])

@@ -11,9 +11,9 @@ from offline_wandb import read_history, read_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sottovoce.errors import TrackerError, TrackerUnavailableError
-from sottovoce.train.curves import CURVES_FILE, Curves, read_curves
-from sottovoce.train.tracker_environment import check_trackers, tracker_environment
-from sottovoce.train.trackers import flatten
+from sottovoce.train.figures.curves import CURVES_FILE, Curves, read_curves
+from sottovoce.train.figures.tracker_environment import check_trackers, tracker_environment
+from sottovoce.train.figures.trackers import flatten
 
 SETTINGS = {
     "learning_rate": 1e-4,
@@ -141,7 +141,9 @@ def test_wandb_holds_each_point_of_a_resumed_run_once_in_one_file_below_the_run(
 
 def test_a_tracker_that_is_not_installed_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     check_trackers(("tensorboard", "mlflow", "wandb"))
-    monkeypatch.setattr("sottovoce.train.tracker_environment._PACKAGES", {"mlflow": ("mlflow-no-such-package",)})
+    monkeypatch.setattr(
+        "sottovoce.train.figures.tracker_environment._PACKAGES", {"mlflow": ("mlflow-no-such-package",)}
+    )
     with pytest.raises(TrackerUnavailableError, match=r"pip install 'sottovoce\[trackers\]'"):
         check_trackers(("mlflow",))
 

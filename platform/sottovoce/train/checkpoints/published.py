@@ -7,12 +7,12 @@ from pathlib import Path
 
 from sottovoce.audio.remote import client_errors
 from sottovoce.errors import CheckpointError
-from sottovoce.train.disk import LocalDisk
-from sottovoce.train.disk_files import check_file, name_write_fault, write_file
+from sottovoce.train.checkpoints.disk import LocalDisk
+from sottovoce.train.checkpoints.disk_files import check_file, name_write_fault, write_file
+from sottovoce.train.checkpoints.saved import Saved
+from sottovoce.train.checkpoints.state import MODEL_FOLDER, STATE_FILE, read_run_state
+from sottovoce.train.checkpoints.store import CheckpointStore, Opened
 from sottovoce.train.record import RunState
-from sottovoce.train.saved import Saved
-from sottovoce.train.state import MODEL_FOLDER, STATE_FILE, read_run_state
-from sottovoce.train.store import CheckpointStore, Opened
 
 
 def read_last_state(store: CheckpointStore) -> RunState:

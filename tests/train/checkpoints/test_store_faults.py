@@ -13,8 +13,8 @@ from faulty_disk import FAULTS, Fault, FaultyDisk, Killed, VolatileDisk
 from fsspec.implementations.memory import MemoryFileSystem
 
 from sottovoce.errors import CheckpointWriteError, NoGoodCheckpointError
-from sottovoce.train.disk import Disk, LocalDisk, RemoteDisk
-from sottovoce.train.store import MANIFEST_FILE, CheckpointStore
+from sottovoce.train.checkpoints.disk import Disk, LocalDisk, RemoteDisk
+from sottovoce.train.checkpoints.store import MANIFEST_FILE, CheckpointStore
 
 MIN_POINTS = 30
 NUM_SEEDS = 6

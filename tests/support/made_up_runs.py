@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from sottovoce.text.group_score import GroupScore
-from sottovoce.train.curves import CurvePoint
+from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
 from sottovoce.train.settings import TrainingConfig
 

@@ -7,8 +7,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from sottovoce.errors import CheckpointError, StorageError
-from sottovoce.train.disk import Disk, LocalDisk
-from sottovoce.train.store import CheckpointStore
+from sottovoce.train.checkpoints.disk import Disk, LocalDisk
+from sottovoce.train.checkpoints.store import CheckpointStore
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from sottovoce.errors import CheckpointError
-from sottovoce.train.optimizer_state import OptimizerValues, join_state
-from sottovoce.train.random_state import RandomState, set_random_state
+from sottovoce.train.checkpoints.optimizer_state import OptimizerValues, join_state
+from sottovoce.train.checkpoints.random_state import RandomState, set_random_state
 from sottovoce.train.record import RunState
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from typing import TypeAlias
 
 from sottovoce.audio.remote import client_errors, redact
 from sottovoce.errors import CheckpointError, NoGoodCheckpointError
-from sottovoce.train.disk import Disk, Entry, open_disk
-from sottovoce.train.disk_files import (
+from sottovoce.train.checkpoints.disk import Disk, Entry, open_disk
+from sottovoce.train.checkpoints.disk_files import (
     check_file,
     check_size,
     name_read_fault,
@@ -32,7 +32,7 @@ from sottovoce.train.disk_files import (
     remove_tree,
     write_file,
 )
-from sottovoce.train.saved import (
+from sottovoce.train.checkpoints.saved import (
     FileDigest,
     Saved,
     by_age,

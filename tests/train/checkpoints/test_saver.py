@@ -13,12 +13,12 @@ from faulty_disk import FaultyDisk
 
 from sottovoce.errors import CheckpointError, CheckpointWriteError, ConfigError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sottovoce.train.disk import LocalDisk
+from sottovoce.train.checkpoints.disk import LocalDisk
+from sottovoce.train.checkpoints.saver import Saver, build_store, resolve_root
+from sottovoce.train.checkpoints.state import MODEL_FOLDER, load_training_state, read_resumed, read_run_state
+from sottovoce.train.checkpoints.store import CheckpointStore, Opened
 from sottovoce.train.objective import WhisperObjective
 from sottovoce.train.record import RunState
-from sottovoce.train.saver import Saver, build_store, resolve_root
-from sottovoce.train.state import MODEL_FOLDER, load_training_state, read_resumed, read_run_state
-from sottovoce.train.store import CheckpointStore, Opened
 
 
 class Training:

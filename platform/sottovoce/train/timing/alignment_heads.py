@@ -25,7 +25,7 @@ from sottovoce.model.cross_attention import Head, alignment_heads, all_heads, at
 from sottovoce.model.labels import prefix_ids
 from sottovoce.model.word_tokens import split_words
 from sottovoce.schema import POSITIONS_PER_SECOND, SAMPLING_RATE
-from sottovoce.train.timed_speech import TimedSpeech, word_errors
+from sottovoce.train.timing.timed_speech import TimedSpeech, word_errors
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Word times survive training: alignment heads found anew."""
