@@ -24,7 +24,7 @@ serve: $(STAMP) ## serve the last quickstart's model, or the embedded one, on 12
 # A test never reaches for the Hub: what is missing offline must fail here, not at a user's desk.
 test: export HF_HUB_OFFLINE := 1
 test: $(STAMP) ## run all tests: the fast ones first, then Ray's and the server's
-	$(PYTHON) -m pytest --cov --cov-report=
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --cov --cov-report=
 	$(PYTHON) -m pytest -m '(ray or serve or slow) and not gpu and not network' --cov --cov-append --cov-report=term:skip-covered
 
 check: $(STAMP) ## format, lint, types and layers, changing nothing

@@ -54,6 +54,7 @@ def test_labels_are_the_inputs_one_token_later_and_given_tokens_have_no_loss(
     assert torch.equal(batch.labels[:, 2:-1][learned], batch.decoder_input_ids[:, 3:][learned])
 
 
+@pytest.mark.slow
 def test_training_resumes_and_the_full_model_keeps_what_the_compact_one_says(
     pool: SpeechPool, tokenizer: WhisperTokenizerFast, tmp_path: Path
 ) -> None:

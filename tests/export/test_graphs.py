@@ -11,6 +11,8 @@ import torch
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.model.variants import PARTS, onnx_path
 
+pytestmark = pytest.mark.slow  # what they look into takes 8 s to make
+
 LOGIT_TOLERANCE = 1e-4  # float32; the tiny model's logits reach 10, measured 9e-6
 ROOT_FILES = {
     "config.json",

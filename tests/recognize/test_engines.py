@@ -169,6 +169,7 @@ def test_small_batches_give_the_results_of_large_ones(tiny_checkpoint, speech_li
     assert [result.token_ids for result in one] == [result.token_ids for result in many]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_recognizes(tiny_checkpoint, speech_like, dtype):
     checkpoint = load_checkpoint(tiny_checkpoint)

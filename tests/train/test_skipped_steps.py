@@ -114,6 +114,7 @@ def test_the_very_first_step_may_be_skipped() -> None:
     assert all(torch.equal(*pair) for pair in zip(rig.snapshot(), untouched.snapshot(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_thousand_faults_leave_no_weight_that_is_not_a_number_and_the_loss_falls_on() -> None:
     rig, chosen = Rig(), random.Random(0)
     losses, num_faults = [rig.step()], 0

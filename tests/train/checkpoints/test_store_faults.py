@@ -132,6 +132,7 @@ def test_a_full_disk_is_named_with_what_to_do_about_it(storages: Storages) -> No
         write(FaultyDisk(storages.copy(), "no space", at=5), 3)
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_write_of_a_real_disk_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     storages = Storages("local", tmp_path)
     num_calls = count_calls(storages)
