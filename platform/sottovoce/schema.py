@@ -152,6 +152,31 @@ class WordTime:
     """Mean over its tokens, each among the tokens of text, in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token of a transcript and how sure the model was of it."""
+
+    text: str
+    """Decoded by itself; a character of several tokens is U+FFFD in each."""
+    logprob: float
+    """Natural logarithm of its probability."""
+    utf8: bytes
+    """Its bytes."""
+
+
+@dataclass(frozen=True)
+class WindowSegment:
+    """What was said between two times of a window."""
+
+    start_s: float
+    """Since the window's beginning."""
+    end_s: float
+    text: str
+    """As decoded: a leading space where the model wrote one."""
+    token_ids: tuple[int, ...]
+    """Timestamp tokens included."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
     """What one window's decoding depends on; every window in a batch has its own."""
@@ -163,6 +188,30 @@ class DecodeOptions:
     """Let the model write timestamp tokens."""
     word_timestamps: bool = False
     """Find when each word was said, from the model's cross-attention."""
+    token_logprobs: bool = False
+    """Give each token's log-probability."""
+    prompt: str = ""
+    """Text that the transcript follows on from: names, spellings, style. Only its end is read."""
+    previous_ids: tuple[int, ...] = ()
+    """Tokens written for the audio before this window; they follow ``prompt``, and only their end is read."""
+    temperatures: tuple[float, ...] = (0.0,)
+    """Tried in turn until the text is plausible; at 0 the likeliest token is taken, above it one is drawn."""
+    compression_ratio_threshold: float | None = 2.4
+    """A text that compresses better than this repeats itself: the next temperature is tried."""
+    logprob_threshold: float | None = -1.0
+    """A text less likely than this on average is not trusted: the next temperature is tried."""
+    no_speech_threshold: float | None = 0.6
+    """Above it a window whose text is not trusted either is silence."""
+    best_of: int = 1
+    """Texts drawn at a temperature above 0, the likeliest of which is kept."""
+    beam_size: int = 1
+    """Texts kept while searching at temperature 0."""
+    patience: float = 1.0
+    """Finished texts, in multiples of ``beam_size``, that end the search."""
+    length_penalty: float | None = None
+    """Exponent of Google's length normalization; plain length where None."""
+    seed: int = 0
+    """Of what is drawn above temperature 0."""
     max_new_tokens: int = 224
     """Tokens after the prefix; prefix and new tokens together stay within 448."""
 
@@ -177,9 +226,21 @@ class WindowResult:
     """(T,) tokens after the prefix, end token excluded."""
     language: str
     """The given or the detected language, ISO 639-1."""
+    language_probability: float | None = None
+    """Among all languages, where it was detected."""
     avg_logprob: float
     """Mean natural-log probability of the chosen tokens, end token included."""
     no_speech_prob: float
     """Probability of ``<|nospeech|>`` at the first position, in [0, 1]."""
+    temperature: float = 0.0
+    """The one whose text this is."""
+    compression_ratio: float = 0.0
+    """UTF-8 bytes of the text over their zlib-compressed bytes."""
+    segments: tuple[WindowSegment, ...] = ()
+    """In order; the whole window as one where no times were written; none where there is no text."""
+    heard_s: float | None = None
+    """How far the window is transcribed for certain: where a next window begins. None: to its end."""
     words: tuple[WordTime, ...] = ()
     """In order, where they were asked for."""
+    token_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens of text, in order, where they were asked for."""
