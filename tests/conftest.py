@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
+from narrow_whisper import narrow_config, narrow_generation
+from transformers import WhisperTokenizerFast
 
 from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
@@ -68,8 +69,10 @@ def tiny_checkpoint(micro_assets: Path, tmp_path_factory: pytest.TempPathFactory
     tokenizer = WhisperTokenizerFast.from_pretrained(micro_assets, local_files_only=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = TrimmedWhisper(_tiny_config())
-    model.generation_config = _generation_config(tokenizer)
+        config = narrow_config(init_std=0.3)  # wide enough that the greedy choice is never a near-tie
+        set_audio_context(config, AudioContext(min_s=2.0, max_s=10.0))
+        model = TrimmedWhisper(config)
+    model.generation_config = narrow_generation(tokenizer, alignment_heads=[[0, 0], [0, 1]])
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     save_checkpoint(Checkpoint(model=model.eval(), tokenizer=tokenizer, source="tiny"), folder)
     return folder
@@ -109,47 +112,3 @@ def _speech_like(random: np.random.Generator, duration_s: float) -> np.ndarray:
     voice = sum(random.uniform(0.2, 1.0) * np.sin(k * phase) / k for k in range(1, 20))
     loudness = np.repeat(random.uniform(0.0, 1.0, num_samples // 1_600 + 1), 1_600)[:num_samples]
     return (0.2 * loudness * voice + 0.01 * random.standard_normal(num_samples)).clip(-1, 1).astype(np.float32)
-
-
-def _tiny_config() -> WhisperConfig:
-    config = WhisperConfig(
-        vocab_size=51_865,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        begin_suppress_tokens=None,
-        suppress_tokens=None,
-        init_std=0.3,  # wide enough that the greedy choice is never a near-tie
-        bos_token_id=50_257,
-        eos_token_id=50_257,
-        pad_token_id=50_257,
-        decoder_start_token_id=50_258,
-    )
-    set_audio_context(config, AudioContext(min_s=2.0, max_s=10.0))
-    return config
-
-
-def _generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig:
-    start = tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
-    first_task = tokenizer.convert_tokens_to_ids("<|translate|>")
-    return GenerationConfig(
-        decoder_start_token_id=start,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-        is_multilingual=True,
-        lang_to_id={tokenizer.convert_ids_to_tokens(i): i for i in range(start + 1, first_task)},
-        task_to_id={task: tokenizer.convert_tokens_to_ids(f"<|{task}|>") for task in ("translate", "transcribe")},
-        no_timestamps_token_id=tokenizer.convert_tokens_to_ids("<|notimestamps|>"),
-        prev_sot_token_id=tokenizer.convert_tokens_to_ids("<|startofprev|>"),
-        alignment_heads=[[0, 0], [0, 1]],
-        begin_suppress_tokens=[220, tokenizer.eos_token_id],
-        suppress_tokens=[],
-        max_initial_timestamp_index=50,
-        max_length=448,
-        return_timestamps=False,
-    )

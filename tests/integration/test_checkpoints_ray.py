@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_train_ray import job_for, manifest, read_record  # noqa: F401 - manifest is a fixture
+from tone_training import read_record, tone_job
 
 from jobs.train_whisper import main
 from sottovoce.errors import NoGoodCheckpointError
@@ -20,11 +20,11 @@ def flip_a_bit(path: Path) -> None:
 
 def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before_it(
     local_ray: str,
-    manifest: Path,  # noqa: F811 - the fixture
+    tones: Path,
     tiny_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    job = job_for(manifest, tiny_checkpoint, tmp_path / "tones", num_epochs=1, checkpoints=f"file://{tmp_path}/kept")
+    job = tone_job(tones, tiny_checkpoint, tmp_path / "tones", num_epochs=1, checkpoints=f"file://{tmp_path}/kept")
     main(job)
     kept = tmp_path / "kept" / "tones"
     store = CheckpointStore(str(kept))

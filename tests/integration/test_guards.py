@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from tone_training import WAIT_S, read_record, tone_job, training_workers
 
-from benchmarks.audited_training import write_tones
-from jobs.train_whisper import TrainJob, main
-from sottovoce.data.dataset import DatasetConfig, build_stream
+from jobs.train_whisper import main
+from sottovoce.data.dataset import build_stream
 from sottovoce.data.manifest import read_manifest, write_manifest
 from sottovoce.data.mixing import read_speech
 from sottovoce.errors import NonFiniteTrainingError, StorageError, StuckWorkerError
@@ -23,49 +23,19 @@ from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
 from sottovoce.train.checkpoints.published import read_last_state
 from sottovoce.train.checkpoints.saver import build_store
 from sottovoce.train.checkpoints.state import MODEL_FOLDER
-from sottovoce.train.record import TrainingRecord, add_state
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.record import add_state
 from sottovoce.train.trainer import build_run, describe_run, run_training
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-NUM_TRAIN, NUM_VALIDATION = 12, 4
-WAIT_S = 240.0
 STUCK_AFTER_S = 15.0  # between two notes of a worker lie seconds where the machine is busy
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tones of 0.5 to 2 s; what they are called is their text."""
-    return write_tones(tmp_path_factory.mktemp("corpus"), num_train=NUM_TRAIN, num_validation=NUM_VALIDATION)
-
-
-def job_for(manifest: Path, base: Path, output: Path, **training: object) -> TrainJob:
-    """Two workers, two utterances each at a step: three steps in an epoch."""
-    settings = {"base": str(base), "device": "cpu", "num_epochs": 2, "evaluate_every_steps": 3, "log_every_steps": 1}
-    return TrainJob(
-        data=DatasetConfig(manifest=manifest, batch_size=2, steps_per_task=2),
-        training=TrainingConfig.model_validate(settings | training),
-        output=output,
-    )
-
-
-def change_one(manifest: Path, name: str, **changes: str) -> Path:
+def change_one(tones: Path, name: str, **changes: str) -> Path:
     """Write another manifest, in which one training utterance is different."""
-    changed = [one.model_copy(update=changes) if one.id == "u5" else one for one in read_manifest(manifest)]
-    write_manifest(changed, manifest.with_name(name))
-    return manifest.with_name(name)
-
-
-def read_record(output: Path) -> TrainingRecord:
-    return TrainingRecord.model_validate_json((output / "record.json").read_text(encoding="utf-8"))
-
-
-def training_workers() -> list[psutil.Process]:
-    """Those among this process's own descendants."""
-    children = psutil.Process().children(recursive=True)
-    own = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
-    return [process for process in own if any("RayTrainWorker" in part for part in process.cmdline())]
+    changed = [one.model_copy(update=changes) if one.id == "u5" else one for one in read_manifest(tones)]
+    write_manifest(changed, tones.with_name(name))
+    return tones.with_name(name)
 
 
 @dataclass
@@ -115,10 +85,10 @@ class CountedStarts:
 
 
 def test_a_stopped_worker_is_named_in_time_and_replaced(
-    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    local_ray: str, tones: Path, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = job_for(
-        manifest, tiny_checkpoint, tmp_path / "out", num_epochs=20, evaluate_every_steps=15, stuck_after_s=STUCK_AFTER_S
+    job = tone_job(
+        tones, tiny_checkpoint, tmp_path / "out", num_epochs=20, evaluate_every_steps=15, stuck_after_s=STUCK_AFTER_S
     )
     stopper = Stopper(job.output)
     with caplog.at_level(logging.WARNING, logger="sottovoce.train.heartbeat"):
@@ -137,10 +107,10 @@ def test_a_stopped_worker_is_named_in_time_and_replaced(
 
 @pytest.mark.slow
 def test_a_worker_stuck_once_too_often_is_the_error_of_the_run(
-    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+    local_ray: str, tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     settings = {"num_epochs": 40, "evaluate_every_steps": 60, "stuck_after_s": STUCK_AFTER_S, "max_failures": 0}
-    job = job_for(manifest, tiny_checkpoint, tmp_path / "out", **settings)
+    job = tone_job(tones, tiny_checkpoint, tmp_path / "out", **settings)
     stopper = Stopper(job.output)
     with pytest.raises(StuckWorkerError, match=r"rank [01] \(process \d+ on [\d.]+\) has stood still for .* s at step"):
         main(job)
@@ -148,10 +118,10 @@ def test_a_worker_stuck_once_too_often_is_the_error_of_the_run(
 
 
 def test_storage_that_does_not_answer_ends_the_run_at_once_with_that_very_error(
-    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+    local_ray: str, tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    faulty = change_one(manifest, "storage.jsonl", audio="http://127.0.0.1:9/5.wav")
-    job = job_for(faulty, tiny_checkpoint, tmp_path / "out", max_failures=3)
+    faulty = change_one(tones, "storage.jsonl", audio="http://127.0.0.1:9/5.wav")
+    job = tone_job(faulty, tiny_checkpoint, tmp_path / "out", max_failures=3)
     starts = CountedStarts()
     with pytest.raises(StorageError) as caught:
         main(job)
@@ -173,14 +143,14 @@ def broken_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def long_manifest(manifest: Path) -> Path:
-    return change_one(manifest, "long.jsonl", text="low middle high " * 20)
+def long_manifest(tones: Path) -> Path:
+    return change_one(tones, "long.jsonl", text="low middle high " * 20)
 
 
 def test_steps_that_are_not_a_number_are_left_out_and_stand_in_the_record_beside_what_was_warned_of(
     local_ray: str, long_manifest: Path, broken_checkpoint: Path, tmp_path: Path
 ) -> None:
-    job = job_for(long_manifest, broken_checkpoint, tmp_path / "out", learning_rate=0.01, warmup_steps=0)
+    job = tone_job(long_manifest, broken_checkpoint, tmp_path / "out", learning_rate=0.01, warmup_steps=0)
     speech = read_speech(job.data.manifest)
     stream, validation = build_stream(speech, job.data), speech.split("validation")
     run = build_run(job.training, train=stream, validation=validation, output=job.output)
@@ -202,7 +172,7 @@ def test_steps_that_are_not_a_number_are_left_out_and_stand_in_the_record_beside
 def test_too_many_of_them_end_the_run_with_the_utterance_and_what_to_try(
     local_ray: str, long_manifest: Path, broken_checkpoint: Path, tmp_path: Path
 ) -> None:
-    job = job_for(long_manifest, broken_checkpoint, tmp_path / "out", max_skipped_in_a_row=0, max_failures=3)
+    job = tone_job(long_manifest, broken_checkpoint, tmp_path / "out", max_skipped_in_a_row=0, max_failures=3)
     with pytest.raises(NonFiniteTrainingError, match=r"1 steps in a row .* loss nan, .*u5.*; lower learning_rate"):
         main(job)
     assert not (job.output / "checkpoint").exists()

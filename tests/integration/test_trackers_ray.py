@@ -12,7 +12,7 @@ import pytest
 import ray
 from offline_wandb import read_history, read_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train_ray import job_for, kill_one_training_worker, manifest, read_record, wait_for_step  # noqa: F401
+from tone_training import kill_one_training_worker, read_record, tone_job, wait_for_step
 
 from jobs.train_whisper import main
 from sottovoce.train.figures.curves import CURVES_FILE, Curves, read_curves
@@ -38,7 +38,7 @@ METRICS_WAIT_S = 90.0  # Ray's processes report every 10 s; on a busy machine la
 
 def test_all_trackers_hold_each_point_once_after_a_worker_was_killed(
     local_ray: str,
-    manifest: Path,  # noqa: F811
+    tones: Path,
     tiny_checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -46,8 +46,8 @@ def test_all_trackers_hold_each_point_once_after_a_worker_was_killed(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # to read it here
     output = tmp_path / "tones"
     trackers = ("tensorboard", "mlflow", "wandb")
-    job = job_for(
-        manifest,
+    job = tone_job(
+        tones,
         tiny_checkpoint,
         output,
         num_epochs=NUM_STEPS // 3,

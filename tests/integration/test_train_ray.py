@@ -9,76 +9,25 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from huggingface_hub import ModelCard
+from tone_training import WAIT_S, kill_one_training_worker, read_record, tone_job, wait_for_step
 from transformers import WhisperForConditionalGeneration
 
-from benchmarks.audited_training import write_tones
-from jobs.train_whisper import TrainJob, main
+from jobs.train_whisper import main
 from sottovoce.config import Config, write_config
-from sottovoce.data.dataset import DatasetConfig
 from sottovoce.errors import PrecisionUnavailableError
 from sottovoce.model.checkpoint import load_checkpoint
-from sottovoce.train.checkpoints.saver import build_store
-from sottovoce.train.record import TrainingRecord
-from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-NUM_TRAIN, NUM_VALIDATION = 12, 4
-WAIT_S = 240.0
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tones of 0.5 to 2 s; what they are called is their text."""
-    return write_tones(tmp_path_factory.mktemp("corpus"), num_train=NUM_TRAIN, num_validation=NUM_VALIDATION)
-
-
-def job_for(manifest: Path, base: Path, output: Path, **training: object) -> TrainJob:
-    """Two workers, two utterances each at a step: three steps in an epoch."""
-    settings = {"base": str(base), "device": "cpu", "num_epochs": 2, "evaluate_every_steps": 3, "log_every_steps": 1}
-    return TrainJob(
-        data=DatasetConfig(manifest=manifest, batch_size=2, steps_per_task=2),
-        training=TrainingConfig.model_validate(settings | training),
-        output=output,
-    )
-
-
-def read_record(output: Path) -> TrainingRecord:
-    return TrainingRecord.model_validate_json((output / "record.json").read_text(encoding="utf-8"))
-
-
-def reported_step(output: Path) -> int:
-    """The step the run would resume from; -1 before the first checkpoint."""
-    return max((saved.step for saved in build_store(None, output=output).committed()), default=-1)
-
-
-def wait_for_step(output: Path, step: int) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while reported_step(output) < step:
-        assert time.monotonic() < deadline, f"step {step} was never saved"
-        time.sleep(0.05)
-
-
-def kill_one_training_worker() -> int:
-    """Send SIGKILL to a training worker among this process's own descendants."""
-    children = psutil.Process().children(recursive=True)
-    own = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
-    workers = [process for process in own if any("RayTrainWorker" in part for part in process.cmdline())]
-    assert workers, "no training worker is running"
-    victim = random.choice(workers)
-    victim.kill()
-    return int(victim.pid)
-
 
 def test_a_run_ends_with_checkpoint_record_card_settings_and_curves(
-    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+    local_ray: str, tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "tones"
     masks = {"num_time_masks": 1, "num_mel_masks": 1}
-    main(job_for(manifest, tiny_checkpoint, output, spec_augment=masks, learning_rate=1e-3, audio_context_s=(1.0, 6.0)))
+    main(tone_job(tones, tiny_checkpoint, output, spec_augment=masks, learning_rate=1e-3, audio_context_s=(1.0, 6.0)))
     record = read_record(output)
     assert [row.step for row in record.rows] == [0, 3, 6]
     assert [row.epoch for row in record.rows] == [0.0, 1.0, 2.0]
@@ -99,9 +48,9 @@ def test_a_run_ends_with_checkpoint_record_card_settings_and_curves(
 
 
 def test_a_run_whose_worker_is_killed_resumes_by_itself_and_ends(
-    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+    local_ray: str, tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    job = job_for(manifest, tiny_checkpoint, tmp_path / "out", num_epochs=20, evaluate_every_steps=15)
+    job = tone_job(tones, tiny_checkpoint, tmp_path / "out", num_epochs=20, evaluate_every_steps=15)
     killed: list[int] = []
 
     def kill() -> None:
@@ -121,12 +70,12 @@ def test_a_run_whose_worker_is_killed_resumes_by_itself_and_ends(
 
 
 def test_the_same_command_goes_on_after_its_driver_was_killed(
-    local_ray: str, manifest: Path, tiny_checkpoint: Path, root: Path, tmp_path: Path
+    local_ray: str, tones: Path, tiny_checkpoint: Path, root: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     output = tmp_path / "out"
     write_recipe(
-        job_for(manifest, tiny_checkpoint, output, num_epochs=20, evaluate_every_steps=30, save_every_steps=4), recipe
+        tone_job(tones, tiny_checkpoint, output, num_epochs=20, evaluate_every_steps=30, save_every_steps=4), recipe
     )
     command = [sys.executable, "-m", "jobs.train_whisper", "--config", str(recipe)]
     environment = os.environ | {"RAY_ADDRESS": local_ray, "PYTHONPATH": f"{root / 'platform'}:{root}"}
@@ -154,9 +103,9 @@ def write_recipe(job: Config, path: Path) -> None:
 
 
 def test_fp16_without_a_gpu_is_refused_before_anything_starts(
-    manifest: Path, tiny_checkpoint: Path, tmp_path: Path
+    tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    job = job_for(manifest, tiny_checkpoint, tmp_path / "out", precision="fp16")
+    job = tone_job(tones, tiny_checkpoint, tmp_path / "out", precision="fp16")
     with pytest.raises(PrecisionUnavailableError, match="'fp16' needs a CUDA device"):
         main(job)
     assert not job.output.exists()

@@ -19,30 +19,34 @@ def save_narrow(base: str, micro_assets: Path, folder: Path) -> Path:
     num_mel_bins, num_tokens = _SHAPES[base.removeprefix("openai/whisper-")]
     tokenizer = _load_tokenizer(micro_assets, folder / "tokenizer", num_tokens=num_tokens)
     assert len(tokenizer) == num_tokens
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("startoftranscript", "endoftext")}
-    config = WhisperConfig(
-        num_mel_bins=num_mel_bins,
-        vocab_size=num_tokens,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        suppress_tokens=None,
-        begin_suppress_tokens=None,
-        decoder_start_token_id=ids["startoftranscript"],
-        bos_token_id=ids["endoftext"],
-        eos_token_id=ids["endoftext"],
-        pad_token_id=ids["endoftext"],
-    )
+    config = narrow_config(num_mel_bins=num_mel_bins, vocab_size=num_tokens)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = TrimmedWhisper(config)
-    model.generation_config = _generation_config(tokenizer)
+    model.generation_config = narrow_generation(tokenizer)
     save_checkpoint(Checkpoint(model=model.eval(), tokenizer=tokenizer, source=base), folder / "model")
     return folder / "model"
+
+
+def narrow_config(**changes: object) -> WhisperConfig:
+    """Give the config of a Whisper of width 32 with one layer on either side."""
+    narrow: dict[str, object] = {
+        "vocab_size": 51_865,
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "suppress_tokens": None,
+        "begin_suppress_tokens": None,
+        "bos_token_id": 50_257,
+        "eos_token_id": 50_257,
+        "pad_token_id": 50_257,
+        "decoder_start_token_id": 50_258,
+    }
+    return WhisperConfig(**(narrow | changes))
 
 
 def _load_tokenizer(micro_assets: Path, folder: Path, *, num_tokens: int) -> WhisperTokenizerFast:
@@ -68,7 +72,8 @@ def _with_cantonese(tokenizer: dict[str, list[dict[str, object]]]) -> dict[str, 
     return {**tokenizer, "added_tokens": [*before, cantonese, *after], "post_processor": None}
 
 
-def _generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig:
+def narrow_generation(tokenizer: WhisperTokenizerFast, **changes: object) -> GenerationConfig:
+    """Give the generation config of a multilingual Whisper with this tokenizer."""
     first, after = (tokenizer.convert_tokens_to_ids(name) for name in ("<|en|>", "<|translate|>"))
     return GenerationConfig(
         decoder_start_token_id=tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),
@@ -85,4 +90,5 @@ def _generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig:
         max_initial_timestamp_index=50,
         max_length=448,
         return_timestamps=False,
+        **changes,
     )

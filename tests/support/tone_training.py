@@ -1,0 +1,56 @@
+"""Trainings of a few steps on tones: how Ray's tests of training start them, watch them and kill their workers."""
+
+import random
+import time
+from pathlib import Path
+
+import psutil
+
+from jobs.train_whisper import TrainJob
+from sottovoce.data.dataset import DatasetConfig
+from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.record import TrainingRecord
+from sottovoce.train.settings import TrainingConfig
+
+NUM_TRAIN, NUM_VALIDATION = 12, 4
+WAIT_S = 240.0
+
+
+def tone_job(manifest: Path, base: Path, output: Path, **training: object) -> TrainJob:
+    """Two workers, two utterances each at a step: three steps in an epoch."""
+    settings = {"base": str(base), "device": "cpu", "num_epochs": 2, "evaluate_every_steps": 3, "log_every_steps": 1}
+    return TrainJob(
+        data=DatasetConfig(manifest=manifest, batch_size=2, steps_per_task=2),
+        training=TrainingConfig.model_validate(settings | training),
+        output=output,
+    )
+
+
+def read_record(output: Path) -> TrainingRecord:
+    return TrainingRecord.model_validate_json((output / "record.json").read_text(encoding="utf-8"))
+
+
+def _reported_step(output: Path) -> int:
+    """The step the run would resume from; -1 before the first checkpoint."""
+    return max((saved.step for saved in build_store(None, output=output).committed()), default=-1)
+
+
+def wait_for_step(output: Path, step: int) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while _reported_step(output) < step:
+        assert time.monotonic() < deadline, f"step {step} was never saved"
+        time.sleep(0.05)
+
+
+def training_workers() -> list[psutil.Process]:
+    """The training workers among this process's own descendants."""
+    children = psutil.Process().children(recursive=True)
+    own = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in own if any("RayTrainWorker" in part for part in process.cmdline())]
+
+
+def kill_one_training_worker() -> int:
+    """Send SIGKILL to one of them; gives its process id."""
+    victim = random.choice(training_workers())
+    victim.kill()
+    return int(victim.pid)
