@@ -28,10 +28,10 @@ from sottovoce.demo.grammar import load_grammar
 from sottovoce.demo.pool import speak_sentence
 from sottovoce.demo.speech import TRAINING_VOICES
 from sottovoce.model.checkpoint import load_checkpoint
-from sottovoce.recognize.timestamps import TimedText, split_at_timestamps
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.recognize.vocabulary import build_vocabulary
-from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Example, Split, Utterance, Waveform
+from sottovoce.recognize.window_segments import split_window
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Example, Split, Utterance, Waveform, WindowSegment
 from sottovoce.train.checkpoints.saver import build_store
 from sottovoce.train.record import TrainingRecord
 from sottovoce.train.settings import TrainingConfig
@@ -133,10 +133,10 @@ def measure_times(model: Path | str, packs: Sequence[Example]) -> Times:
     errors: list[float] = []
     num_right = 0
     for pack, waveform, result in zip(packs, waveforms, results, strict=True):
-        segments = split_at_timestamps(
+        segments, _ = split_window(
             result.token_ids,
             timestamps_from=vocabulary.timestamps_from,
-            decode=vocabulary.text,
+            decode_raw=vocabulary.text,
             duration_s=len(waveform) / SAMPLING_RATE,
         )
         if len(segments) == len(pack.utterances):
@@ -149,7 +149,7 @@ def measure_times(model: Path | str, packs: Sequence[Example]) -> Times:
     )
 
 
-def time_errors(segments: Sequence[TimedText], pack: Example) -> list[float]:
+def time_errors(segments: Sequence[WindowSegment], pack: Example) -> list[float]:
     ends = np.cumsum([one.duration_s for one in pack.utterances])
     starts = ends - [one.duration_s for one in pack.utterances]
     return [

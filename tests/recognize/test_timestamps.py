@@ -4,63 +4,9 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
-from sottovoce.recognize.timestamps import TimedText, apply_timestamp_rules, split_at_timestamps
+from sottovoce.recognize.timestamps import apply_timestamp_rules
 
 FROM, END = 100, 50
-DURATION_S = 5.0
-
-
-def at(seconds: float) -> int:
-    return FROM + round(seconds * 50)
-
-
-def split(*token_ids: int) -> list[TimedText]:
-    return split_at_timestamps(
-        token_ids, timestamps_from=FROM, decode=lambda ids: " ".join(map(str, ids)), duration_s=DURATION_S
-    )
-
-
-def test_words_stand_between_their_times() -> None:
-    pieces = split(at(0.0), 1, 2, at(2.34), at(2.5), 3, at(4.0))
-    assert pieces == [TimedText(0.0, 2.34, "1 2"), TimedText(2.5, 4.0, "3")]
-
-
-def test_a_doubled_time_is_an_end_and_a_start() -> None:
-    pieces = split(at(0.0), 1, at(2.34), at(2.34), 2, at(4.0))
-    assert pieces == [TimedText(0.0, 2.34, "1"), TimedText(2.34, 4.0, "2")]
-
-
-def test_one_time_between_words_ends_the_first_and_starts_the_second() -> None:
-    assert split(at(0.0), 1, at(2.0), 2, at(3.0)) == [TimedText(0.0, 2.0, "1"), TimedText(2.0, 3.0, "2")]
-
-
-def test_words_without_an_end_last_until_the_window_ends() -> None:
-    assert split(at(1.0), 1, at(2.0), at(3.0), 2) == [TimedText(1.0, 2.0, "1"), TimedText(3.0, DURATION_S, "2")]
-
-
-def test_words_without_any_time_are_one_piece_of_the_whole_window() -> None:
-    assert split(1, 2) == [TimedText(0.0, DURATION_S, "1 2")]
-
-
-def test_words_before_the_first_time_begin_at_zero() -> None:
-    assert split(1, at(1.0), at(2.0), 2, at(3.0)) == [TimedText(0.0, 1.0, "1"), TimedText(2.0, 3.0, "2")]
-
-
-def test_nothing_and_times_alone_give_no_piece() -> None:
-    assert split() == []
-    assert split(at(0.0), at(1.0), at(2.0)) == []
-
-
-def test_times_neither_decrease_nor_pass_the_windows_end() -> None:
-    pieces = split(at(2.0), 1, at(1.0), at(0.5), 2, at(9.0))
-    assert pieces == [TimedText(2.0, 2.0, "1"), TimedText(2.0, DURATION_S, "2")]
-
-
-def test_words_that_decode_to_nothing_are_left_out() -> None:
-    pieces = split_at_timestamps(
-        [at(0.0), 7, at(1.0)], timestamps_from=FROM, decode=lambda _ids: " ", duration_s=DURATION_S
-    )
-    assert pieces == []
 
 
 def allowed(*written: int, scores: dict[int, float] | None = None) -> set[int]:

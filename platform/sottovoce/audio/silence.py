@@ -21,6 +21,13 @@ def peak_dbfs(waveform: Waveform) -> float:
     return float(20.0 * np.log10(peak)) if peak > 0.0 else float("-inf")
 
 
+def window_spans(waveform: Waveform, *, max_window_s: float) -> list[tuple[int, int]]:
+    """Give the windows of a waveform as sample spans: itself where it fits, else cut at silences."""
+    if waveform.shape[0] <= max_window_s * SAMPLING_RATE:
+        return [(0, waveform.shape[0])]
+    return cut_at_silences(waveform, max_window_s=max_window_s)
+
+
 def cut_at_silences(waveform: Waveform, *, max_window_s: float) -> list[tuple[int, int]]:
     """Cut a waveform into windows a model can read, at its quietest places.
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from transformers import WhisperTokenizerFast
 
-# Languages written without spaces: each character that tokens complete is a word, as openai-whisper has it.
-_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+from sottovoce.text.languages import LANGUAGES_WITHOUT_SPACES
+
 _INCOMPLETE = "\ufffd"  # what a decoder puts where the bytes of a character are not all there
 
 
@@ -36,7 +36,7 @@ def split_words(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int], *, la
     Source: openai-whisper 20250625, checked against it in test_word_tokens.
     """
     pieces = _split_characters(tokenizer, token_ids)
-    if language in _WITHOUT_SPACES:
+    if language in LANGUAGES_WITHOUT_SPACES:
         return pieces
     words: list[WordTokens] = []
     for piece in pieces:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sottovoce.audio.decode import read_audio
+from sottovoce.audio.silence import window_spans
 from sottovoce.errors import ManifestError
 from sottovoce.recognize.load import load_recognizer, root_folder
-from sottovoce.recognize.longform import window_spans
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Split, Utterance, Waveform
 from sottovoce.text.group_score import GroupScore, score_utterances

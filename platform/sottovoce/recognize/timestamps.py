@@ -1,69 +1,10 @@
-"""Times that a Whisper writes among its words: the rules while it writes, and segments from what it wrote.
+"""Times that a Whisper writes among its words: the rules while it writes.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-
-from sottovoce.model.labels import TIMESTAMP_STEP_S
-
-
-@dataclass(frozen=True)
-class TimedText:
-    """What was said between two times of a window."""
-
-    start_s: float
-    end_s: float
-    text: str
-
-
-def split_at_timestamps(
-    token_ids: Sequence[int], *, timestamps_from: int, decode: Callable[[tuple[int, ...]], str], duration_s: float
-) -> list[TimedText]:
-    """Divide a window's tokens at its timestamps.
-
-    A time between words ends what stands before it; a time after another, as in ``<|2.34|><|2.34|>``, starts what
-    follows. Words without a start begin where the ones before ended, and words without an end, as where the window
-    or the room for tokens was over, last until the window's end.
-
-    Args:
-        token_ids: (T,) tokens after the prefix.
-        timestamps_from: the id of ``<|0.00|>``; see ``Vocabulary``.
-        decode: tokens to text, such as ``Vocabulary.text``.
-        duration_s: of the window; no time is beyond it.
-
-    Returns:
-        The pieces with text, in order; starts and ends never decrease. One from 0 to the end where there is no time.
-    """
-    pieces: list[TimedText] = []
-    words: list[int] = []
-    start_s = end_s = 0.0
-
-    def close(at_s: float) -> None:
-        nonlocal start_s, end_s
-        end_s = max(start_s, at_s)
-        text = decode(tuple(words)).strip()
-        if text:
-            pieces.append(TimedText(start_s, end_s, text))
-        start_s = end_s
-        words.clear()
-
-    for token in token_ids:
-        if token < timestamps_from:
-            words.append(token)
-            continue
-        time_s = min(round((token - timestamps_from) * TIMESTAMP_STEP_S, 2), duration_s)
-        if words:
-            close(time_s)
-        else:
-            start_s = max(end_s, time_s)
-    if words:
-        close(duration_s)
-    return pieces
 
 
 def apply_timestamp_rules(

@@ -1,0 +1,1 @@
+"""Speech of any length: where its windows begin and end, and what they say together."""

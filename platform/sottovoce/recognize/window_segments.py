@@ -1,0 +1,63 @@
+"""Segments of one window, from the times a Whisper wrote among its words.
+
+Shapes: T tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from sottovoce.model.labels import TIMESTAMP_STEP_S
+from sottovoce.schema import WindowSegment
+
+Tokens = tuple[int, ...]
+
+
+def split_window(
+    token_ids: Sequence[int], *, timestamps_from: int, decode_raw: Callable[[Tokens], str], duration_s: float
+) -> tuple[tuple[WindowSegment, ...], float | None]:
+    """Divide a window's tokens at its times, and tell how far the window is transcribed for certain.
+
+    Two times in a row, as in ``<|2.34|><|2.34|>``, are the end of one segment and the start of the next. What comes
+    after the last such pair without a time of its own at its end is unfinished: the next window hears it whole. One
+    time at the very end says that nothing is spoken after it. Words without any such pair are one segment.
+
+    Args:
+        token_ids: (T,) tokens after the prefix, end token excluded.
+        timestamps_from: the id of ``<|0.00|>``; see ``Vocabulary``.
+        decode_raw: words' tokens to text, its leading space kept.
+        duration_s: of the window's sound; no time is beyond it.
+
+    Returns:
+        The segments with text, in order, whose times never decrease; and where the unfinished rest begins [s], None
+        where there is none.
+
+    Source: openai-whisper's transcribe.py, checked against it in test_window_segments. There one segment without a
+    pair starts with the window, and here where its first time says.
+    """
+    ids = tuple(token_ids)
+    is_time = [token >= timestamps_from for token in ids]
+    cuts = [place for place in range(1, len(ids)) if is_time[place - 1] and is_time[place]]
+    is_finished = not cuts or is_time[-2:] == [False, True]
+    pieces = [ids[first:last] for first, last in pairwise([0, *cuts, *([len(ids)] if is_finished else [])])]
+    segments: list[WindowSegment] = []
+    end_s = 0.0
+    for piece in pieces:
+        start_s, end_s = _span(piece, timestamps_from, after_s=end_s, duration_s=duration_s)
+        text = decode_raw(tuple(token for token in piece if token < timestamps_from))
+        if text.strip():
+            segments.append(WindowSegment(start_s, end_s, text, piece))
+    heard_s = None if is_finished or end_s >= duration_s else end_s
+    return tuple(segments), heard_s
+
+
+def _span(piece: Tokens, timestamps_from: int, *, after_s: float, duration_s: float) -> tuple[float, float]:
+    """Give when a segment starts and ends: what came before and the window bound what it does not say itself."""
+
+    def time_s(token: int) -> float:
+        return min(round((token - timestamps_from) * TIMESTAMP_STEP_S, 2), duration_s)
+
+    times = [time_s(token) for token in piece if token >= timestamps_from]
+    starts_with_time = bool(piece) and piece[0] >= timestamps_from
+    start_s = max(after_s, times[0]) if starts_with_time else after_s
+    ends = times[1:] if starts_with_time and len(piece) > 1 else times
+    return start_s, max(start_s, ends[-1] if ends else duration_s)
