@@ -3,6 +3,8 @@
 SottovoceError
 ├── InvalidRequestError (ValueError)      a form the service cannot use
 ├── ModelNotFoundError (LookupError)      a model that is not served here
+│   └── ModelRefusedError                 a variant that lost too much accuracy in its export
+├── ModelLoadError (RuntimeError)         a model whose files are here and cannot be loaded
 ├── BodyTooLargeError (ValueError)        more bytes than the limit
 ├── UnauthorizedError (PermissionError)   no key, or a wrong one
 ├── OverloadedError (RuntimeError)        every place is taken
@@ -38,6 +40,24 @@ class ModelNotFoundError(SottovoceError, LookupError):
 
     def __init__(self, model: str) -> None:
         super().__init__(model)
+
+
+class ModelRefusedError(ModelNotFoundError):
+    """A variant that is there, and that the export gate refused."""
+
+    sentence = "the model {0!r} is not served: {1}; GET /v1/models lists those that are"
+
+    def __init__(self, model: str, reason: str) -> None:
+        SottovoceError.__init__(self, model, reason)
+
+
+class ModelLoadError(SottovoceError, RuntimeError):
+    """A model that is listed and cannot be loaded: damaged files, or more weights than the memory budget."""
+
+    sentence = "the model {0!r} cannot be loaded now: {1}"
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
 
 
 class BodyTooLargeError(SottovoceError, ValueError):

@@ -126,8 +126,8 @@ class Gateway:
         return await transcribe_recording(
             await fields.file.read(),
             handle=self._transcriber,
+            served=served,
             language=fields.language,
-            max_window_s=served.max_window_s,
             max_duration_s=self._limits.max_duration_s,
             max_windows_in_flight=self._limits.max_windows_in_flight,
             decoders=self._decoders,

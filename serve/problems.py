@@ -12,6 +12,7 @@ from serve.errors import (
     BodyTooLargeError,
     DeadlineError,
     InvalidRequestError,
+    ModelLoadError,
     ModelNotFoundError,
     OverloadedError,
     TranscriberLostError,
@@ -26,6 +27,7 @@ _RETRY_AFTER_S = "1"  # a window takes well below a second on the models this se
 # The first class that fits counts: status, type, code, the form field at fault.
 _TABLE: tuple[tuple[type[Exception], int, str, str | None, str | None], ...] = (
     (ModelNotFoundError, 404, _INVALID, "model_not_found", "model"),
+    (ModelLoadError, 503, _SERVER, "model_unavailable", "model"),
     (InvalidRequestError, 400, _INVALID, None, None),
     (BodyTooLargeError, 413, _INVALID, "request_too_large", "file"),
     (AudioTooLongError, 413, _INVALID, "audio_too_long", "file"),

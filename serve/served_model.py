@@ -1,4 +1,4 @@
-"""What the transcriber tells the gateway about the model it holds."""
+"""What a transcriber tells the gateway about a model it has loaded."""
 
 from dataclasses import dataclass
 
@@ -14,3 +14,7 @@ class ServedModel:
     """The longest window it reads."""
     language_names: dict[str, str]
     """English name, lower case, of each ISO 639-1 code it knows."""
+    key: str = ""
+    """Which weights exactly: a transcriber loads them by this, and another version has another key."""
+    created: int = 0
+    """Unix time at which its files were written or promoted."""

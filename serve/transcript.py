@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from serve.served_model import ServedModel
 from serve.windows import TranscriberHandle, send_windows
 from sottovoce.audio.decode import decode_audio
 from sottovoce.audio.pcm import to_pcm
@@ -50,8 +51,8 @@ async def transcribe_recording(
     data: bytes,
     *,
     handle: TranscriberHandle,
+    served: ServedModel,
     language: str | None,
-    max_window_s: float,
     max_duration_s: float,
     max_windows_in_flight: int,
     decoders: ThreadPoolExecutor,
@@ -61,8 +62,8 @@ async def transcribe_recording(
     Args:
         data: bytes of any container that can be decoded.
         handle: the transcriber deployment.
+        served: the model that decodes it.
         language: ISO 639-1 code, or None to detect it.
-        max_window_s: the model's longest context.
         max_duration_s: the limit on decoded audio.
         max_windows_in_flight: windows that wait or run at a time.
         decoders: threads for decoding, which would hold the event loop for as long as it takes.
@@ -72,9 +73,9 @@ async def transcribe_recording(
         OverloadedError, TranscriberLostError: see ``send_windows``.
     """
     loop = asyncio.get_running_loop()
-    recording = await loop.run_in_executor(decoders, _decode_and_cut, data, max_window_s, max_duration_s)
+    recording = await loop.run_in_executor(decoders, _decode_and_cut, data, served.max_window_s, max_duration_s)
     options = DecodeOptions(language=language)
-    results = await send_windows(handle, recording.windows, options, max_in_flight=max_windows_in_flight)
+    results = await send_windows(handle, recording.windows, options, model=served, max_in_flight=max_windows_in_flight)
     windows = tuple(
         TimedWindow(start / SAMPLING_RATE, end / SAMPLING_RATE, result)
         for (start, end), result in zip(recording.spans, results, strict=True)

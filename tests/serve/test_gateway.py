@@ -56,12 +56,12 @@ def test_verbose_json_has_one_segment_for_each_window_with_all_fields(post, tran
 
 def test_a_given_language_is_used_and_named_in_english(post, transcriber):
     assert post(language="EN", response_format="verbose_json").json()["language"] == "english"
-    assert transcriber.options[0].language == "en"
+    assert transcriber.decode_options[0].language == "en"
 
 
 def test_without_a_language_the_detected_one_is_named(post, transcriber):
     assert post(response_format="verbose_json").json()["language"] == "german"
-    assert transcriber.options[0].language is None
+    assert transcriber.decode_options[0].language is None
 
 
 def test_pure_silence_is_an_empty_transcript_without_asking_the_model(post, transcriber):

@@ -48,8 +48,13 @@ class FakeTranscriber:
         self.failures: list[Exception] = []
         self.delay_s = 0.0
         self.pending: list[FakePending] = []
-        self.options: list[DecodeOptions] = []
+        self.decode_options: list[DecodeOptions] = []
+        self.model_keys: list[str] = []
         self.windows: list[Pcm] = []
+
+    def options(self, *, multiplexed_model_id: str) -> "FakeTranscriber":
+        self.model_keys.append(multiplexed_model_id)
+        return self
 
     @property
     def transcribe(self) -> "FakeMethod":
@@ -63,7 +68,7 @@ class FakeTranscriber:
     def _transcribe(self, pcm: Pcm, options: DecodeOptions) -> FakePending:
         assert pcm.dtype == np.int16
         self.windows.append(pcm)
-        self.options.append(options)
+        self.decode_options.append(options)
 
         def answer() -> WindowResult:
             if self.failures:

@@ -1,0 +1,172 @@
+"""The gateway's view of the models: what is served under which id now, and how one version follows another.
+
+A name's new version is loaded on every transcriber replica first, and only then answers requests: nobody waits for it,
+and requests that have begun are finished by the version they began with.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from serve.errors import ModelNotFoundError, ModelRefusedError
+from serve.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, ModelSource, split_id
+from serve.served_model import ServedModel
+from serve.windows import TranscriberHandle, describe_everywhere, describe_model
+from sottovoce.errors import SottovoceError
+
+_POLL_S = 0.5  # a promotion is seen within a second; a look takes a stat of each file in one folder
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """One line of ``GET /v1/models``."""
+
+    id: str
+    """A name, a name with a variant, or an alias."""
+    created: int
+    """Unix time at which its files were written or promoted."""
+
+
+class Catalog:
+    """Which models there are, and which of them has which key now."""
+
+    def __init__(self, handle: TranscriberHandle, source: ModelSource) -> None:
+        """Look at nothing yet; ``running`` does.
+
+        Args:
+            handle: the transcriber deployment.
+            source: where models are found.
+        """
+        self._handle = handle
+        self._source = source
+        self._entries: Mapping[str, ModelEntry] = {}
+        self._served: dict[str, ServedModel] = {}
+        self._opening: dict[str, asyncio.Task[ServedModel]] = {}
+        self._switching: dict[str, asyncio.Task[None]] = {}
+        self._broken: set[str] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Wait until the default model answers, then follow the models folder until the end.
+
+        Raises:
+            ModelNotFoundError: there is no default model.
+            ModelLoadError: it cannot be loaded.
+        """
+        self._entries = await asyncio.to_thread(self._source.read)
+        served = await self.find(self._source.default)
+        _log.info("serving %s as %s", served.key, ", ".join((self._source.default, *self._source.aliases)))
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            for task in (following, *self._opening.values(), *self._switching.values()):
+                task.cancel()
+
+    def listed(self) -> list[ListedModel]:
+        """Give every id a request may name: the names in order, each with its variants, then the aliases."""
+        names = [
+            ListedModel(model_id, entry.plans[variant].created)
+            for name, entry in self._entries.items()
+            for model_id, variant in [(name, entry.default), *((f"{name}{VARIANT_MARK}{v}", v) for v in entry.plans)]
+        ]
+        default = self._entries.get(self._source.default)
+        created = 0 if default is None else default.plans[default.default].created
+        return [*names, *(ListedModel(alias, created) for alias in self._source.aliases)]
+
+    def created(self, model: str) -> int:
+        """Tell when a model's files were written or promoted.
+
+        Raises:
+            ModelNotFoundError: no such model is served.
+        """
+        return self._find_plan(model).created
+
+    async def find(self, model: str) -> ServedModel:
+        """Give what serves an id now; where nobody has asked for it yet, a transcriber loads it first.
+
+        Raises:
+            ModelNotFoundError: no such model, or (``ModelRefusedError``) one that the export gate refused.
+            ModelLoadError: its files cannot be loaded.
+            OverloadedError, TranscriberLostError: see ``send_window``.
+        """
+        model_id = self._without_alias(model)
+        served = self._served.get(model_id)
+        return await self._open(model_id, self._find_plan(model)) if served is None else served
+
+    async def refresh(self) -> None:
+        """Look at the models folder, and begin to follow what has changed in it."""
+        before, self._entries = self._entries, await asyncio.to_thread(self._source.read)
+        for model_id in [*self._served]:
+            name, variant = split_id(model_id)
+            entry = self._entries.get(name)
+            plan = None if entry is None else entry.plans.get(variant or entry.default)
+            if plan is None:
+                self._served.pop(model_id)
+            elif plan.key != self._served[model_id].key:
+                self._begin_switch(model_id, plan)
+        for name, entry in self._entries.items():
+            if entry.is_promoted and entry != before.get(name) and name not in self._served:
+                self._begin_switch(name, entry.plans[entry.default])
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            try:
+                await self.refresh()
+            except (OSError, SottovoceError):
+                _log.exception("the models folder cannot be read; what is served stays as it is")
+
+    def _begin_switch(self, model_id: str, plan: ModelPlan) -> None:
+        if model_id in self._switching or plan.key in self._broken:
+            return
+        task = asyncio.create_task(self._switch(model_id, plan))
+        self._switching[model_id] = task
+        task.add_done_callback(lambda _: self._switching.pop(model_id))
+
+    async def _switch(self, model_id: str, plan: ModelPlan) -> None:
+        """Load a version on every replica, then let it answer; where no replica can, the one before it stays."""
+        try:
+            served = await describe_everywhere(self._handle, plan.key)
+        except SottovoceError:
+            self._broken.add(plan.key)
+            _log.exception("%s cannot be loaded; %s stays as it was", plan.key, model_id)
+            return
+        except Exception:  # noqa: BLE001 - the next look tries again, whatever Ray said
+            _log.exception("%s is not loaded yet; it will be tried again", plan.key)
+            return
+        self._served[model_id] = served
+        _log.info("%s is now %s", model_id, plan.key)
+
+    async def _open(self, model_id: str, plan: ModelPlan) -> ServedModel:
+        """Load a model once for all who ask for it meanwhile; one who gives up does not stop it for the others."""
+        task = self._opening.get(plan.key)
+        if task is None:
+            task = asyncio.create_task(describe_model(self._handle, plan.key))
+            self._opening[plan.key] = task
+            task.add_done_callback(lambda _: self._opening.pop(plan.key))
+        served = await asyncio.shield(task)
+        return self._served.setdefault(model_id, served)
+
+    def _find_plan(self, model: str) -> ModelPlan:
+        name, variant = split_id(self._without_alias(model))
+        entry = self._entries.get(name)
+        if entry is None:
+            raise ModelNotFoundError(model)
+        variant = variant or entry.default
+        if variant in entry.refused:
+            raise ModelRefusedError(model, entry.refused[variant])
+        if variant not in entry.plans:
+            raise ModelNotFoundError(model)
+        return entry.plans[variant]
+
+    def _without_alias(self, model: str) -> str:
+        name, variant = split_id(model)
+        if name not in self._source.aliases:
+            return model
+        default = self._source.default
+        return default if variant is None else f"{default}{VARIANT_MARK}{variant}"
