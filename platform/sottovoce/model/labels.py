@@ -12,7 +12,7 @@ from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Exa
 IGNORED = -100  # label value that the loss leaves out
 TIMESTAMP_STEP_S = 0.02  # between two of Whisper's timestamp tokens
 
-_MAX_PROMPT_TOKENS = MAX_LABEL_TOKENS // 2 - 1  # of previous text: Whisper's half of the decoder, without its mark
+MAX_PROMPT_TOKENS = MAX_LABEL_TOKENS // 2 - 1  # of previous text: Whisper's half of the decoder, without its mark
 _NUM_TIMESTAMPS = round(MAX_CONTEXT_S / TIMESTAMP_STEP_S) + 1  # <|0.00|> to <|30.00|>
 
 
@@ -53,7 +53,7 @@ def encode_labels(tokenizer: WhisperTokenizerFast, text: str, *, language: str, 
         LanguageError: a language that has no token.
     """
     prefix = prefix_ids(tokenizer, language=language, task=task, timestamps=False)
-    ids = [*prefix, *_text_ids(tokenizer, text), int(tokenizer.eos_token_id)]
+    ids = [*prefix, *text_ids(tokenizer, text), int(tokenizer.eos_token_id)]
     if len(ids) > MAX_LABEL_TOKENS:
         raise LabelTooLongError(len(ids), MAX_LABEL_TOKENS)
     return ids
@@ -145,7 +145,7 @@ def _transcript_ids(
         ids = prefix_ids(tokenizer, language=language, task=task, timestamps=True)
         for piece in pieces:
             start, end = (_timestamp_id(tokenizer, place / SAMPLING_RATE) for place in (piece.start, piece.end))
-            ids += [start, *_text_ids(tokenizer, piece.text), end]
+            ids += [start, *text_ids(tokenizer, piece.text), end]
         if len(ids) < MAX_LABEL_TOKENS:
             return [*ids, int(tokenizer.eos_token_id)]
     return encode_labels(tokenizer, " ".join(piece.text for piece in pieces), language=language, task=task)
@@ -153,12 +153,13 @@ def _transcript_ids(
 
 def _prompt_ids(tokenizer: WhisperTokenizerFast, text: str | None, *, room: int) -> list[int]:
     """Give the mark of previous text and the last tokens that fit; nothing where there is no text or no room."""
-    num_tokens = min(_MAX_PROMPT_TOKENS, room - 1)
-    text_ids = _text_ids(tokenizer, text or "")[-num_tokens:] if num_tokens > 0 else []
+    num_tokens = min(MAX_PROMPT_TOKENS, room - 1)
+    text_ids = text_ids(tokenizer, text or "")[-num_tokens:] if num_tokens > 0 else []
     return [_token_id(tokenizer, "<|startofprev|>"), *text_ids] if text_ids else []
 
 
-def _text_ids(tokenizer: WhisperTokenizerFast, text: str) -> list[int]:
+def text_ids(tokenizer: WhisperTokenizerFast, text: str) -> list[int]:
+    """Turn a text into ids, with the space before it that every text begins with; nothing for an empty one."""
     spoken = text.strip()
     return cast(list[int], tokenizer(f" {spoken}", add_special_tokens=False).input_ids) if spoken else []
 

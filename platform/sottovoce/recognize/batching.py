@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from sottovoce.audio.features import log_mel_batch
 from sottovoce.model.context import AudioContext
-from sottovoce.recognize.greedy import DecoderSession, decode_greedy, detect_languages
+from sottovoce.recognize.decoding.batch import decode_batch
+from sottovoce.recognize.decoding.session import DecoderSession
 from sottovoce.recognize.vocabulary import Vocabulary
 from sottovoce.recognize.words import AttentionSource, time_result
-from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, DecodeOptions, Waveform, WindowResult
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Waveform, WindowResult
 
 
 class WindowSession(DecoderSession, AttentionSource, Protocol):
@@ -50,54 +51,26 @@ def recognize_windows(
         CheckpointError: word times, and alignment heads the decoder does not have.
         WordTimesUnavailableError: word times from an engine without cross-attention.
     """
-    groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, bool, int], list[int]] = defaultdict(list)
     for index, (window, option) in enumerate(zip(windows, options, strict=True)):
         num_frames = context.num_frames_for(window.shape[0] / SAMPLING_RATE)
         vocabulary.prefix(option.language or vocabulary.languages[0], option)  # a wrong language fails before the work
-        groups[num_frames, option.timestamps].append(index)
+        groups[num_frames, option.timestamps, len(vocabulary.previous(option))].append(index)
     results: dict[int, WindowResult] = {}
-    for (num_frames, _), indices in groups.items():
+    for (num_frames, *_), indices in groups.items():
         for start in range(0, len(indices), max_batch_size):
             batch = indices[start : start + max_batch_size]
             waveforms = [windows[i] for i in batch]
             session = open_session(log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames))
-            decoded = decode_batch(session, [options[i] for i in batch], vocabulary)
+            decoded = decode_batch(
+                session,
+                [options[i] for i in batch],
+                vocabulary=vocabulary,
+                durations_s=[len(waveform) / SAMPLING_RATE for waveform in waveforms],
+                max_rows=max_batch_size,
+            )
             for row, (index, result) in enumerate(zip(batch, decoded, strict=True)):
                 results[index] = time_result(
                     session, row, result, options[index], waveform=windows[index], vocabulary=vocabulary
                 )
     return [results[index] for index in range(len(windows))]
-
-
-def decode_batch(
-    session: DecoderSession, options: Sequence[DecodeOptions], vocabulary: Vocabulary
-) -> list[WindowResult]:
-    """Decode one batch, whose options are alike in ``timestamps``, naming languages where none is given.
-
-    Raises:
-        LanguageError: a language the model does not know.
-    """
-    languages = [option.language for option in options]
-    if None in languages:
-        detected = detect_languages(session, vocabulary, batch_size=len(options))
-        languages = [given or found for given, found in zip(languages, detected, strict=True)]
-    known = [language for language in languages if language is not None]
-    prefix = np.array([vocabulary.prefix(*pair) for pair in zip(known, options, strict=True)], dtype=np.int64)
-    room = MAX_LABEL_TOKENS - prefix.shape[1]
-    hypotheses = decode_greedy(
-        session,
-        prefix,
-        vocabulary=vocabulary,
-        limits=[max(0, min(option.max_new_tokens, room)) for option in options],
-        timestamps=options[0].timestamps,
-    )
-    return [
-        WindowResult(
-            text=vocabulary.text(hypothesis.token_ids),
-            token_ids=hypothesis.token_ids,
-            language=language,
-            avg_logprob=hypothesis.avg_logprob,
-            no_speech_prob=hypothesis.no_speech_prob,
-        )
-        for language, hypothesis in zip(known, hypotheses, strict=True)
-    ]

@@ -23,7 +23,7 @@ class Recognizer(Protocol):
         """ISO 639-1 codes the model knows."""
 
     def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
-        """Decode windows greedily, in batches of like length.
+        """Decode windows in batches of like length, as their options say.
 
         Args:
             windows: each (S,) float32, 16 000 Hz, at most ``context.max_s`` long.

@@ -15,10 +15,11 @@ from transformers import DynamicCache, EncoderDecoderCache
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper
 from sottovoce.model.cross_attention import alignment_heads, attend
-from sottovoce.recognize.batching import decode_batch, recognize_windows
-from sottovoce.recognize.greedy import Logits, TokenIds
+from sottovoce.recognize.batching import recognize_windows
+from sottovoce.recognize.decoding.batch import decode_batch
+from sottovoce.recognize.decoding.session import Logits, TokenIds
 from sottovoce.recognize.vocabulary import build_vocabulary
-from sottovoce.schema import DecodeOptions, Waveform, WindowResult
+from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, Waveform, WindowResult
 
 
 class TorchRecognizer:
@@ -71,7 +72,7 @@ class TorchRecognizer:
         return self._vocabulary.languages
 
     def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
-        """Decode windows greedily; see ``Recognizer``.
+        """Decode windows; see ``Recognizer``.
 
         Raises:
             ContextError: a window longer than the longest context.
@@ -101,13 +102,19 @@ class TorchRecognizer:
 
         Args:
             encoded: (B, P, D) windows of one context.
-            options: B, alike in ``timestamps``; words are not timed, which takes the sound itself.
+            options: B, alike in ``timestamps`` and without prompts; words are not timed, which takes the sound itself.
 
         Raises:
             LanguageError: a language the model does not know.
         """
         with self._inference():
-            return decode_batch(_TorchSession(self._model, encoded), options, self._vocabulary)
+            return decode_batch(
+                _TorchSession(self._model, encoded),
+                options,
+                vocabulary=self._vocabulary,
+                durations_s=[encoded.shape[1] / POSITIONS_PER_SECOND] * len(options),
+                max_rows=max(self._max_batch_size, len(options)),
+            )
 
     def _open(self, input_features: NDArray[np.float32]) -> "_TorchSession":
         return _TorchSession(self._model, self.encode(torch.from_numpy(input_features)))
@@ -129,18 +136,36 @@ class _TorchSession:
 
     def __init__(self, model: TrimmedWhisper, encoded: torch.Tensor) -> None:
         self._model, self._encoded = model, encoded
-        self._cross_cache: Any = DynamicCache()
+        self._cross_cache: Any = DynamicCache()  # of the windows; what rows read is in the cache
         self._cache: Any = None
+        self._windows = np.zeros(0, dtype=np.int64)  # the window of each row
 
-    def start(self, prefix: TokenIds) -> Logits:
-        """Read a prefix (B, T) with an empty cache; keys and values of the encoder are kept. Gives (B, T, V)."""
+    def start(self, prefix: TokenIds, positions: Sequence[int] | None = None) -> Logits:
+        """Read a prefix (B, T); see ``DecoderSession``. Keys and values of the encoder are kept. Gives (B, P, V)."""
         self._cache = EncoderDecoderCache(DynamicCache(), self._cross_cache)
-        return self._read(prefix)
+        self._windows = np.arange(len(prefix))
+        return self._read(prefix, positions)
 
     def advance(self, token_ids: TokenIds) -> Logits:
-        """Read one more token for each window, (B,). Gives (B, V)."""
+        """Read one more token for each row, (R,). Gives (R, V)."""
         logits: Logits = self._read(token_ids[:, None])[:, -1]
         return logits
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Continue from these rows; what is cached of the sound moves only where a row is of another window."""
+        windows = self._windows[list(rows)]
+        cross_cache = self._cache.cross_attention_cache
+        if not np.array_equal(windows, self._windows):
+            cross_cache = _take(cross_cache, rows)
+        self._windows = windows
+        self._cache = EncoderDecoderCache(_take(self._cache.self_attention_cache, rows), cross_cache)
+
+    def select(self, rows: Sequence[int]) -> "_TorchSession":
+        """Give a session of some of the windows."""
+        index = torch.tensor(rows, device=self._encoded.device)
+        selected = _TorchSession(self._model, self._encoded.index_select(0, index))
+        selected._cross_cache = _take(self._cross_cache, rows)
+        return selected
 
     def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Read given tokens for one window; see ``AttentionSource``."""
@@ -153,15 +178,25 @@ class _TorchSession:
         )
         return attention.scores, attention.probabilities
 
-    def _read(self, token_ids: TokenIds) -> Logits:
+    def _read(self, token_ids: TokenIds, positions: Sequence[int] | None = None) -> Logits:
         output = self._model.model.decoder(
             input_ids=torch.from_numpy(token_ids).to(self._model.device),
             encoder_hidden_states=self._encoded,
             past_key_values=self._cache,
             use_cache=True,
         )
-        logits: Logits = self._model.proj_out(output.last_hidden_state).float().cpu().numpy()
+        hidden = output.last_hidden_state if positions is None else output.last_hidden_state[:, list(positions)]
+        logits: Logits = self._model.proj_out(hidden).float().cpu().numpy()
         return logits
+
+
+def _take(cache: Any, rows: Sequence[int]) -> Any:  # noqa: ANN401 - transformers has no types
+    """Copy some rows of a cache."""
+    taken = DynamicCache()
+    for place, layer in enumerate(cache.layers):
+        index = torch.tensor(rows, device=layer.keys.device)
+        taken.update(layer.keys.index_select(0, index), layer.values.index_select(0, index), place)
+    return taken
 
 
 @contextmanager

@@ -4,14 +4,18 @@ Shapes: V vocabulary.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import GenerationConfig, WhisperTokenizerFast
+from transformers.models.whisper.tokenization_whisper import bytes_to_unicode
 
 from sottovoce.errors import CheckpointError, LanguageError
-from sottovoce.model.labels import prefix_ids
+from sottovoce.model.labels import MAX_PROMPT_TOKENS, prefix_ids, text_ids
 from sottovoce.schema import DecodeOptions
+
+_MAX_INITIAL_TIMESTAMP_INDEX = 50  # 1.0 s: openai-whisper's, where a generation config names none
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +37,13 @@ class Vocabulary:
     """Not written as the first token."""
     timestamps_from: int
     """The id of ``<|0.00|>``; timestamps are this id and all above."""
+    previous_id: int
+    """``<|startofprev|>``, which stands before what was said before."""
+    max_initial_timestamp_index: int | None
+    """The latest time a transcript may begin with, in steps of 0.02 s; any when None."""
 
     def prefix(self, language: str, options: DecodeOptions) -> list[int]:
-        """Give the tokens before the transcript.
+        """Give the tokens between what was said before and the transcript.
 
         Raises:
             LanguageError: a language the checkpoint does not list.
@@ -44,10 +52,28 @@ class Vocabulary:
             raise LanguageError(language)
         return prefix_ids(self.tokenizer, language=language, task=options.task, timestamps=options.timestamps)
 
+    def previous(self, options: DecodeOptions) -> list[int]:
+        """Give the tokens before the prefix: a mark, and the end of prompt and previous tokens; none without any.
+
+        Names of special tokens in a prompt are left out: whoever writes it may not steer the decoder.
+        """
+        prompt = [token for token in text_ids(self.tokenizer, options.prompt) if token < self.end_id]
+        ids = [*prompt, *options.previous_ids][-MAX_PROMPT_TOKENS:]
+        return [self.previous_id, *ids] if ids else []
+
     def text(self, token_ids: tuple[int, ...]) -> str:
         """Turn tokens into text without timestamps and special tokens, stripped."""
+        return self.raw_text(token_ids).strip()
+
+    def raw_text(self, token_ids: tuple[int, ...]) -> str:
+        """Turn tokens into text as it was written, with the space before it."""
         words = [token for token in token_ids if token < self.end_id]
-        return self.tokenizer.decode(words, clean_up_tokenization_spaces=False).strip()
+        return str(self.tokenizer.decode(words, clean_up_tokenization_spaces=False))
+
+    def utf8(self, token_id: int) -> bytes:
+        """Give the bytes of one token of text, which may be a part of a character."""
+        letters = str(self.tokenizer.convert_ids_to_tokens(token_id))
+        return bytes(_byte_codes()[letter] for letter in letters)
 
     def penalties(self, num_tokens: int, *, timestamps: bool, first: bool) -> NDArray[np.float32]:
         """Give what is added to the logits before the choice.
@@ -90,7 +116,15 @@ def build_vocabulary(tokenizer: WhisperTokenizerFast, generation: GenerationConf
         suppressed=_ids([*(generation.suppress_tokens or ()), *marks]),
         suppressed_first=_ids(generation.begin_suppress_tokens or ()),
         timestamps_from=no_timestamps + 1,
+        previous_id=no_timestamps - 2,  # <|startofprev|>, by its place: not every generation config names it
+        max_initial_timestamp_index=getattr(generation, "max_initial_timestamp_index", _MAX_INITIAL_TIMESTAMP_INDEX),
     )
+
+
+@cache
+def _byte_codes() -> dict[str, int]:
+    """Give the byte that each letter of a vocabulary file stands for."""
+    return {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 def _ids(values: list[int] | tuple[int, ...]) -> NDArray[np.int64]:

@@ -4,23 +4,30 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
-from sottovoce.recognize.timestamps import apply_timestamp_rules
+from sottovoce.recognize.decoding.timestamp_rules import apply_timestamp_rules
 
 FROM, END = 100, 50
 
 
-def allowed(*written: int, scores: dict[int, float] | None = None) -> set[int]:
+def allowed(*written: int, scores: dict[int, float] | None = None, limit: int | None = None) -> set[int]:
     """The tokens that may follow, of 0 to 119."""
     logits = np.zeros((1, 120), np.float32)
     for token, value in (scores or {}).items():
         logits[0, token] = value
     logits[:, END + 1 : FROM] = -np.inf
-    apply_timestamp_rules(logits, np.array([written], np.int64), timestamps_from=FROM, end_id=END)
+    apply_timestamp_rules(
+        logits, np.array([written], np.int64), timestamps_from=FROM, end_id=END, max_initial_index=limit
+    )
     return set(np.flatnonzero(np.isfinite(logits[0])).tolist())
 
 
 def test_the_first_token_is_a_time_or_the_end() -> None:
     assert allowed(scores={END: 9.0, 3: 10.0}) == {END, *range(FROM, 120)}
+
+
+def test_the_first_time_is_within_its_limit() -> None:
+    assert allowed(limit=3) == set(range(FROM, FROM + 4))
+    assert max(allowed(FROM, 1, scores={2: 0.0}, limit=3)) == 119
 
 
 def test_words_follow_a_start_and_a_start_or_the_end_an_end() -> None:
@@ -53,5 +60,5 @@ def test_the_rules_are_those_of_transformers(num_written: int) -> None:
     written = np.where(generator.random((200, num_written)) < 0.5, words, times)
     ids = torch.from_numpy(np.concatenate([np.zeros((200, 3), np.int64), written], axis=1))
     expected = processor(ids, torch.from_numpy(logits.copy())).numpy()
-    apply_timestamp_rules(logits, written, timestamps_from=FROM, end_id=END)
+    apply_timestamp_rules(logits, written, timestamps_from=FROM, end_id=END, max_initial_index=None)
     assert np.array_equal(logits, expected)

@@ -1,33 +1,38 @@
-"""Times that a Whisper writes among its words: the rules while it writes.
+"""What may follow in a transcript with times.
 
-Shapes: B batch, T tokens, V vocabulary.
+Shapes: R rows, T tokens, V vocabulary.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sottovoce.recognize.decoding.session import Logits, TokenIds
+
 
 def apply_timestamp_rules(
-    logits: NDArray[np.float32], written: NDArray[np.int64], *, timestamps_from: int, end_id: int
+    logits: Logits, written: TokenIds, *, timestamps_from: int, end_id: int, max_initial_index: int | None
 ) -> None:
     """Forbid what no well-formed transcript with times would hold next, in place.
 
-    The first token is a time, or the end where nothing is said and the model may say so. Times come in pairs of an
-    end and a start, except before the first word and the end token. They never decrease, and a segment is longer than
-    nothing. A time is written where all times together are likelier than any one word.
+    The first token is a time not later than the limit, or the end where nothing is said and the model may say so. Times
+    come in pairs of an end and a start, except before the first word and the end token. They never decrease, and a
+    segment is longer than nothing. A time is written where all times together are likelier than any one word.
 
     Args:
-        logits: (B, V) of the next token, tokens that may never be written already at -inf.
-        written: (B, T) tokens so far, after the prefix.
+        logits: (R, V) of the next token, tokens that may never be written already at -inf.
+        written: (R, T) tokens so far, after the prefix.
         timestamps_from: the id of ``<|0.00|>``.
         end_id: of the end token; words have lower ids.
+        max_initial_index: the latest first time, in steps of 0.02 s; no limit when None.
 
-    Source: Whisper's decoding as transformers' WhisperTimeStampLogitsProcessor does it, checked against it in
-    test_timestamps; there the end token is never first.
+    Source: openai-whisper 20250625, ApplyTimestampRules, checked against it in test_timestamp_rules; there the end
+    token is never first.
     """
     if written.shape[1] == 0:
         logits[:, :end_id] = -np.inf
         logits[:, end_id + 1 : timestamps_from] = -np.inf
+        if max_initial_index is not None:
+            logits[:, timestamps_from + max_initial_index + 1 :] = -np.inf
     for row, ids in zip(logits, written, strict=True):
         is_time = ids >= timestamps_from
         ends_segment = False

@@ -1,0 +1,137 @@
+"""Beam search: several texts of a window are written side by side, and the best of those that ended is kept.
+
+Shapes: B windows, R rows, K beams, T tokens, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sottovoce.recognize.decoding.hypothesis import Hypothesis
+from sottovoce.recognize.decoding.logprobs import log_sums
+from sottovoce.recognize.decoding.rules import TokenRules
+from sottovoce.recognize.decoding.session import DecoderSession, Logits, TokenIds
+
+
+@dataclass(frozen=True)
+class BeamSettings:
+    """How one window is searched."""
+
+    beam_size: int
+    """Texts that go on at each step, K."""
+    patience: float
+    """Texts that must have ended, in multiples of K; see Kasai et al. 2022."""
+    limit: int
+    """The most tokens, end token included."""
+
+    @property
+    def num_finished(self) -> int:
+        """Texts that must have ended."""
+        return max(1, round(self.beam_size * self.patience))
+
+
+@dataclass
+class _Search:
+    """One window: the texts that go on, best first, and those that ended."""
+
+    settings: BeamSettings
+    open: list[Hypothesis]
+    finished: list[Hypothesis] = field(default_factory=list)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more can be written that counts."""
+        num_written = len(self.open[0].token_ids) if self.open else self.settings.limit
+        return num_written < self.settings.limit and len(self.finished) < self.settings.num_finished
+
+    def take(self, candidates: Sequence[tuple[int, Hypothesis]], *, end_id: int) -> list[int]:
+        """Keep the likeliest K that go on, and those that ended and are likelier than the last of them.
+
+        Args:
+            candidates: each with the row it goes on from.
+            end_id: of the end token.
+
+        Returns:
+            The rows that the texts go on from.
+        """
+        self.open, sources = [], []
+        for source, hypothesis in sorted(candidates, key=lambda one: one[1].sum_logprob, reverse=True):
+            if len(self.open) == self.settings.beam_size:
+                break
+            if hypothesis.token_ids[-1] != end_id:
+                self.open.append(hypothesis)
+                sources.append(source)
+            elif len(self.finished) < self.settings.num_finished:
+                self.finished.append(Hypothesis(hypothesis.token_ids[:-1], hypothesis.logprobs))
+        return sources
+
+    def result(self) -> list[Hypothesis]:
+        """Give what ended, and the likeliest of the others where fewer than K did."""
+        missing = max(0, self.settings.beam_size - len(self.finished))
+        return self.finished + self.open[:missing]
+
+
+def search_beams(
+    session: DecoderSession, logits: Logits, *, rules: TokenRules, settings: Sequence[BeamSettings]
+) -> list[list[Hypothesis]]:
+    """Search the texts of each window; a window that is done leaves the batch.
+
+    Args:
+        session: has read the prefixes.
+        logits: (B, V) of the first token.
+        rules: which tokens may be written.
+        settings: B.
+
+    Returns:
+        For each window the texts to choose from, at least one.
+
+    Source: openai-whisper 20250625, BeamSearchDecoder, checked against it in test_openai_whisper.
+    """
+    searches = [_Search(one, [Hypothesis((), ())]) for one in settings]
+    running = [search for search in searches if search.goes_on]
+    sources: list[int] = [row for row, search in enumerate(searches) if search.goes_on]
+    logits = logits[sources]
+    while running:
+        written = _written(running)
+        taken = _step(running, rules.apply(logits, written), end_id=rules.vocabulary.end_id)
+        sources = [
+            sources[row] if not written.shape[1] else row
+            for search, rows in zip(running, taken, strict=True)
+            if search.goes_on
+            for row in rows
+        ]
+        running = [search for search in running if search.goes_on]
+        if running:
+            session.reorder(sources)
+            logits = session.advance(np.array([one.token_ids[-1] for search in running for one in search.open]))
+    return [search.result() for search in searches]
+
+
+def _written(searches: Sequence[_Search]) -> TokenIds:
+    """Give the tokens of all texts that go on, (R, T)."""
+    return np.array([one.token_ids for search in searches for one in search.open], dtype=np.int64)
+
+
+def _step(searches: Sequence[_Search], logits: Logits, *, end_id: int) -> list[list[int]]:
+    """Extend every text by its K + 1 likeliest tokens, of (R, V); give for each window the rows it goes on from."""
+    sums = log_sums(logits)
+    row = 0
+    taken: list[list[int]] = []
+    for search in searches:
+        candidates: list[tuple[int, Hypothesis]] = []
+        for hypothesis in search.open:
+            for token in _likeliest_tokens(logits[row], search.settings.beam_size + 1):
+                logprob = float(logits[row, token]) - float(sums[row])
+                extended = Hypothesis((*hypothesis.token_ids, token), (*hypothesis.logprobs, logprob))
+                candidates.append((row, extended))
+            row += 1
+        taken.append(search.take(candidates, end_id=end_id))
+    return taken
+
+
+def _likeliest_tokens(logits: Logits, count: int) -> list[int]:
+    """Give the tokens with the highest of (V,) logits, best first; none that may not be written."""
+    best = np.argpartition(logits, -count)[-count:]
+    ordered = best[np.argsort(-logits[best], kind="stable")]
+    return [int(token) for token in ordered if np.isfinite(logits[token])]
