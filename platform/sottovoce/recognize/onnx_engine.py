@@ -7,7 +7,7 @@ The encoder's keys and values are computed once and bound once; a step passes th
 Shapes: B batch, M mel bins, F frames, T tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
 from sottovoce.model.context import AudioContext
 from sottovoce.recognize.batching import recognize_windows
-from sottovoce.recognize.greedy import Logits, TokenIds
+from sottovoce.recognize.decoding.session import Logits, TokenIds
 from sottovoce.recognize.vocabulary import Vocabulary
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
@@ -72,7 +72,7 @@ class OnnxRecognizer:
         return self._vocabulary.languages
 
     def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
-        """Decode windows greedily; see ``Recognizer``.
+        """Decode windows; see ``Recognizer``.
 
         Raises:
             ContextError: a window longer than the longest context.
@@ -90,7 +90,7 @@ class OnnxRecognizer:
         )
 
     def _open(self, input_features: NDArray[np.float32]) -> "_OnnxSession":
-        return _OnnxSession(self._encoder, self._decoder, input_features, engine=self.name)
+        return _OnnxSession(self._decoder, _encode(self._encoder, input_features), engine=self.name)
 
 
 def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSession:
@@ -117,42 +117,52 @@ def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSessio
 class _OnnxSession:
     """One batch: the encoder's output and the decoder's cache, in buffers that ONNX Runtime owns."""
 
-    def __init__(
-        self,
-        encoder: onnxruntime.InferenceSession,
-        decoder: onnxruntime.InferenceSession,
-        input_features: NDArray[np.float32],
-        *,
-        engine: str,
-    ) -> None:
+    def __init__(self, decoder: onnxruntime.InferenceSession, encoded: onnxruntime.OrtValue, *, engine: str) -> None:
         self._decoder = decoder
         self._engine = engine
-        self._encoded = _encode(encoder, input_features)
+        self._encoded = encoded
         outputs = [output.name for output in decoder.get_outputs()]
         self._self_names = [name.removeprefix(_PRESENT) for name in outputs if ".decoder." in name]
         self._cross_names = [name.removeprefix(_PRESENT) for name in outputs if ".encoder." in name]
         self._flags = {flag: np.array([flag]) for flag in (False, True)}  # a binding does not keep its arrays alive
         self._step: Any = None
+        self._heard = encoded  # what the rows hear; a binding does not keep it alive either
+        self._caches: dict[str, onnxruntime.OrtValue] = {}
+        self._windows = np.zeros(0, dtype=np.int64)  # the window of each row
 
-    def start(self, prefix: TokenIds) -> Logits:
-        """Read a prefix (B, T) with an empty cache. Gives (B, T, V)."""
+    def start(self, prefix: TokenIds, positions: Sequence[int] | None = None) -> Logits:
+        """Read a prefix (B, T) with an empty cache; see ``DecoderSession``. Gives (B, P, V)."""
         first = self._bind(use_cache=False)
         empty_caches = self._empty_caches(batch_size=len(prefix))
         for name, empty in empty_caches.items():
             first.bind_ortvalue_input(name, empty)
         self._step = self._bind(use_cache=True)
+        self._windows = np.arange(len(prefix))
         logits, caches = self._run(first, prefix, [*self._self_names, *self._cross_names])
-        for name, cache in caches.items():
-            self._step.bind_ortvalue_input(_PAST + name, cache)
-        return logits
+        self._continue_from(caches)
+        return logits if positions is None else logits[:, list(positions)]
 
     def advance(self, token_ids: TokenIds) -> Logits:
-        """Read one more token for each window, (B,). Gives (B, V)."""
+        """Read one more token for each row, (R,). Gives (R, V)."""
         logits, caches = self._run(self._step, token_ids[:, None], self._self_names)
-        for name, cache in caches.items():
-            self._step.bind_ortvalue_input(_PAST + name, cache)
+        self._continue_from(caches)
         last: Logits = logits[:, -1]
         return last
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Continue from these rows; what is cached of the sound moves only where a row is of another window."""
+        windows = self._windows[list(rows)]
+        names = list(self._self_names)
+        if not np.array_equal(windows, self._windows):
+            names += self._cross_names
+            self._heard = _take(self._encoded, windows)
+            self._step.bind_ortvalue_input("encoder_hidden_states", self._heard)
+        self._windows = windows
+        self._continue_from({name: _take(self._caches[name], rows) for name in names})
+
+    def select(self, rows: Sequence[int]) -> "_OnnxSession":
+        """Give a session of some of the windows."""
+        return _OnnxSession(self._decoder, _take(self._encoded, rows), engine=self._engine)
 
     def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Refuse: the graphs have no outputs of cross-attention.
@@ -161,6 +171,11 @@ class _OnnxSession:
             WordTimesUnavailableError: always.
         """
         raise WordTimesUnavailableError(self._engine)
+
+    def _continue_from(self, caches: Mapping[str, onnxruntime.OrtValue]) -> None:
+        for name, cache in caches.items():
+            self._step.bind_ortvalue_input(_PAST + name, cache)
+            self._caches[name] = cache  # a binding does not keep its arrays alive
 
     def _bind(self, *, use_cache: bool) -> Any:  # noqa: ANN401 - onnxruntime has no types
         binding = self._decoder.io_binding()
@@ -193,6 +208,11 @@ class _OnnxSession:
             )
             for entry in caches
         }
+
+
+def _take(value: onnxruntime.OrtValue, rows: Sequence[int] | NDArray[np.int64]) -> onnxruntime.OrtValue:
+    """Copy some rows of a buffer."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.take(value.numpy(), rows, axis=0))
 
 
 def _encode(encoder: onnxruntime.InferenceSession, input_features: NDArray[np.float32]) -> onnxruntime.OrtValue:
