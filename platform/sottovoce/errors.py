@@ -26,7 +26,7 @@
     ├── StuckWorkerError (RuntimeError)   a training worker stood still more often than the run may resume
     ├── TrackerError (RuntimeError)       a tracker's folder or server does not open
     ├── SearchError (RuntimeError)        a search that came to no result
-    ├── WordTimesUnavailableError (ValueError)  word times from an engine without cross-attention
+    ├── WordTimesUnavailableError (ValueError)  word times from graphs exported without cross-attention
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
 
 Fields go to ``super().__init__`` and the sentence is built in ``__str__``: a class that
@@ -282,9 +282,12 @@ class SearchError(SottovoceError, RuntimeError):
 
 
 class WordTimesUnavailableError(SottovoceError, ValueError):
-    """Word times asked of an engine that does not give cross-attention."""
+    """Word times asked of graphs that do not give cross-attention, as those exported before 2026-11."""
 
-    sentence = "engine {0} gives no word times: its graphs have no cross-attention; ask the checkpoint, variant torch"
+    sentence = (
+        "engine {0} gives no word times: its graphs were exported without cross-attention; export the checkpoint "
+        "again, or ask its variant torch"
+    )
 
     def __init__(self, engine: str) -> None:
         super().__init__(engine)

@@ -175,6 +175,8 @@ class WindowSegment:
     """As decoded: a leading space where the model wrote one."""
     token_ids: tuple[int, ...]
     """Timestamp tokens included."""
+    words: tuple[WordTime, ...] = ()
+    """In order, where they were asked for; within the segment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +243,6 @@ class WindowResult:
     heard_s: float | None = None
     """How far the window is transcribed for certain: where a next window begins. None: to its end."""
     words: tuple[WordTime, ...] = ()
-    """In order, where they were asked for."""
+    """All segments' words in order, where they were asked for."""
     token_logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens of text, in order, where they were asked for."""

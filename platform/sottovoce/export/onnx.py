@@ -1,6 +1,7 @@
 """Export a checkpoint to ONNX with Optimum: encoder, decoder, decoder with past, and both decoders merged.
 
-Every graph has a dynamic batch and a dynamic time axis, so that one file runs every audio context.
+Every graph has a dynamic batch and a dynamic time axis, so that one file runs every audio context. The decoder that
+reads a prefix, and with it the merged one, has one output more than Optimum gives it: see ``attention_output``.
 """
 
 import logging
@@ -15,7 +16,9 @@ from optimum.exporters.onnx import export_models
 from optimum.exporters.onnx.model_configs import WhisperOnnxConfig
 from optimum.exporters.utils import get_encoder_decoder_models_for_export
 
+from sottovoce.export.attention_output import add_alignment_scores
 from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.cross_attention import alignment_heads
 from sottovoce.model.variants import onnx_path
 from sottovoce.schema import FRAMES_PER_SECOND
 
@@ -48,7 +51,11 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the four fp32 graphs of a checkpoint into a variant's folder.
 
     The model must be on the CPU in float32, as ``load_checkpoint`` gives it.
+
+    Raises:
+        CheckpointError: alignment heads the decoder does not have.
     """
+    heads = alignment_heads(checkpoint.model)
     first = onnx_path(folder, "encoder_model", "fp32")
     first.parent.mkdir(parents=True, exist_ok=True)
     config = TrimmedOnnxConfig(checkpoint.model.config, task="automatic-speech-recognition", use_past=True)
@@ -57,6 +64,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
     traced_frames = round(checkpoint.context.max_s * FRAMES_PER_SECOND)
     with _quiet_trace():
         export_models(models, first.parent, output_names=names, input_shapes={"nb_max_frames": traced_frames})
+        add_alignment_scores(onnx_path(folder, "decoder_model", "fp32"), heads)
         # Optimum's second half: the token embedding is stored once, not again as output layer; the decoders are merged.
         config.post_process_exported_models(first.parent, models, names)
     logger.info("exported %s to %s", checkpoint.source, first.parent)

@@ -4,6 +4,7 @@ Shapes: H heads, T tokens read (prefix, text, end token), N tokens of text, P po
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +31,37 @@ def align_words(
     prefix_length: int,
     waveform: Waveform,
 ) -> list[WordTime]:
+    """Time the words of a window that is one segment; see ``align_segments``."""
+    return align_segments(scores, probabilities, [words], prefix_length=prefix_length, waveform=waveform)[0]
+
+
+def align_segments(
+    scores: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    segments: Sequence[Sequence[WordTokens]],
+    *,
+    prefix_length: int,
+    waveform: Waveform,
+) -> list[list[WordTime]]:
     """Time the words of one window: ``time_words``, and then ``leave_pauses_out``.
 
     Args:
         scores: as ``time_words`` takes them, like all others but the last.
         probabilities: of the tokens.
-        words: of the window's text.
+        segments: each one's words; no punctuation goes with a word of another segment.
         prefix_length: tokens before the text.
         waveform: (S,) of the window.
+
+    Returns:
+        Each segment's words.
     """
-    timed = time_words(scores, probabilities, words, prefix_length=prefix_length, num_samples=len(waveform))
-    return leave_pauses_out(timed, find_pauses(waveform)) if timed else []
+    words = [word for segment in segments for word in segment]
+    if not words:
+        return [[] for _ in segments]
+    timed = iter(_time_all(scores, probabilities, words, prefix_length=prefix_length, num_samples=len(waveform)))
+    joined = [_join_punctuation(list(islice(timed, len(segment)))) for segment in segments]
+    moved = iter(leave_pauses_out([word for segment in joined for word in segment], find_pauses(waveform)))
+    return [list(islice(moved, len(segment))) for segment in joined]
 
 
 def count_positions(num_samples: int) -> int:
@@ -108,17 +129,9 @@ def time_words(
     """
     if not words:
         return []
-    starts = token_starts(
-        smooth_weights(scores, num_positions=count_positions(num_samples)), prefix_length=prefix_length
-    ).clip(max=num_samples / SAMPLING_RATE)
-    timed: list[WordTime] = []
-    first = 0
-    for word in words:
-        end = first + len(word.token_ids)
-        probability = float(probabilities[prefix_length - 1 + first : prefix_length - 1 + end].mean())
-        timed.append(WordTime(word.text, float(starts[first]), float(starts[end]), probability))
-        first = end
-    return _join_punctuation(timed)
+    return _join_punctuation(
+        _time_all(scores, probabilities, words, prefix_length=prefix_length, num_samples=num_samples)
+    )
 
 
 def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, float]]) -> list[WordTime]:
@@ -147,6 +160,28 @@ def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, fl
         WordTime(word.text, float(start), float(end), word.probability)
         for word, start, end in zip(words, starts, ends, strict=True)
     ]
+
+
+def _time_all(
+    scores: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    words: Sequence[WordTokens],
+    *,
+    prefix_length: int,
+    num_samples: int,
+) -> list[WordTime]:
+    """Time words and punctuation alike; see ``time_words``."""
+    starts = token_starts(
+        smooth_weights(scores, num_positions=count_positions(num_samples)), prefix_length=prefix_length
+    ).clip(max=num_samples / SAMPLING_RATE)
+    timed: list[WordTime] = []
+    first = 0
+    for word in words:
+        end = first + len(word.token_ids)
+        probability = float(probabilities[prefix_length - 1 + first : prefix_length - 1 + end].mean())
+        timed.append(WordTime(word.text, float(starts[first]), float(starts[end]), probability))
+        first = end
+    return timed
 
 
 def _join_punctuation(words: Sequence[WordTime]) -> list[WordTime]:

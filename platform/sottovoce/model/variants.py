@@ -24,6 +24,8 @@ PARTS: tuple[Part, ...] = get_args(Part)
 _SUFFIXES: dict[Variant, str] = {"fp32": "", "int8": "_int8"}
 _ONNX_FOLDER = "onnx"
 VARIANT_RECORD_FILE = "record.json"
+ALIGNMENT_SCORES = "alignment_scores"
+"""Output (B, H, T, P) of the decoder without a cache, and of the merged one: where its alignment heads look."""
 
 
 class VariantRecord(Record):

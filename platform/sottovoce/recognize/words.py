@@ -3,16 +3,18 @@
 Shapes: H heads, T tokens, P positions of sound.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sottovoce.model.alignment import align_words
+from sottovoce.model.alignment import align_segments
 from sottovoce.model.word_tokens import split_words
 from sottovoce.recognize.vocabulary import Vocabulary
-from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Waveform, WindowResult, WordTime
+from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Waveform, WindowResult, WindowSegment, WordTime
 
 
 class AttentionSource(Protocol):
@@ -41,7 +43,14 @@ def time_result(
 ) -> WindowResult:
     """Add the words to a window's result where they were asked for.
 
-    The decoder reads its own text again, without timestamp tokens, which attend to no sound of their own.
+    The decoder reads its own text again, without timestamp tokens, which attend to no sound of their own. A segment
+    then begins with its first word and ends with its last, as in openai-whisper: words are nearer to the sound than the
+    times written around them. (Words cut at the written times instead: median error 0.028 s against 0.020 s, ninth
+    decile 0.21 s against 0.12 s, over 35 windows of synthetic sentences with micro, 2026-11.)
+
+    openai-whisper and faster-whisper then shorten words longer than twice the median at sentence marks and pauses, and
+    hold half a second to the written times. Here pauses found in the sound end words before that; see
+    ``leave_pauses_out``. Punctuation is merged as there, within a segment.
 
     Args:
         source: the encoded batch.
@@ -53,23 +62,54 @@ def time_result(
     """
     if not option.word_timestamps:
         return result
-    return replace(result, words=tuple(_words(source, row, result, option, waveform=waveform, vocabulary=vocabulary)))
+    texts = _segment_texts(result, end_id=vocabulary.end_id)
+    words = _words(source, row, texts, result.language, option, waveform=waveform, vocabulary=vocabulary)
+    if result.heard_s is not None:
+        words = [[_end_by(word, result.heard_s) for word in found] for found in words]
+    return replace(
+        result, words=tuple(word for found in words for word in found), segments=_fit_segments(result.segments, words)
+    )
+
+
+def _segment_texts(result: WindowResult, *, end_id: int) -> list[list[int]]:
+    """Give each segment's tokens of text; the window's as one where it is not divided."""
+    pieces = [segment.token_ids for segment in result.segments] or [result.token_ids]
+    return [[token for token in piece if token < end_id] for piece in pieces]
 
 
 def _words(
     source: AttentionSource,
     row: int,
-    result: WindowResult,
+    texts: Sequence[Sequence[int]],
+    language: str,
     option: DecodeOptions,
     *,
     waveform: Waveform,
     vocabulary: Vocabulary,
-) -> list[WordTime]:
-    prefix = vocabulary.prefix(result.language, replace(option, timestamps=False))
+) -> list[list[WordTime]]:
+    """Time the words of each segment."""
+    prefix = vocabulary.prefix(language, replace(option, timestamps=False, prompt="", previous_ids=()))
     room = MAX_LABEL_TOKENS - len(prefix) - 1  # a transcript that filled the decoder loses its last word's time
-    text = [token for token in result.token_ids if token < vocabulary.end_id][:room]
-    if not text:
-        return []
-    scores, probabilities = source.attend(row, [*prefix, *text, vocabulary.end_id])
-    words = split_words(vocabulary.tokenizer, text, language=result.language)
-    return align_words(scores, probabilities, words, prefix_length=len(prefix), waveform=waveform)
+    read = [token for text in texts for token in text][:room]
+    if not read:
+        return [[] for _ in texts]
+    tokens = iter(read)
+    words = [split_words(vocabulary.tokenizer, list(islice(tokens, len(text))), language=language) for text in texts]
+    scores, probabilities = source.attend(row, [*prefix, *read, vocabulary.end_id])
+    return align_segments(scores, probabilities, words, prefix_length=len(prefix), waveform=waveform)
+
+
+def _end_by(word: WordTime, limit_s: float) -> WordTime:
+    """Leave to the next window what it hears again."""
+    return replace(word, start_s=min(word.start_s, limit_s), end_s=min(word.end_s, limit_s))
+
+
+def _fit_segments(segments: Sequence[WindowSegment], words: Sequence[Sequence[WordTime]]) -> tuple[WindowSegment, ...]:
+    """Let each segment last from its first word to its last; one without words keeps its times where there is room."""
+    fitted: list[WindowSegment] = []
+    earliest_s = 0.0
+    for segment, found in zip(segments, words, strict=False):
+        start_s = found[0].start_s if found else max(segment.start_s, earliest_s)
+        earliest_s = found[-1].end_s if found else max(segment.end_s, earliest_s)
+        fitted.append(replace(segment, start_s=start_s, end_s=earliest_s, words=tuple(found)))
+    return tuple(fitted)
