@@ -1,18 +1,23 @@
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from sottovoce.demo.speech import Voice, speak, speak_words
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.variants import ALIGNMENT_SCORES, onnx_path
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.schema import DecodeOptions
+from sottovoce.schema import DecodeOptions, WindowResult
 
 TEXT = "The doctor opened the small window."
 TIMED = DecodeOptions(word_timestamps=True)
+TOLERANCE_S = 0.02  # one position of the encoder: two implementations of one model in float32
 MAX_MEDIAN_ERROR_S = 0.1  # of six starts and ends; over hundreds it is 0.02 s
 
 
@@ -24,6 +29,29 @@ def micro(micro_assets) -> Recognizer:
 @pytest.fixture(scope="module")
 def noise() -> np.ndarray:
     return np.random.default_rng(0).uniform(-0.1, 0.1, 60_000).astype(np.float32)
+
+
+def assert_in_order(result: WindowResult, *, duration_s: float) -> None:
+    """Words never go back, and stay within their segment and the window."""
+    assert [word for segment in result.segments for word in segment.words] == list(result.words)
+    times = [at_s for word in result.words for at_s in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert all(0.0 <= at_s <= duration_s for at_s in times)
+    ends = [at_s for segment in result.segments for at_s in (segment.start_s, segment.end_s)]
+    assert ends == sorted(ends)
+    for segment in result.segments:
+        assert all(segment.start_s <= word.start_s <= word.end_s <= segment.end_s for word in segment.words)
+        assert "".join(word.text for word in segment.words).replace(" ", "") == "".join(segment.text.split())
+
+
+def largest_difference_s(results: Sequence[WindowResult], expected: Sequence[WindowResult]) -> float:
+    """Compare the times of the same words."""
+    largest = 0.0
+    for result, other in zip(results, expected, strict=True):
+        assert [word.text for word in result.words] == [word.text for word in other.words]
+        for mine, theirs in zip(result.words, other.words, strict=True):
+            largest = max(largest, abs(mine.start_s - theirs.start_s), abs(mine.end_s - theirs.end_s))
+    return largest
 
 
 def test_words_of_a_sentence_come_with_their_times(micro):
@@ -68,10 +96,29 @@ def test_no_tokens_are_no_words(micro, noise):
     assert micro.recognize([noise], [replace(TIMED, max_new_tokens=0)])[0].words == ()
 
 
-def test_an_exported_variant_refuses_and_names_the_engine_that_can(tiny_export, noise):
-    recognizer = load_recognizer(tiny_export, variant="fp32")
-    with pytest.raises(WordTimesUnavailableError, match="variant torch"):
-        recognizer.recognize([noise], [TIMED])
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_an_exported_variant_gives_the_words_that_torch_gives(tiny_checkpoint, tiny_export, speech_like, variant):
+    """The tiny model hears nothing in particular, so in int8 the words are others and only their order is looked at."""
+    options = [replace(TIMED, max_new_tokens=12, timestamps=place % 2 == 0) for place in range(len(speech_like))]
+    results = load_recognizer(tiny_export, variant=variant).recognize(speech_like, options)
+    for waveform, result in zip(speech_like, results, strict=True):
+        assert_in_order(result, duration_s=len(waveform) / 16_000)
+    if variant == "fp32":
+        expected = load_recognizer(tiny_checkpoint).recognize(speech_like, options)
+        assert largest_difference_s(results, expected) <= TOLERANCE_S
+
+
+def test_an_export_without_attention_names_the_remedy(tiny_export, noise, tmp_path):
+    older = tmp_path / "fp32"
+    shutil.copytree(tiny_export / "fp32", older)
+    path = onnx_path(older, "decoder_model_merged", "fp32")
+    model = onnx.load(path)
+    model.graph.output.remove(next(output for output in model.graph.output if output.name == ALIGNMENT_SCORES))
+    onnx.save(model, path)
+    recognizer = load_recognizer(older, variant="fp32")
+    assert recognizer.recognize([noise], [DecodeOptions(max_new_tokens=3)])[0].token_ids
+    with pytest.raises(WordTimesUnavailableError, match=r"onnx-fp32.*export the checkpoint again.*variant torch"):
+        recognizer.recognize([noise], [replace(TIMED, max_new_tokens=3)])
 
 
 def test_heads_the_decoder_lacks_are_named_when_words_are_asked_for(tiny_checkpoint, noise):

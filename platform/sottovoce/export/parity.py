@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.model.variants import Part, Variant, onnx_path
+from sottovoce.model.variants import ALIGNMENT_SCORES, Part, Variant, onnx_path
 from sottovoce.schema import FRAMES_PER_SECOND, Record
 
 _PREFIX_TOKENS = 4
@@ -138,7 +138,7 @@ class _Graphs:
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: dict[str, NDArray[np.generic]]) -> _Arrays:
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in session.get_outputs() if output.name != ALIGNMENT_SCORES]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
