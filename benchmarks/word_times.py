@@ -4,12 +4,14 @@ Speech with known times: synthetic sentences in voices no model was trained on, 
 single words recorded by people, joined with gaps (``--digits``), where a word's time is that of its sound. Each model
 is read at its own contexts and padded to 30 s; with the heads its generation config names and with all heads of the
 decoder's upper half, which readers take where none are named. ``known`` text is aligned as it was said; ``recognized``
-is what a recognizer gives by itself, on the windows whose words it got right, with their share.
+is what each engine gives by itself, on the windows whose words it got right, with their share; ``beside torch`` is how
+far an exported variant's times are from the torch engine's, where both wrote the same tokens.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import soundfile
@@ -19,13 +21,20 @@ from sottovoce.config import Config, load_config
 from sottovoce.data.corpora.read import read_corpus
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
-from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.export.onnx import export_onnx
+from sottovoce.export.quantize import quantize_int8
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sottovoce.model.context import AudioContext, set_audio_context
 from sottovoce.model.cross_attention import alignment_heads
+from sottovoce.model.variants import VARIANTS, Variant
+from sottovoce.recognize.load import load_recognizer
+from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.schema import DecodeOptions, Utterance
+from sottovoce.schema import DecodeOptions, Utterance, WindowResult
 from sottovoce.train.timing.alignment_heads import measure_heads
 from sottovoce.train.timing.timed_speech import TimedSpeech, join_utterances, word_errors
+
+Engine: TypeAlias = Literal["torch"] | Variant
 
 QUESTION = "How far are the starts and ends of words from where they are known to be?"
 _SEED = 2_026  # no other speech of the project is made with it
@@ -39,6 +48,8 @@ class WordTimesBenchmark(Config):
     """File that receives the result as JSON."""
     models: tuple[str, ...] = ("micro",)
     """Checkpoint folders, Hub ids or micro; a fine-tuned model beside its base, for example."""
+    engines: tuple[Engine, ...] = ("torch", *VARIANTS)
+    """Which ones recognize; the variants of each model are exported for it."""
     digits: Path | None = None
     """An audio folder with one spoken word in each recording and a test split; left out when None."""
     num_windows: int = 100
@@ -50,22 +61,49 @@ def main(settings: WordTimesBenchmark) -> None:
     speech = {"synthetic sentences": speak_timed(settings.num_windows, voices=UNSEEN_VOICES, max_s=_MAX_S, seed=_SEED)}
     if settings.digits is not None:
         speech["recorded digits"] = _join_digits(settings.digits, settings.num_windows)
-    rows = [row for model in settings.models for row in _measure_model(model, speech)]
+    rows = [row for model in settings.models for row in _measure_model(model, settings.engines, speech)]
     write_result(settings.output, QUESTION, rows, machine=describe_machine())
     print_table("errors of word starts and ends, in seconds", rows)
 
 
-def _measure_model(model: str, speech: dict[str, list[TimedSpeech]]) -> Iterator[Row]:
+def _measure_model(model: str, engines: Sequence[Engine], speech: dict[str, list[TimedSpeech]]) -> Iterator[Row]:
     checkpoint = load_checkpoint(model)
     own = checkpoint.context
-    for context in (own,) if own == AudioContext() else (own, AudioContext()):
-        set_audio_context(checkpoint.model.config, context)
-        for kind, windows in speech.items():
-            common = {"model": model, "context_s": f"{context.min_s:g} to {context.max_s:g}", "speech": kind}
-            for heads, errors in _known_text(checkpoint, windows).items():
-                yield common | {"text": "known", "heads": heads} | _summary(errors, share=1.0)
-            errors, share = _recognized(checkpoint, windows)
-            yield common | {"text": "recognized", "heads": "named"} | _summary(errors, share=share)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _export(checkpoint, folder, engines)
+        for context in (own,) if own == AudioContext() else (own, AudioContext()):
+            set_audio_context(checkpoint.model.config, context)
+            recognizers = _load(checkpoint, folder, engines)
+            for kind, windows in speech.items():
+                common = {"model": model, "context_s": f"{context.min_s:g} to {context.max_s:g}", "speech": kind}
+                for heads, errors in _known_text(checkpoint, windows).items():
+                    yield common | {"text": "known", "engine": "torch", "heads": heads} | _summary(errors, share=1.0)
+                for row in _recognized(recognizers, windows):
+                    yield common | {"heads": "named"} | dict(row)
+
+
+def _export(checkpoint: Checkpoint, folder: Path, engines: Sequence[Engine]) -> None:
+    """Write the variants asked for; no gate judges them here."""
+    if set(engines) == {"torch"}:
+        return
+    for variant in VARIANTS:
+        save_checkpoint(checkpoint, folder / variant)
+    export_onnx(checkpoint, folder / "fp32")
+    if "int8" in engines:
+        quantize_int8(folder / "fp32", folder / "int8")
+
+
+def _load(checkpoint: Checkpoint, folder: Path, engines: Sequence[Engine]) -> dict[Engine, Recognizer]:
+    """Load each engine with the checkpoint's contexts as they are set now."""
+    recognizers: dict[Engine, Recognizer] = {}
+    for engine in engines:
+        if engine == "torch":
+            recognizers[engine] = TorchRecognizer(checkpoint)
+        else:
+            checkpoint.model.config.save_pretrained(folder / engine)
+            recognizers[engine] = load_recognizer(folder, variant=engine)
+    return recognizers
 
 
 def _known_text(checkpoint: Checkpoint, windows: Sequence[TimedSpeech]) -> dict[str, list[float]]:
@@ -78,14 +116,33 @@ def _known_text(checkpoint: Checkpoint, windows: Sequence[TimedSpeech]) -> dict[
     return {name: measure_heads(checkpoint, windows, chosen) for name, chosen in heads.items()}
 
 
-def _recognized(checkpoint: Checkpoint, windows: Sequence[TimedSpeech]) -> tuple[list[float], float]:
-    """Recognize, and give the errors in the windows whose words are right, and the share of those windows."""
-    results = TorchRecognizer(checkpoint).recognize(
-        [one.waveform for one in windows], [DecodeOptions(word_timestamps=True)] * len(windows)
-    )
-    found = [word_errors(result.words, one) for result, one in zip(results, windows, strict=True)]
-    right = [errors for errors in found if errors is not None]
-    return [error for errors in right for error in errors], len(right) / len(windows)
+def _recognized(recognizers: dict[Engine, Recognizer], windows: Sequence[TimedSpeech]) -> Iterator[Row]:
+    """Recognize with each engine: the errors in the windows whose words are right, and how engines differ."""
+    options = [DecodeOptions(word_timestamps=True)] * len(windows)
+    waveforms = [one.waveform for one in windows]
+    results = {engine: recognizer.recognize(waveforms, options) for engine, recognizer in recognizers.items()}
+    for engine, found in results.items():
+        errors = [word_errors(result.words, one) for result, one in zip(found, windows, strict=True)]
+        right = [values for values in errors if values is not None]
+        summary = _summary([error for values in right for error in values], share=len(right) / len(windows))
+        yield {"text": "recognized", "engine": engine} | summary
+    for engine in [name for name in results if name != "torch" and "torch" in results]:
+        same = [
+            pair
+            for pair in zip(results[engine], results["torch"], strict=True)
+            if pair[0].token_ids == pair[1].token_ids
+        ]
+        distances = [distance for pair in same for distance in _distances(*pair)]
+        yield {"text": "beside torch", "engine": engine} | _summary(distances, share=len(same) / len(windows))
+
+
+def _distances(result: WindowResult, other: WindowResult) -> list[float]:
+    """Give the differences of starts and ends, word by word."""
+    return [
+        difference
+        for word, same in zip(result.words, other.words, strict=True)
+        for difference in (word.start_s - same.start_s, word.end_s - same.end_s)
+    ]
 
 
 def _summary(errors: Sequence[float], *, share: float) -> dict[str, object]:
@@ -100,6 +157,7 @@ def _summary(errors: Sequence[float], *, share: float) -> dict[str, object]:
         "median_end_s": float(np.median(distances[1::2])),
         "median_s": float(np.median(distances)),
         "p90_s": float(np.percentile(distances, 90)),
+        "largest_s": float(distances.max()),
         "above_0.2_s": float(np.mean(distances > 0.2)),
     }
 

@@ -39,7 +39,7 @@ def add_alignment_scores(path: Path, heads: Sequence[Head]) -> None:
     graph.node.append(
         helper.make_node("Concat", parts, [ALIGNMENT_SCORES], name=f"/{ALIGNMENT_SCORES}/Concat", axis=_HEAD_AXIS)
     )
-    axes = ["batch_size", len(chosen), "decoder_sequence_length", "encoder_sequence_length"]
+    axes: list[str | int | None] = ["batch_size", len(chosen), "decoder_sequence_length", "encoder_sequence_length"]
     graph.output.append(helper.make_tensor_value_info(ALIGNMENT_SCORES, TensorProto.FLOAT, axes))
     onnx.save(model, path)
 
@@ -56,6 +56,6 @@ def _gather_heads(graph: GraphProto, layer: int, heads: Sequence[int]) -> str:
 def _softmax(graph: GraphProto, layer: int) -> NodeProto:
     """Find the softmax of a layer's cross-attention by the module it was traced in."""
     scope = f"/layers.{layer}/encoder_attn/"
-    found = [node for node in graph.node if node.op_type == "Softmax" and scope in node.name]
+    found: list[NodeProto] = [node for node in graph.node if node.op_type == "Softmax" and scope in node.name]
     assert len(found) == 1, f"the trace has {len(found)} softmaxes in {scope}"
     return found[0]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, WhisperTokenizerFast
 
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.checkpoint import load_checkpoint, read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.model.variants import VARIANTS, Variant, onnx_path, read_variant_record
@@ -16,19 +16,28 @@ from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.recognize.vocabulary import build_vocabulary
 
 
-def load_recognizer(folder: str | Path, *, variant: str = "torch", num_threads: int = 1) -> Recognizer:
+def load_recognizer(
+    folder: str | Path, *, variant: str = "torch", num_threads: int = 1, assistant: str | Path | None = None
+) -> Recognizer:
     """Load an engine with its model, on CPU cores.
 
     Args:
         folder: for ``torch`` a checkpoint folder or Hub id; else an export folder, or one variant's folder in it.
         variant: ``torch``, ``fp32`` or ``int8``.
         num_threads: threads one call may use.
+        assistant: a smaller checkpoint with the same tokenizer that writes ahead, for ``torch`` alone: the same text,
+            sooner; see ``speculative``.
 
     Raises:
-        CheckpointError: no such variant, a file that is missing or damaged, or a variant the export gate refused.
+        CheckpointError: no such variant, a file that is missing or damaged, a variant the export gate refused, or an
+            assistant that cannot help this model.
+        ConfigError: an assistant for an exported variant.
     """
     if variant == "torch":
-        return TorchRecognizer(load_checkpoint(folder), num_threads=num_threads)
+        helper = None if assistant is None else load_checkpoint(assistant)
+        return TorchRecognizer(load_checkpoint(folder), num_threads=num_threads, assistant=helper)
+    if assistant is not None:
+        raise ConfigError(f"assistant {assistant} with variant {variant!r}: only variant torch takes an assistant")
     known = next((name for name in VARIANTS if name == variant), None)
     if known is None:
         raise CheckpointError(folder, f"variant {variant!r} is none of torch, {', '.join(VARIANTS)}")
@@ -36,16 +45,23 @@ def load_recognizer(folder: str | Path, *, variant: str = "torch", num_threads: 
 
 
 def load_torch_recognizer(
-    folder: str | Path, *, device: str, dtype: torch.dtype = torch.float32, max_batch_size: int = 16
+    folder: str | Path,
+    *,
+    device: str,
+    dtype: torch.dtype = torch.float32,
+    max_batch_size: int = 16,
+    assistant: str | Path | None = None,
 ) -> TorchRecognizer:
-    """Load the torch engine on a device, as in ``device="cuda", dtype=torch.float16``.
+    """Load the torch engine on a device, as in ``device="cuda", dtype=torch.float16``, and its assistant beside it.
 
     Raises:
-        CheckpointError: a checkpoint that cannot be loaded.
+        CheckpointError: a checkpoint that cannot be loaded, or an assistant that cannot help this model.
     """
     checkpoint = load_checkpoint(folder)
-    nn.Module.to(checkpoint.model, device=device, dtype=dtype)
-    return TorchRecognizer(checkpoint, max_batch_size=max_batch_size)
+    helper = None if assistant is None else load_checkpoint(assistant)
+    for loaded in (checkpoint, helper) if helper is not None else (checkpoint,):
+        nn.Module.to(loaded.model, device=device, dtype=dtype)
+    return TorchRecognizer(checkpoint, max_batch_size=max_batch_size, assistant=helper)
 
 
 def root_folder(folder: str | Path, variant: str) -> Path:

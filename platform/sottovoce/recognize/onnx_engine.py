@@ -25,8 +25,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
 from sottovoce.model.context import AudioContext
+from sottovoce.model.variants import ALIGNMENT_SCORES
 from sottovoce.recognize.batching import recognize_windows
 from sottovoce.recognize.decoding.session import Logits, TokenIds
+from sottovoce.recognize.onnx_attention import read_attention
 from sottovoce.recognize.vocabulary import Vocabulary
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
@@ -77,7 +79,7 @@ class OnnxRecognizer:
         Raises:
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
-            WordTimesUnavailableError: word times, which the graphs cannot give.
+            WordTimesUnavailableError: word times from graphs that were exported before they could give them.
         """
         return recognize_windows(
             self._open,
@@ -124,6 +126,7 @@ class _OnnxSession:
         outputs = [output.name for output in decoder.get_outputs()]
         self._self_names = [name.removeprefix(_PRESENT) for name in outputs if ".decoder." in name]
         self._cross_names = [name.removeprefix(_PRESENT) for name in outputs if ".encoder." in name]
+        self._has_scores = ALIGNMENT_SCORES in outputs
         self._flags = {flag: np.array([flag]) for flag in (False, True)}  # a binding does not keep its arrays alive
         self._step: Any = None
         self._heard = encoded  # what the rows hear; a binding does not keep it alive either
@@ -165,12 +168,19 @@ class _OnnxSession:
         return _OnnxSession(self._decoder, _take(self._encoded, rows), engine=self._engine)
 
     def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Refuse: the graphs have no outputs of cross-attention.
+        """Read given tokens for one window; see ``AttentionSource``.
 
         Raises:
-            WordTimesUnavailableError: always.
+            WordTimesUnavailableError: graphs exported before they had this output.
         """
-        raise WordTimesUnavailableError(self._engine)
+        if not self._has_scores:
+            raise WordTimesUnavailableError(self._engine)
+        return read_attention(
+            self._decoder,
+            self._encoded.numpy()[row : row + 1],
+            self._empty_caches(batch_size=1),
+            np.array(token_ids, dtype=np.int64),
+        )
 
     def _continue_from(self, caches: Mapping[str, onnxruntime.OrtValue]) -> None:
         for name, cache in caches.items():

@@ -5,6 +5,7 @@ Shapes: B batch, M mel bins, F frames, T tokens, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from transformers import DynamicCache, EncoderDecoderCache
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper
 from sottovoce.model.cross_attention import alignment_heads, attend
-from sottovoce.recognize.batching import recognize_windows
+from sottovoce.recognize.batching import WindowSession, recognize_windows
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import Logits, TokenIds
+from sottovoce.recognize.speculative import SpeculativeSession, check_assistant
 from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, Waveform, WindowResult
 
@@ -35,6 +37,7 @@ class TorchRecognizer:
         num_threads: int | None = None,
         autocast: torch.dtype | None = None,
         max_batch_size: int = 16,
+        assistant: Checkpoint | None = None,
     ) -> None:
         """Wrap a checkpoint.
 
@@ -43,10 +46,16 @@ class TorchRecognizer:
             num_threads: torch threads during a call, put back after it; None leaves the process's setting alone.
             autocast: precision to compute in where the weights stay float32, as in mixed-precision training.
             max_batch_size: windows per batch.
+            assistant: a smaller model that writes ahead, on the same device and in the same precision; see
+                ``speculative``.
 
         Raises:
-            CheckpointError: a generation config without languages.
+            CheckpointError: a generation config without languages, or an assistant that cannot help this model.
         """
+        if assistant is not None:
+            check_assistant(checkpoint, assistant)
+        self._assistant = None if assistant is None else assistant.model
+        self._shares_encoder = assistant is not None and have_same_encoder(checkpoint.model, assistant.model)
         self._model = checkpoint.model
         self._num_mel_bins = checkpoint.num_mel_bins
         self._vocabulary = build_vocabulary(
@@ -93,9 +102,7 @@ class TorchRecognizer:
     def encode(self, input_features: torch.Tensor) -> torch.Tensor:
         """Run the encoder alone on (B, M, F), as ``recognize_encoded`` and a loss can share it; gives (B, P, D)."""
         with self._inference():
-            features = input_features.to(device=self._model.device, dtype=self._model.dtype)
-            encoded: torch.Tensor = self._model.model.encoder(features).last_hidden_state
-            return encoded
+            return _encode(self._model, input_features)
 
     def recognize_encoded(self, encoded: torch.Tensor, options: Sequence[DecodeOptions]) -> list[WindowResult]:
         """Decode what ``encode`` gave, as ``recognize`` would have.
@@ -116,8 +123,18 @@ class TorchRecognizer:
                 max_rows=max(self._max_batch_size, len(options)),
             )
 
-    def _open(self, input_features: NDArray[np.float32]) -> "_TorchSession":
-        return _TorchSession(self._model, self.encode(torch.from_numpy(input_features)))
+    def _open(self, input_features: NDArray[np.float32]) -> WindowSession:
+        features = torch.from_numpy(input_features)
+        session = _TorchSession(self._model, self.encode(features))
+        assistant = self._assistant
+        if assistant is None:
+            return session
+
+        @cache
+        def open_assistant() -> _TorchSession:
+            return _TorchSession(assistant, session.encoded if self._shares_encoder else _encode(assistant, features))
+
+        return SpeculativeSession(session, open_assistant, vocabulary=self._vocabulary)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -135,7 +152,7 @@ class _TorchSession:
     """One batch: the encoder's output (B, P, D), and the decoder's cache."""
 
     def __init__(self, model: TrimmedWhisper, encoded: torch.Tensor) -> None:
-        self._model, self._encoded = model, encoded
+        self._model, self.encoded = model, encoded
         self._cross_cache: Any = DynamicCache()  # of the windows; what rows read is in the cache
         self._cache: Any = None
         self._windows = np.zeros(0, dtype=np.int64)  # the window of each row
@@ -151,6 +168,14 @@ class _TorchSession:
         logits: Logits = self._read(token_ids[:, None])[:, -1]
         return logits
 
+    def extend(self, token_ids: TokenIds) -> Logits:
+        """Read more tokens for each row, (R, T). Gives (R, T, V)."""
+        return self._read(token_ids)
+
+    def crop(self, num_tokens: int) -> None:
+        """Forget all but the first tokens read, prefix included."""
+        self._cache.self_attention_cache.crop(num_tokens)
+
     def reorder(self, rows: Sequence[int]) -> None:
         """Continue from these rows; what is cached of the sound moves only where a row is of another window."""
         windows = self._windows[list(rows)]
@@ -162,8 +187,8 @@ class _TorchSession:
 
     def select(self, rows: Sequence[int]) -> "_TorchSession":
         """Give a session of some of the windows."""
-        index = torch.tensor(rows, device=self._encoded.device)
-        selected = _TorchSession(self._model, self._encoded.index_select(0, index))
+        index = torch.tensor(rows, device=self.encoded.device)
+        selected = _TorchSession(self._model, self.encoded.index_select(0, index))
         selected._cross_cache = _take(self._cross_cache, rows)
         return selected
 
@@ -171,7 +196,7 @@ class _TorchSession:
         """Read given tokens for one window; see ``AttentionSource``."""
         attention = attend(
             self._model,
-            self._encoded[row : row + 1],
+            self.encoded[row : row + 1],
             token_ids,
             heads=alignment_heads(self._model),
             end_id=token_ids[-1],
@@ -181,7 +206,7 @@ class _TorchSession:
     def _read(self, token_ids: TokenIds, positions: Sequence[int] | None = None) -> Logits:
         output = self._model.model.decoder(
             input_ids=torch.from_numpy(token_ids).to(self._model.device),
-            encoder_hidden_states=self._encoded,
+            encoder_hidden_states=self.encoded,
             past_key_values=self._cache,
             use_cache=True,
         )
@@ -190,10 +215,22 @@ class _TorchSession:
         return logits
 
 
-def _take(cache: Any, rows: Sequence[int]) -> Any:  # noqa: ANN401 - transformers has no types
+def have_same_encoder(model: TrimmedWhisper, other: TrimmedWhisper) -> bool:
+    """Tell whether two models hear alike, as a distilled one and its teacher do: then one encoding is enough."""
+    mine, theirs = model.model.encoder.state_dict(), other.model.encoder.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def _encode(model: TrimmedWhisper, input_features: torch.Tensor) -> torch.Tensor:
+    features = input_features.to(device=model.device, dtype=model.dtype)
+    encoded: torch.Tensor = model.model.encoder(features).last_hidden_state
+    return encoded
+
+
+def _take(held: Any, rows: Sequence[int]) -> Any:  # noqa: ANN401 - transformers has no types
     """Copy some rows of a cache."""
     taken = DynamicCache()
-    for place, layer in enumerate(cache.layers):
+    for place, layer in enumerate(held.layers):
         index = torch.tensor(rows, device=layer.keys.device)
         taken.update(layer.keys.index_select(0, index), layer.values.index_select(0, index), place)
     return taken

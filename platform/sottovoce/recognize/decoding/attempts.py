@@ -17,6 +17,7 @@ from sottovoce.recognize.decoding.logprobs import log_probabilities
 from sottovoce.recognize.decoding.plausibility import is_plausible
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.session import DecoderSession, Logits, TokenIds
+from sottovoce.recognize.speculative import without_assistant
 from sottovoce.recognize.vocabulary import Vocabulary
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions
 
@@ -106,6 +107,8 @@ def _attempt(
     vocabulary: Vocabulary,
 ) -> list[Attempt]:
     """Decode windows of one group at their temperature of this number."""
+    if _is_search(options[0], number) or any(one.temperatures[number] > 0.0 for one in options):
+        session = without_assistant(session)
     num_read = prefix.shape[1]
     start = int(np.flatnonzero(prefix[0] == vocabulary.start_id)[-1])  # a prompt may stand before it
     logits = session.start(prefix, (start, num_read - 1))
