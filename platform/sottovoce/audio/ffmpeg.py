@@ -1,4 +1,4 @@
-"""Blocks of samples from the containers FFmpeg's libraries read through PyAV: opus, m4a, mp4, webm, aac, wma and more.
+"""Blocks of samples from the containers FFmpeg's libraries read through PyAV: ogg, m4a, mp4, webm, aac, wma and more.
 
 Only the given bytes are ever read: formats are an allow-list without playlists, and no protocol is open.
 Shapes: N samples per channel in a block, C channels.
@@ -34,13 +34,13 @@ _FAULTS = (av.FFmpegError, ValueError, IndexError, OverflowError, EOFError, Attr
 _BLOCK_SAMPLES = 1 << 16  # per channel: frames are joined to 1.4 s or so, since each array has its price
 _PLAIN = ("flt", "fltp", "s16", "s16p")  # sample formats numpy can take as they are
 _PCM = re.compile(r"pcm_[a-z]+(\d+)")  # as in pcm_s24le; of other codecs PyAV does not say how they are stored
-_MAX_PLANES = 8  # PyAV reads past a frame's eight plane pointers where it has more channels
+_MAX_PLANES = 7  # PyAV 18 counts planes up to a null pointer, and behind the eighth of eight stands none: it crashes
 
 
 def read_ffmpeg(
     file: Encoded, *, source: str, start_s: float, duration_s: float | None
 ) -> Iterator[tuple[AudioFormat, Block]]:
-    """Decode the first audio stream, what is wanted of it and no more.
+    """Decode one audio stream, the default one of several: what is wanted of it and no more.
 
     Args:
         file: the container.
@@ -56,9 +56,9 @@ def read_ffmpeg(
     """
     try:
         with av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore") as container:
-            if not container.streams.audio:
+            stream = container.streams.best("audio")
+            if not isinstance(stream, AudioStream):
                 raise AudioDecodeError(source, "it has no audio stream")
-            stream = container.streams.audio[0]
             audio_format = _describe(container, stream)
             frames = _read_stream(container, stream, source=source, start_s=start_s)
             for rate, block in _join(frames, duration_s=duration_s):
@@ -66,7 +66,7 @@ def read_ffmpeg(
     except _FAULTS as error:
         if isinstance(error, AudioDecodeError):
             raise
-        raise AudioDecodeError(source, "its format is unknown or its data damaged") from error
+        raise AudioDecodeError(source, "its format is unknown, or its data is damaged or cut off") from error
 
 
 def _read_stream(
@@ -80,7 +80,7 @@ def _read_stream(
     origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
     to_float = AudioResampler(format="flt")  # of one plane
     position_s = 0.0
-    for decoded in container.decode(stream):
+    for decoded in _decode_packets(container, stream):
         is_plain = decoded.format.name in _PLAIN and decoded.layout.nb_channels <= _MAX_PLANES
         for frame in (decoded,) if is_plain else to_float.resample(decoded):
             time_s = _time_s(frame, origin_s, otherwise=position_s)
@@ -92,6 +92,26 @@ def _read_stream(
         raise AudioDecodeError(source, f"truncated: {position_s:.2f} of {declared_s:.2f} s are there")
     if start_s and position_s <= start_s:
         raise AudioDecodeError(source, f"start_s {start_s:g} lies beyond its end")
+
+
+def _decode_packets(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """Decode packet by packet; a last one that is damaged is left out, as a stream may be cut off anywhere.
+
+    Where the container says how long it is, what is missing is noticed by its duration.
+    """
+    fault: Exception | None = None
+    num_frames = 0
+    for packet in container.demux(stream):
+        if fault is not None and packet.size:
+            raise fault
+        try:
+            frames = packet.decode()
+        except _FAULTS as error:
+            fault, frames = error, []
+        num_frames += len(frames)
+        yield from frames
+    if fault is not None and not num_frames:
+        raise fault
 
 
 def _join(frames: Iterator[tuple[int, AudioFrame]], *, duration_s: float | None) -> Iterator[tuple[int, Block]]:

@@ -1,4 +1,4 @@
-"""Blocks of samples from the containers libsndfile reads: wav, flac, ogg, mp3, aiff, caf, au and more.
+"""Blocks of samples from the containers libsndfile reads: wav, flac, mp3, aiff, caf, au and more.
 
 Shapes: N samples per channel in a block, C channels.
 """
@@ -41,6 +41,15 @@ def open_libsndfile(file: Encoded) -> soundfile.SoundFile | None:
         return soundfile.SoundFile(file if file.descriptor is None else file.descriptor, closefd=False)
     except (soundfile.SoundFileError, ValueError, TypeError):  # the latter two: values of a forged header
         return None
+
+
+def is_length_known(sound: soundfile.SoundFile) -> bool:
+    """Say whether the header tells how many samples there are, or something that may stand for it.
+
+    Writers to a pipe leave 0 in flac, which libsndfile then fails to read to the end; a recorder that was switched off
+    leaves 0 in wav.
+    """
+    return 0 < int(sound.frames) < 1 << 62
 
 
 def read_libsndfile(
@@ -113,10 +122,9 @@ def _check_data_chunk(sound: soundfile.SoundFile, source: str) -> None:
 
 
 def _has_exact_length(sound: soundfile.SoundFile, file: Encoded) -> bool:
-    """Say whether ``sound.frames`` is declared, and not estimated as for an mp3 without a Xing or Info tag."""
-    unknown = sound.frames >= 1 << 62  # a flac written to a pipe
-    if unknown or sound.format != "MP3":
-        return not unknown
+    """Say whether ``sound.frames`` is what there is, and not about it as for an mp3 without a Xing or Info tag."""
+    if sound.format != "MP3":
+        return not sound.subtype.startswith("MPEG")  # mp3 in wav: the header counts the encoder's delay
     file.seek(0)
     head = file.read(_TAG_BYTES) or b""
     return b"Xing" in head or b"Info" in head
