@@ -1,6 +1,6 @@
-"""A decoder whose every logit is written down, and the vocabulary it writes."""
+"""Decoders whose every logit is written down, and the vocabulary they write."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,13 +8,29 @@ from sottovoce.recognize.vocabulary import Vocabulary
 
 NUM_TOKENS = 12  # 0-4 text, 5 end, 6 start, 7 and 8 languages, 9 no speech, 10 no timestamps, 11 a timestamp
 END = 5
+START = 6
+NO_SPEECH = 9
+_LETTERS = "abcde"
+
+
+class LetterTokenizer:
+    """Writes a letter for each token of text."""
+
+    def decode(self, token_ids, *, clean_up_tokenization_spaces):
+        assert not clean_up_tokenization_spaces
+        return "".join(_LETTERS[token] for token in token_ids)
+
+    def convert_ids_to_tokens(self, token_id):
+        return _LETTERS[token_id]
+
+
 VOCABULARY = Vocabulary(
-    tokenizer=None,
+    tokenizer=LetterTokenizer(),
     languages=("en", "de"),
     language_ids=np.array([7, 8]),
-    start_id=6,
+    start_id=START,
     end_id=END,
-    no_speech_id=9,
+    no_speech_id=NO_SPEECH,
     suppressed=np.array([4, 6, 7, 8, 9, 10]),
     suppressed_first=np.array([3, END]),
     timestamps_from=11,
@@ -57,4 +73,42 @@ class ScriptedSession:
             script = self.scripts[window]
             for rank, token in enumerate(script[min(self.step, len(script) - 1)]):
                 logits[row, token] = 10.0 - rank
+        return logits
+
+
+Tree = Mapping[tuple[int, ...], Mapping[int, float]]
+"""Probabilities of what follows after what was written; the end where nothing is said."""
+
+
+class TreeSession:
+    """What may follow depends on all that was written."""
+
+    def __init__(self, *trees: Tree) -> None:
+        self.trees = list(trees)
+        self.histories: list[tuple[int, tuple[int, ...]]] = []
+        self.num_rows: list[int] = []
+
+    def start(self, prefix, positions=None):
+        self.histories = [(window, ()) for window in range(len(self.trees))]
+        logits = np.zeros((*prefix.shape, NUM_TOKENS), np.float32)
+        logits[:, -1] = self._logits()
+        return logits if positions is None else logits[:, list(positions)]
+
+    def advance(self, token_ids):
+        pairs = zip(self.histories, token_ids.tolist(), strict=True)
+        self.histories = [(window, (*written, token)) for (window, written), token in pairs]
+        self.num_rows.append(len(self.histories))
+        return self._logits()
+
+    def reorder(self, rows):
+        self.histories = [self.histories[row] for row in rows]
+
+    def select(self, rows):
+        return type(self)(*(self.trees[row] for row in rows))
+
+    def _logits(self):
+        logits = np.full((len(self.histories), NUM_TOKENS), -np.inf, np.float32)
+        for row, (window, written) in enumerate(self.histories):
+            for token, probability in self.trees[window].get(written, {END: 1.0}).items():
+                logits[row, token] = np.log(probability)
         return logits

@@ -51,3 +51,41 @@ def test_the_mean_log_probability_counts_the_end_token():
     first = 10 - np.log(np.exp(10.0) + allowed_first - 1)
     second = 10 - np.log(np.exp(10.0) + allowed_then - 1)
     assert hypothesis.avg_logprob == pytest.approx((first + second) / 2, abs=1e-6)
+
+
+FLAT = [[[]]]  # every token that may be written is as likely as any other
+
+
+def drawn(*draws: Draw) -> list[tuple[int, ...]]:
+    found = decode(ScriptedSession(*FLAT * len(draws)), limits=[draw.limit for draw in draws], draws=draws)
+    return [one.token_ids for one in found]
+
+
+def draw_of(seed: int, *, temperature: float = 1.0) -> Draw:
+    return Draw(20, temperature, np.random.default_rng(seed))
+
+
+def test_a_drawn_text_follows_from_its_seed_and_not_from_its_neighbours() -> None:
+    together = drawn(*(draw_of(seed) for seed in range(30)))
+    assert together == [drawn(draw_of(seed))[0] for seed in range(30)]
+    assert len(set(together)) > 20
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely_at_the_temperature() -> None:
+    temperature, wishes = 4.0, [[[0, 1, 2]]]
+    draws = [Draw(1, temperature, np.random.default_rng(seed)) for seed in range(1_000)]
+    found = decode(ScriptedSession(*wishes * len(draws)), limits=[1] * len(draws), draws=draws)
+    weights = np.exp(np.array([10.0, 9.0, 8.0]) / temperature)  # token 3 may not come first, and 4 never
+    shares = np.bincount([one.token_ids[0] for one in found], minlength=3) / len(draws)
+    np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.05)
+
+
+def test_log_probabilities_are_those_at_temperature_one() -> None:
+    (cold,) = decode(ScriptedSession([[0], [END]]), limits=[9])
+    (warm,) = decode(ScriptedSession([[0], [END]]), limits=[9], draws=[Draw(9, 0.2, np.random.default_rng(0))])
+    assert warm == cold
+
+
+def test_a_tiny_temperature_takes_the_likeliest() -> None:
+    (found,) = decode(ScriptedSession([[0], [1], [END]]), limits=[9], draws=[Draw(9, 1e-6, np.random.default_rng(0))])
+    assert found.token_ids == (0, 1)

@@ -132,6 +132,6 @@ def _step(searches: Sequence[_Search], logits: Logits, *, end_id: int) -> list[l
 
 def _likeliest_tokens(logits: Logits, count: int) -> list[int]:
     """Give the tokens with the highest of (V,) logits, best first; none that may not be written."""
-    best = np.argpartition(logits, -count)[-count:]
+    best = np.sort(np.argpartition(logits, -count)[-count:])  # of equals the lower comes first
     ordered = best[np.argsort(-logits[best], kind="stable")]
     return [int(token) for token in ordered if np.isfinite(logits[token])]

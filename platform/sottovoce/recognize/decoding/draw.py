@@ -62,10 +62,10 @@ def draw_texts(
         logits = session.advance(chosen)
     return [
         Hypothesis(
-            token_ids=tuple(token for token in ids[:count].tolist() if token != end_id),
-            logprobs=tuple(values[:count].tolist()),
+            token_ids=tuple(token for token in written[row, :count].tolist() if token != end_id),
+            logprobs=tuple(logprobs[row, :count].tolist()),
         )
-        for ids, values, count in zip(written, logprobs, counts, strict=True)
+        for row, count in enumerate(counts)
     ]
 
 
@@ -80,5 +80,6 @@ def _choose(logits: Logits, draws: Sequence[Draw]) -> TokenIds:
 
 def _draw_token(logits: NDArray[np.float32], temperature: float, generator: np.random.Generator) -> int:
     """Draw one of V tokens with a single random number; one at -inf is never drawn."""
-    weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature).cumsum()
+    heated: NDArray[np.float64] = (logits.astype(np.float64) - logits.max()) / temperature
+    weights: NDArray[np.float64] = np.cumsum(np.exp(heated))
     return int(np.searchsorted(weights, generator.random() * weights[-1], side="right"))

@@ -1,0 +1,102 @@
+"""The fallback over temperatures, with decoders whose logits are written down."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scripted_decoder import END, NO_SPEECH, NUM_TOKENS, START, VOCABULARY, ScriptedSession, TreeSession
+
+from sottovoce.recognize.decoding.attempts import Attempt, decode_with_fallback
+from sottovoce.schema import DecodeOptions
+
+FLAT: list[list[int]] = [[]]  # as likely as each other: at 0 the first token for ever, above it texts of all kinds
+SHORT: list[list[int]] = [[0], [1], [END]]
+LADDER = DecodeOptions(temperatures=(0.0, 0.5, 1.0), logprob_threshold=None, max_new_tokens=100)
+
+
+def decode(session, *options: DecodeOptions, max_rows: int = 16) -> list[Attempt]:
+    prefix = np.array([[START, 7, 10]] * len(options))
+    return decode_with_fallback(session, prefix, options, vocabulary=VOCABULARY, max_rows=max_rows)
+
+
+def test_a_plausible_text_is_kept_at_the_first_temperature() -> None:
+    (attempt,) = decode(ScriptedSession(SHORT), LADDER)
+    assert (attempt.temperature, attempt.hypothesis.token_ids) == (0.0, (0, 1))
+
+
+def test_only_windows_that_failed_are_decoded_again() -> None:
+    session = ScriptedSession(SHORT, FLAT, SHORT)
+    first, second, third = decode(session, LADDER, LADDER, LADDER)
+    assert [first.temperature, second.temperature, third.temperature] == [0.0, 0.5, 0.0]
+    assert session.selected == [[1]]
+    assert set(second.hypothesis.token_ids) != {0}
+
+
+def test_the_last_temperature_is_kept_whatever_it_gives() -> None:
+    unlikely = replace(LADDER, logprob_threshold=-0.1)
+    (attempt,) = decode(ScriptedSession(FLAT), unlikely)
+    assert attempt.temperature == 1.0
+    (only,) = decode(ScriptedSession(FLAT), replace(LADDER, temperatures=(0.0,)))
+    assert set(only.hypothesis.token_ids) == {0}
+
+
+def test_a_windows_text_does_not_depend_on_its_neighbours() -> None:
+    options = [replace(LADDER, seed=seed) for seed in range(6)]
+    together = decode(ScriptedSession(*[FLAT] * 6), *options)
+    alone = [decode(ScriptedSession(FLAT), one)[0] for one in options]
+    assert together == alone
+    assert len({one.hypothesis.token_ids for one in together}) > 1
+
+
+def test_windows_with_other_temperatures_and_searches_share_a_batch() -> None:
+    options = [
+        replace(LADDER, beam_size=3),
+        replace(LADDER, temperatures=(1.0,), best_of=4),
+        LADDER,
+        replace(LADDER, beam_size=3),
+        replace(LADDER, temperatures=(1.0,)),
+    ]
+    together = decode(ScriptedSession(*[SHORT] * 5), *options)
+    assert [one.hypothesis.token_ids for one in together] == [(0, 1)] * 5
+    assert [one.temperature for one in together] == [0.0, 1.0, 0.0, 0.0, 1.0]
+
+
+def test_the_best_of_several_draws_is_the_likeliest() -> None:
+    tree = {(): {0: 0.5, 1: 0.5}, (0,): {0: 0.2, 1: 0.2, 2: 0.2, 3: 0.2, END: 0.2}}
+    options = DecodeOptions(temperatures=(1.0,), best_of=8, logprob_threshold=None)
+    (attempt,) = decode(TreeSession(tree), options)
+    assert attempt.hypothesis.token_ids == (1,)
+    texts = {
+        decode(TreeSession(tree), replace(options, best_of=1, seed=seed))[0].hypothesis.token_ids for seed in range(9)
+    }
+    assert len(texts) > 1
+
+
+def test_no_more_texts_are_written_at_once_than_there_is_room_for() -> None:
+    session = ScriptedSession(*[SHORT] * 5)
+    options = DecodeOptions(temperatures=(1.0,), best_of=3)
+    decode(session, *[options] * 5, max_rows=6)
+    assert session.selected == [[0, 1], [2, 3], [4]]
+
+
+def test_the_no_speech_probability_is_read_where_the_start_token_was() -> None:
+    class Silent(ScriptedSession):
+        def start(self, prefix, positions=None):
+            logits = super().start(prefix)
+            logits[:, 2, NO_SPEECH] = np.log(NUM_TOKENS - 1)
+            return logits[:, list(positions)]
+
+    prefix = np.array([[8, 0, START, 7, 10]])  # after a prompt
+    (attempt,) = decode_with_fallback(
+        Silent([[END], [END]]), prefix, [DecodeOptions()], vocabulary=VOCABULARY, max_rows=16
+    )
+    assert attempt.no_speech_prob == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_prefix_and_text_stay_within_the_decoders_positions(beam_size: int) -> None:
+    prefix = np.array([[8] + [0] * 223 + [START, 7, 10]])
+    endless = TreeSession({(0,) * length: {0: 1.0} for length in range(448)})
+    options = [DecodeOptions(max_new_tokens=10_000, beam_size=beam_size)]
+    (attempt,) = decode_with_fallback(endless, prefix, options, vocabulary=VOCABULARY, max_rows=16)
+    assert len(attempt.hypothesis.token_ids) == 448 - prefix.shape[1]

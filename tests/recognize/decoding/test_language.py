@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from scripted_decoder import VOCABULARY, ScriptedSession
+
+from sottovoce.recognize.decoding.language import SpokenLanguage, detect_languages, find_languages
+from sottovoce.schema import DecodeOptions
+
+
+def test_the_likeliest_language_is_chosen_among_languages_only() -> None:
+    session = ScriptedSession([[0, 8, 7]], [[9, 7]])
+    german, english = detect_languages(session, VOCABULARY, batch_size=2)
+    assert (german.code, english.code) == ("de", "en")
+    assert german.probability == pytest.approx(1 / (1 + np.exp(-1.0)))
+    assert english.probability == pytest.approx(1 / (1 + np.exp(-9.0)))
+
+
+def test_a_language_that_is_given_is_not_detected() -> None:
+    options = [DecodeOptions(language="en"), DecodeOptions(language=None)]
+    given, found = find_languages(ScriptedSession([[8]], [[8]]), VOCABULARY, options)
+    assert given == SpokenLanguage("en")
+    assert found.code == "de"
+
+
+def test_nothing_is_read_where_every_language_is_given() -> None:
+    assert find_languages(None, VOCABULARY, [DecodeOptions(language="de")]) == [SpokenLanguage("de")]
