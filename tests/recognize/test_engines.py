@@ -23,6 +23,9 @@ MIXED = [
     replace(SHORT, language="de", task="translate"),
     replace(SHORT, language=None, max_new_tokens=5),
     replace(SHORT, timestamps=True),
+    replace(SHORT, beam_size=3, prompt="Dr. Meyer"),
+    replace(SHORT, temperatures=(0.8,), best_of=2, seed=3),
+    replace(SHORT, temperatures=(0.0, 0.4), logprob_threshold=-0.5, previous_ids=(50_364, 400, 50_400)),
 ]
 LOGPROB_TOLERANCE = 1e-4  # float32, two runtimes
 
@@ -104,7 +107,10 @@ def test_onnx_fp32_writes_the_tokens_torch_writes(tiny_checkpoint, tiny_export, 
     results = load_recognizer(tiny_export, variant="fp32").recognize(speech_like, options)
     assert [result.token_ids for result in results] == [result.token_ids for result in expected]
     assert [result.language for result in results] == [result.language for result in expected]
+    assert [result.temperature for result in results] == [result.temperature for result in expected]
+    assert {result.temperature for result in results} == {0.0, 0.4, 0.8}
     for a, b in zip(results, expected, strict=True):
+        assert a.language_probability == pytest.approx(b.language_probability, abs=LOGPROB_TOLERANCE)
         assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
         assert a.no_speech_prob == pytest.approx(b.no_speech_prob, abs=LOGPROB_TOLERANCE)
 
