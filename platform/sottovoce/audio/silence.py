@@ -41,9 +41,9 @@ def cut_at_silences(waveform: Waveform, *, max_window_s: float) -> list[tuple[in
         First and last-plus-one sample of each window, in order; nothing for pure silence.
     """
     max_frames = max(1, int(max_window_s * FRAMES_PER_SECOND))
-    padded = np.pad(waveform, (0, -len(waveform) % HOP_LENGTH)).reshape(-1, HOP_LENGTH)
-    is_loud = np.abs(padded).max(axis=1, initial=0.0) >= 10.0 ** (SILENCE_DBFS / 20.0)
-    energy = _smooth(np.square(padded, dtype=np.float64).mean(axis=1))
+    frames = _frames(waveform)
+    is_loud = np.abs(frames).max(axis=1, initial=0.0) >= 10.0 ** (SILENCE_DBFS / 20.0)
+    energy = _smooth(_energy(frames))
     spans = []
     start = 0
     while (speech := _speech_span(is_loud, start)) is not None:
@@ -55,6 +55,23 @@ def cut_at_silences(waveform: Waveform, *, max_window_s: float) -> list[tuple[in
             spans.append((trimmed[0] * HOP_LENGTH, min(trimmed[1] * HOP_LENGTH, len(waveform))))
         start = end
     return spans
+
+
+def quietest_place(waveform: Waveform, low: int, high: int) -> int:
+    """Find where to cut: the sample in (low, high] around which 0.2 s are quieter than anywhere; the last of equals."""
+    energy = _smooth(_energy(_frames(waveform)))
+    return min(_quietest(energy, low // HOP_LENGTH, high // HOP_LENGTH) * HOP_LENGTH, high)
+
+
+def _frames(waveform: Waveform) -> Waveform:
+    """Divide (S,) into (F, 160), filled up with silence."""
+    return np.pad(waveform, (0, -len(waveform) % HOP_LENGTH)).reshape(-1, HOP_LENGTH)
+
+
+def _energy(frames: Waveform) -> NDArray[np.float64]:
+    """Measure the mean power of each frame."""
+    power: NDArray[np.float64] = np.square(frames, dtype=np.float64).mean(axis=1)
+    return power
 
 
 def _speech_span(is_loud: NDArray[np.bool_], start: int) -> tuple[int, int] | None:

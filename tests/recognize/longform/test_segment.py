@@ -1,6 +1,6 @@
 import pytest
 
-from sottovoce.recognize.longform.segment import Segment, Transcript, deltas, join_segments, main_language
+from sottovoce.recognize.longform.segment import Segment, Transcript, deltas, join_segments
 
 
 def segment(text: str, *, language: str = "en", start_s: float = 0.0, end_s: float = 1.0) -> Segment:
@@ -32,9 +32,3 @@ def test_deltas_are_given_as_segments_come_and_add_up_to_the_text():
     given = deltas(iter(segments))
     assert [next(given), next(given), next(given)] == ["one", "", " two"]
     assert "".join(["one", "", " two", *given]) == join_segments(segments) == "one two three"
-
-
-def test_the_main_language_is_the_one_heard_longest():
-    segments = [segment("a", language="de", end_s=2.0), segment("b", start_s=2.0, end_s=9.0), segment("c", end_s=0.0)]
-    assert main_language(segments, otherwise="fr") == "en"
-    assert main_language([], otherwise="fr") == "fr"

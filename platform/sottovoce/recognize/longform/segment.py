@@ -1,6 +1,5 @@
 """A transcript of a recording of any length, in timed segments, and the one rule by which their texts are joined."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -71,11 +70,3 @@ def deltas(segments: Iterable[Segment]) -> Iterator[str]:
         space = " " if has_text and spoken and is_apart else ""
         has_text = has_text or bool(spoken)
         yield space + spoken
-
-
-def main_language(segments: Iterable[Segment], *, otherwise: str) -> str:
-    """Give the language with the most seconds, or ``otherwise`` where nothing was heard."""
-    seconds: Counter[str] = Counter()
-    for segment in segments:
-        seconds[segment.language] += round((segment.end_s - segment.start_s) * 1000)
-    return max(seconds, key=lambda language: seconds[language], default=otherwise)

@@ -1,0 +1,117 @@
+"""Where somebody speaks, by the Silero VAD network in ONNX Runtime, as the recording is read.
+
+Only the network's file is taken from the silero-vad package: importing the package would load torch into a gateway.
+Shapes: S samples, N frames of 32 ms.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import distribution
+from typing import TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.audio.pcm import from_pcm
+from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
+
+Probabilities: TypeAlias = NDArray[np.float32]
+"""(N,) that somebody speaks in each frame, in [0, 1]."""
+Span: TypeAlias = tuple[int, int]
+"""First and last-plus-one sample."""
+
+FRAME_SAMPLES = 512  # 32 ms, the only length the network reads at 16 000 Hz
+
+_NETWORK = "silero_vad/data/silero_vad_16k_sequence.onnx"
+_CONTEXT_SAMPLES = 64  # of the frame before, which each frame is read with
+_BLOCK_FRAMES = 256  # 8.2 s a call: windows become known early, and the calls' own cost is small
+_STATE_SHAPE = (1, 1, 128)
+_HYSTERESIS, _LOWEST_END = 0.15, 0.01  # speech ends this far below its threshold, as in the package
+_MIN_SPEECH_S = 0.064  # shorter bursts are clicks: two frames; the package's 0.25 s would lose a spoken digit
+
+
+class VoiceActivity:
+    """The loaded network; holds no recording's state, so threads may share it."""
+
+    def __init__(self, path: str) -> None:
+        import onnxruntime  # here: 40 MB that only recordings of several windows need
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a frame is small, and others decode beside
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def probabilities(self, samples: Pcm | Waveform) -> Iterator[Probabilities]:
+        """Read a recording block by block.
+
+        Args:
+            samples: (S,) int16, or float32 in [-1, 1]; 16 000 Hz.
+
+        Yields:
+            (N,) of the next frames; the last frame of all is filled up with silence.
+        """
+        hidden, cell = np.zeros(_STATE_SHAPE, np.float32), np.zeros(_STATE_SHAPE, np.float32)
+        before = np.zeros(_CONTEXT_SAMPLES, np.float32)
+        block_samples = _BLOCK_FRAMES * FRAME_SAMPLES
+        for start in range(0, len(samples), block_samples):
+            frames = _to_frames(as_waveform(samples[start : start + block_samples]))
+            contexts = np.concatenate([before[None], frames[:-1, -_CONTEXT_SAMPLES:]])
+            before = frames[-1, -_CONTEXT_SAMPLES:]
+            probabilities, hidden, cell = self._session.run(
+                ["speech_probs", "hn", "cn"], {"input": np.hstack([contexts, frames]), "h": hidden, "c": cell}
+            )
+            yield probabilities
+
+
+@cache
+def load_voice_activity() -> VoiceActivity:
+    """Load the network once for the process."""
+    return VoiceActivity(str(distribution("silero-vad").locate_file(_NETWORK)))
+
+
+def find_speech(
+    blocks: Iterable[Probabilities],
+    *,
+    num_samples: int,
+    threshold: float,
+    min_silence_s: float,
+    min_speech_s: float = _MIN_SPEECH_S,
+) -> Iterator[Span]:
+    """Find the stretches in which somebody speaks, each as soon as it has ended.
+
+    Args:
+        blocks: of the whole recording, in order.
+        num_samples: of the recording.
+        threshold: probability from which on a frame is speech; it ends where the probability falls well below.
+        min_silence_s: a shorter silence does not end a stretch.
+        min_speech_s: a stretch that is not longer is left out.
+
+    Yields:
+        Spans in samples, in order, without margins.
+
+    Source: get_speech_timestamps of silero-vad 6.2, checked against it in test_voice_activity.
+    """
+    low = max(threshold - _HYSTERESIS, _LOWEST_END)
+    start: int | None = None
+    quiet_from: int | None = None
+    place = 0
+    for probability in (float(value) for block in blocks for value in block):
+        if probability >= threshold:
+            start, quiet_from = place if start is None else start, None
+        elif start is not None and probability < low:
+            quiet_from = place if quiet_from is None else quiet_from
+            if place - quiet_from >= min_silence_s * SAMPLING_RATE:
+                if quiet_from - start > min_speech_s * SAMPLING_RATE:
+                    yield start, quiet_from
+                start = quiet_from = None
+        place += FRAME_SAMPLES
+    if start is not None and num_samples - start > min_speech_s * SAMPLING_RATE:
+        yield start, num_samples
+
+
+def as_waveform(samples: Pcm | Waveform) -> Waveform:
+    """Give int16 samples as a waveform, and a waveform as it is."""
+    return from_pcm(cast("Pcm", samples)) if samples.dtype == np.int16 else cast("Waveform", samples)
+
+
+def _to_frames(waveform: Waveform) -> Waveform:
+    return np.pad(waveform, (0, -len(waveform) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)

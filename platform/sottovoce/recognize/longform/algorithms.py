@@ -1,0 +1,66 @@
+"""From settings to an algorithm with its recording; imports no engine, so that a gateway stays light."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sottovoce.audio.voice_activity import Span, find_speech, load_voice_activity
+from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
+from sottovoce.recognize.longform.options import LongFormOptions
+from sottovoce.recognize.longform.reader import Reader
+from sottovoce.recognize.longform.recording import Recording
+from sottovoce.recognize.longform.sequential import SequentialReader
+from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, DecodeOptions
+
+
+def build_reader(
+    recording: Recording,
+    options: DecodeOptions,
+    long_form: LongFormOptions,
+    *,
+    min_window_s: float,
+    max_window_s: float,
+) -> Reader:
+    """Prepare an algorithm; nothing is read before its first window.
+
+    Args:
+        recording: what is read.
+        options: of every window. The sequential algorithm lets a stock Whisper write times whatever they say: it moves
+            by them.
+        long_form: which algorithm, and its settings.
+        min_window_s: the model's shortest context.
+        max_window_s: its longest, and so the longest window.
+    """
+    window_samples = round(max_window_s * SAMPLING_RATE)
+    if long_form.algorithm == "chunked":
+        windows = _plan(recording, long_form, window_samples=window_samples)
+        return ChunkedReader(recording, options, windows)
+    is_trimmed = min_window_s < MAX_CONTEXT_S
+    return SequentialReader(
+        recording,
+        options if is_trimmed else replace(options, timestamps=True),
+        window_samples=window_samples,
+        follow_text=long_form.condition_on_previous_text,
+        end_in_pauses=is_trimmed,
+    )
+
+
+def _plan(recording: Recording, long_form: LongFormOptions, *, window_samples: int) -> Iterator[Span]:
+    """Cut a recording; one that fits a window is left whole unless it is silent."""
+    if recording.is_silent(0, recording.num_samples):
+        return
+    if recording.num_samples <= window_samples and not long_form.always_find_speech:
+        yield 0, recording.num_samples
+        return
+    speech = find_speech(
+        load_voice_activity().probabilities(recording.samples),
+        num_samples=recording.num_samples,
+        threshold=long_form.threshold,
+        min_silence_s=long_form.min_silence_s,
+    )
+    yield from plan_windows(
+        recording,
+        speech,
+        window_samples=window_samples,
+        before_samples=round(long_form.prefix_padding_s * SAMPLING_RATE),
+        after_samples=round(long_form.min_silence_s * SAMPLING_RATE),
+    )

@@ -1,0 +1,54 @@
+"""A decoded recording, read window by window: no more of it is ever in memory as float32.
+
+Shapes: S samples.
+"""
+
+from typing import cast
+
+import numpy as np
+
+from sottovoce.audio.pcm import to_pcm
+from sottovoce.audio.silence import SILENCE_DBFS, peak_dbfs, quietest_place
+from sottovoce.audio.voice_activity import as_waveform
+from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
+
+_MARGIN_SAMPLES = SAMPLING_RATE // 10  # heard on both sides of where a cut may be: half of what quiet is averaged over
+_BLOCK_SAMPLES = 30 * SAMPLING_RATE  # looked at together
+
+
+class Recording:
+    """The samples, and where they can be cut."""
+
+    def __init__(self, samples: Pcm | Waveform) -> None:
+        """Wrap (S,) int16, or float32 in [-1, 1]; mono, 16 000 Hz."""
+        self.samples = samples
+
+    @property
+    def num_samples(self) -> int:
+        """S."""
+        return len(self.samples)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.num_samples / SAMPLING_RATE
+
+    def waveform(self, start: int, end: int) -> Waveform:
+        """Give a stretch as float32 in [-1, 1]."""
+        return as_waveform(self.samples[start:end])
+
+    def pcm(self, start: int, end: int) -> Pcm:
+        """Give a stretch as int16."""
+        stretch = self.samples[start:end]
+        return cast("Pcm", stretch) if stretch.dtype == np.int16 else to_pcm(cast("Waveform", stretch))
+
+    def find_pause(self, start: int, end: int) -> int:
+        """Find the place in (start, end] where nobody speaks, or as little as anywhere."""
+        first = max(0, start - _MARGIN_SAMPLES)
+        heard = self.waveform(first, end + _MARGIN_SAMPLES)
+        return first + quietest_place(heard, start - first, end - first)
+
+    def is_silent(self, start: int, end: int) -> bool:
+        """Say whether a stretch is so quiet that nothing can be said in it."""
+        places = range(start, end, _BLOCK_SAMPLES)
+        return all(peak_dbfs(self.waveform(at, min(at + _BLOCK_SAMPLES, end))) < SILENCE_DBFS for at in places)

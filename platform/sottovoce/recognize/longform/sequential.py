@@ -1,0 +1,136 @@
+"""Whisper's own algorithm: one window after the other, moved by what was heard, conditioned on the text before."""
+
+from collections import deque
+from dataclasses import replace
+
+from sottovoce.recognize.longform.reader import SpokenLanguage
+from sottovoce.recognize.longform.recording import Recording
+from sottovoce.recognize.longform.segment import Segment
+from sottovoce.recognize.longform.window import MIN_WINDOW_SAMPLES, WindowRequest, read_segments, unheard_rest
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
+
+_DRAWN_ABOVE = 0.5  # temperature: text drawn above it is no context to follow on from, as in openai-whisper
+_EDGE_S = 0.1  # words that last to this near a window's end may be cut by it (guess: shorter than a syllable)
+
+
+class SequentialReader:
+    """Reads a recording window by window; see ``Reader``."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        options: DecodeOptions,
+        *,
+        window_samples: int,
+        follow_text: bool,
+        end_in_pauses: bool,
+    ) -> None:
+        """Start at the beginning.
+
+        Args:
+            recording: what is read.
+            options: of every window.
+            window_samples: the model's longest context.
+            follow_text: whether a window's decoder reads the text before it.
+            end_in_pauses: end every window where nobody speaks, for a model that was trained on whole utterances and
+                does not tell the one that a window's end cuts through. Otherwise windows end so only while the model
+                writes no times.
+        """
+        self._recording = recording
+        self._options = options
+        self._window_samples = window_samples
+        self._follow_text = follow_text
+        self._end_in_pauses = end_in_pauses
+        self._writes_times = True
+        self._language = SpokenLanguage(options.language)
+        self._position = 0
+        self._previous_ids: tuple[int, ...] = ()
+        self._again: deque[WindowRequest] = deque()
+        self._is_waiting = False
+
+    @property
+    def language(self) -> str | None:
+        """The one asked for, or the one of the first window with text."""
+        return self._language.code
+
+    def next_window(self) -> WindowRequest | None:
+        """Give the window that begins where the last one was heard to; None while its result is awaited."""
+        if self._is_waiting:
+            return None
+        request = self._again.popleft() if self._again else self._next_stretch()
+        if request is None:
+            return None
+        self._is_waiting = True
+        language = self._language.code if self._language.is_known else None
+        options = replace(request.options, language=language, previous_ids=self._previous_ids)
+        return replace(request, options=options)
+
+    def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
+        """Read a window's result and move on: to the unfinished rest of it, else to its end."""
+        self._is_waiting = False
+        self._language.hear(result)
+        is_newest = request.start == self._position
+        rest = self._rest(request, result)
+        if rest and rest[0].start == request.start:  # what it says does not count
+            self._again.extendleft(reversed(rest))
+            self._position = rest[-1].end if is_newest else self._position
+            return []
+        if is_newest:
+            self._position = rest[0].start if rest else request.end
+        else:
+            self._again.extendleft(reversed(rest))
+        segments = read_segments(request, result)
+        self._remember(result, segments)
+        return segments
+
+    def _next_stretch(self) -> WindowRequest | None:
+        """Give the next window with any sound in it."""
+        while self._recording.num_samples - self._position >= MIN_WINDOW_SAMPLES:
+            end = self._position + self._window_samples
+            if end >= self._recording.num_samples:
+                end = self._recording.num_samples
+            elif self._cuts_in_pauses:
+                end = self._recording.find_pause((self._position + end) // 2, end)
+            if not self._recording.is_silent(self._position, end):
+                return WindowRequest(start=self._position, end=end, options=self._options)
+            self._position = end
+        return None
+
+    @property
+    def _cuts_in_pauses(self) -> bool:
+        return self._end_in_pauses or not self._writes_times
+
+    def _rest(self, request: WindowRequest, result: WindowResult) -> list[WindowRequest]:
+        """Give what is left to be heard of a window; see ``unheard_rest``.
+
+        Where a window's end may cut a word, and the window must be decoded again or has one segment that runs on to
+        the cut, it is decoded again up to a pause.
+        """
+        rest = unheard_rest(request, result, self._recording)
+        is_cut = (
+            not (request.is_final or self._cuts_in_pauses)
+            and request.end - request.start == self._window_samples
+            and request.end < self._recording.num_samples
+        )
+        runs_on = _runs_on(request, result)
+        if result.segments:
+            self._writes_times = not (runs_on and result.segments[0].start_s == 0.0)
+        if not is_cut or not (runs_on or (rest and rest[0].start == request.start)):
+            return rest
+        pause = self._recording.find_pause((request.start + request.end) // 2, request.end)
+        options = rest[0].options if rest else request.options
+        return [replace(request, end=pause, options=options, is_final=True)]
+
+    def _remember(self, result: WindowResult, segments: list[Segment]) -> None:
+        """Keep what the next window follows on from."""
+        if not self._follow_text or result.temperature > _DRAWN_ABOVE:
+            self._previous_ids = ()
+        else:
+            self._previous_ids += tuple(token for segment in segments for token in segment.token_ids)
+
+
+def _runs_on(request: WindowRequest, result: WindowResult) -> bool:
+    """Say whether a window is one segment that lasts to its end, as it is where no times were written."""
+    if result.heard_s is not None or len(result.segments) != 1:
+        return False
+    return result.segments[0].end_s >= (request.end - request.start) / SAMPLING_RATE - _EDGE_S
