@@ -4,7 +4,8 @@ from pathlib import Path
 
 import ray
 
-from serve.launch import promote, start_ray, start_service
+from serve.launch import start_ray, start_service
+from serve.promotion import Promotion, promote
 from serve.settings import ServeConfig
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.demo.ask import ask_service
@@ -33,7 +34,15 @@ def main(job: QuickstartJob) -> None:
     write_config(job, output / "quickstart.yaml")
     start_ray(host="127.0.0.1")
     walked = walk(job.walk, output)
-    promote(walked.export_folder)
+    promote(
+        Promotion(
+            name=job.service.model_id,
+            checkpoint=walked.export.checkpoint,
+            export=str(walked.export_folder),
+            variant=job.service.variant,
+            models_folder=Path(job.service.models_folder),
+        )
+    )
     base_url = start_service(job.service, port=job.port)
     answers = ask_service(base_url, walked.test[: job.num_requests], model=job.service.model_id)
     ray.shutdown()

@@ -6,7 +6,7 @@ import ray
 import tyro
 from pydantic import Field
 
-from serve.launch import curl_line, start_ray, start_service, stop_service, wait_for_signal, with_embedded_default
+from serve.launch import curl_line, start_ray, start_service, stop_service, wait_for_signal
 from serve.settings import ServeConfig
 from sottovoce.config import Config, load_config, setup_logging
 
@@ -14,7 +14,7 @@ from sottovoce.config import Config, load_config, setup_logging
 class ServeJob(Config):
     """One service on one machine."""
 
-    service: Annotated[ServeConfig, tyro.conf.arg(name="")] = ServeConfig()
+    service: Annotated[ServeConfig, tyro.conf.arg(name="")] = ServeConfig(embedded_until_promoted=True)
     host: str = "127.0.0.1"
     """Interface to listen on."""
     port: int = Field(default=8000, ge=1, le=65_535)
@@ -25,7 +25,7 @@ def main(job: ServeJob) -> None:
     """Start the service, say how to call it, and stop it on Ctrl-C."""
     setup_logging()
     start_ray(host=job.host)
-    base_url = start_service(with_embedded_default(job.service), host=job.host, port=job.port)
+    base_url = start_service(job.service, host=job.host, port=job.port)
     print(f"ready; try\n  {curl_line(base_url, job.service.model_id)}\nCtrl-C stops it", flush=True)
     wait_for_signal()
     stop_service()

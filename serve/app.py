@@ -8,6 +8,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from serve.gateway import Gateway
 from serve.settings import Autoscaling, ServeConfig
+from serve.shelf import Shelf, open_shelf
 from serve.transcriber import Transcriber
 
 _GATEWAY_CPUS = 0.1  # decoding comes in bursts; a gateway must fit beside an engine on two cores
@@ -21,10 +22,11 @@ def build_app(args: ServeConfig) -> Application:
     Args:
         args: settings, from ``serve/config.yaml`` or a launcher.
     """
-    return _build_gateway(args, _build_transcriber(args))
+    shelf = open_shelf(args)
+    return _build_gateway(args, shelf, _build_transcriber(args, shelf))
 
 
-def _build_transcriber(config: ServeConfig) -> Application:
+def _build_transcriber(config: ServeConfig, shelf: Shelf) -> Application:
     limits, batching = config.limits, config.batching
     deployment: Deployment = ray_serve.deployment(
         name="Transcriber",
@@ -35,16 +37,16 @@ def _build_transcriber(config: ServeConfig) -> Application:
         max_queued_requests=limits.max_concurrent_requests * limits.max_windows_in_flight,
     )(Transcriber)
     return deployment.bind(
-        config.resolved_model(),
-        variant=config.variant,
+        shelf,
         num_threads=config.num_threads,
+        max_model_bytes=config.max_model_bytes,
         max_batch_size=batching.max_batch_size,
         batch_wait_timeout_s=batching.batch_wait_timeout_s,
         max_batch_s=limits.deadline_s,
     )
 
 
-def _build_gateway(config: ServeConfig, transcriber: Application) -> Application:
+def _build_gateway(config: ServeConfig, shelf: Shelf, transcriber: Application) -> Application:
     limits = config.limits
     deployment: Deployment = ray_serve.deployment(
         name="Gateway",
@@ -55,7 +57,13 @@ def _build_gateway(config: ServeConfig, transcriber: Application) -> Application
         max_queued_requests=limits.max_uploads,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=_RETRY_AFTER_S),
     )(ray_serve.ingress()(Gateway))
-    return deployment.bind(transcriber, model_names=config.model_names, limits=limits, api_keys_env=config.api_keys_env)
+    return deployment.bind(
+        transcriber,
+        source=shelf,
+        limits=limits,
+        api_keys_env=config.api_keys_env,
+        long_form=config.long_form,
+    )
 
 
 def _autoscaling(scaling: Autoscaling) -> AutoscalingConfig:

@@ -73,10 +73,10 @@ class Catalog:
             ListedModel(model_id, entry.plans[variant].created)
             for name, entry in self._entries.items()
             for model_id, variant in [(name, entry.default), *((f"{name}{VARIANT_MARK}{v}", v) for v in entry.plans)]
+            if variant in entry.plans
         ]
-        default = self._entries.get(self._source.default)
-        created = 0 if default is None else default.plans[default.default].created
-        return [*names, *(ListedModel(alias, created) for alias in self._source.aliases)]
+        aliases = [ListedModel(alias, one.created) for one in names[:1] for alias in self._source.aliases]
+        return [*names, *aliases]
 
     def created(self, model: str) -> int:
         """Tell when a model's files were written or promoted.

@@ -5,41 +5,21 @@ import logging
 import os
 import signal
 import threading
-from pathlib import Path
 
 import ray
 from ray import serve as ray_serve
 from ray.serve.config import HTTPOptions
 
-import sottovoce.demo
 from serve.app import build_app
 from serve.settings import ServeConfig
 from sottovoce.errors import ConfigError
 
 APP_NAME = "sottovoce"
-EMBEDDED_MODEL = Path(sottovoce.demo.__file__).parent / "assets" / "micro"
 _TIMEOUT_MARGIN_S = 30.0  # Serve's own timeout lies above the gateway's, which answers 504 in OpenAI's shape
 
 _MIN_CPUS = 2  # logical: one for a transcriber, a tenth for the gateway, so that one core serves as well
 
 _log = logging.getLogger(__name__)
-
-
-def with_embedded_default(config: ServeConfig) -> ServeConfig:
-    """Put the embedded base model in the place of the default model while nothing has been trained yet."""
-    if config.model != ServeConfig().model or Path(config.model).exists():
-        return config
-    _log.info("%s does not exist yet: serving the embedded model", config.model)
-    return config.model_copy(update={"model": str(EMBEDDED_MODEL), "variant": "torch"})
-
-
-def promote(export: Path) -> None:
-    """Make an export what is served by default: the link ``runs/serving/current`` is replaced in one step."""
-    current = Path(ServeConfig().model)
-    current.parent.mkdir(parents=True, exist_ok=True)
-    draft = current.with_name(f".{current.name}.{os.getpid()}")
-    draft.symlink_to(export.resolve(), target_is_directory=True)
-    draft.replace(current)
 
 
 def start_ray(*, host: str) -> None:
@@ -93,7 +73,7 @@ def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8
     )
     ray_serve.run(build_app(config), name=APP_NAME, route_prefix="/")
     base_url = f"http://{host}:{port}/v1"
-    _log.info("serving %s (%s) at %s", config.resolved_model(), config.variant, base_url)
+    _log.info("serving %s at %s", config.model_id, base_url)
     return base_url
 
 

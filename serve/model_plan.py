@@ -21,10 +21,6 @@ class ModelPlan:
     """Where the base model of an adapter is; None for a whole model."""
     assistant: str | None = None
     """Checkpoint of the smaller model that drafts for it (speculative decoding)."""
-    num_bytes: int
-    """Of the weights in memory, without those of a base that adapters share."""
-    base_num_bytes: int = 0
-    """Of an adapter's base, which is in memory once for all its adapters."""
     created: int
     """Unix time at which its files were written or promoted."""
 

@@ -1,11 +1,18 @@
 """Settings of the service: what is served, how it scales, and what a request may ask of it."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sottovoce.config import Config
+from sottovoce.recognize.longform.options import LongFormOptions
+
+Variant: TypeAlias = Literal["torch", "fp32", "int8"]
+"""Engine: PyTorch, or ONNX Runtime in one of the exported precisions."""
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
 
 
 class Limits(Config):
@@ -13,7 +20,7 @@ class Limits(Config):
 
     max_body_bytes: int = Field(default=25 * 2**20, gt=0)
     """Largest request body; OpenAI's own limit."""
-    max_duration_s: float = Field(default=600.0, gt=0.0)
+    max_duration_s: float = Field(default=7200.0, gt=0.0)
     """Longest audio after decoding."""
     deadline_s: float = Field(default=300.0, gt=0.0)
     """Longest time from a request's first byte to its answer; 504 after it."""
@@ -21,6 +28,8 @@ class Limits(Config):
     """Requests one gateway replica decodes and transcribes at a time; 503 above it."""
     max_uploads: int = Field(default=512, gt=0)
     """Requests one gateway replica holds open, slow uploads included."""
+    max_requests_per_key: int | None = Field(default=None, gt=0)
+    """Requests with one API key that one gateway replica holds open, 429 above it; without keys, everyone shares one."""
     num_decoders: int = Field(default=2, gt=0)
     """Recordings one gateway replica decodes at a time."""
     max_windows_in_flight: int = Field(default=8, gt=0)
@@ -53,32 +62,111 @@ class Autoscaling(Config):
         return self
 
 
-class ServeConfig(Config):
-    """One served model."""
+class ServedFiles(Config):
+    """A model's files; at least a checkpoint or an export. Paths are relative to where the service is started."""
 
-    model: str = "runs/serving/current"
-    """Checkpoint or export folder, relative to where the service is started; or a Hub id."""
-    variant: Literal["torch", "fp32", "int8"] = "int8"
-    """Engine: PyTorch, or ONNX Runtime in one of the exported precisions."""
+    checkpoint: str | None = None
+    """Checkpoint or adapter folder, or Hub id: variant torch."""
+    export: str | None = None
+    """Export folder: variants fp32 and int8."""
+    variant: Variant | None = None
+    """What the bare name stands for; where None the first of int8, fp32 and torch that may be served."""
+    base: str | None = None
+    """Where an adapter's base model is, if not where the adapter says. Adapters of one base share its weights."""
+    assistant: str | None = None
+    """Checkpoint of a smaller model that drafts for variant torch: the same text, sooner (speculative decoding)."""
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        if self.checkpoint is None and self.export is None:
+            raise ValueError("name a checkpoint, an export, or both")
+        return self
+
+    def resolved(self) -> Self:
+        """Make the folders absolute, for replicas run elsewhere; Hub ids stay as they are."""
+        paths = {name: getattr(self, name) for name in ("checkpoint", "export", "base", "assistant")}
+        return self.model_copy(update={name: resolve_path(path) for name, path in paths.items() if path is not None})
+
+
+class NamedModel(ServedFiles):
+    """A model that is served for as long as the service runs."""
+
+    name: str
+    """What requests call it."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        return checked_name(name)
+
+
+class ServeConfig(Config):
+    """What one service serves. A name in the settings counts before a promoted one, that before a plain folder."""
+
+    model: str | None = None
+    """Checkpoint or export folder, or Hub id, that is served as model_id; None serves what was promoted under it."""
+    variant: Variant = "int8"
+    """Which variant of model: torch for a checkpoint, fp32 or int8 for an export."""
     model_id: str = "sottovoce"
-    """Name clients ask for."""
+    """The default model: loaded before the service is ready."""
     aliases: tuple[str, ...] = ("whisper-1",)
-    """Further names for the same model, so that clients written for OpenAI need no change."""
+    """Further names of the default model, so that clients written for OpenAI need no change."""
+    models: tuple[NamedModel, ...] = ()
+    """Further models, by name."""
+    models_folder: str = "runs/models"
+    """What jobs.promote_model promotes into; checkpoint, adapter and export folders put into it are served by their
+    folder's name. On a cluster, storage that all nodes share."""
+    embedded_until_promoted: bool = False
+    """Serve the embedded base model as model_id while there is no other."""
+    max_model_bytes: int = Field(default=4 * 2**30, gt=0)
+    """Memory for models in each transcriber replica; above it the least recently used is dropped."""
     num_threads: int = Field(default=1, gt=0)
     """Engine threads, and CPUs reserved, per transcriber replica."""
     api_keys_env: str | None = None
     """Environment variable that holds the accepted API keys, comma-separated; open to everyone when None."""
+    long_form: LongFormOptions = LongFormOptions()
+    """How recordings longer than the model's context are cut where a request has no chunking_strategy."""
     limits: Limits = Limits()
     batching: Batching = Batching()
     transcriber_scaling: Autoscaling = Autoscaling(max_replicas=4)
     gateway_scaling: Autoscaling = Autoscaling(max_replicas=2, target_ongoing_requests=32.0)
 
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        """Every name of the model, its own first."""
-        return tuple(dict.fromkeys((self.model_id, *self.aliases)))
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [model.name for model in self.pinned()]
+        doubled = {name for name in names if names.count(name) > 1} | {*names, checked_name(self.model_id)} & {
+            *self.aliases
+        }
+        if doubled:
+            raise ValueError(f"two models are called {', '.join(sorted(doubled))}")
+        return self
 
-    def resolved_model(self) -> str:
-        """Give the folder as an absolute path, for replicas run elsewhere; a Hub id stays as it is."""
-        folder = Path(self.model).expanduser()
-        return str(folder.resolve()) if folder.exists() else self.model
+    def pinned(self) -> tuple[NamedModel, ...]:
+        """Give every model that the settings name."""
+        if self.model is None:
+            return self.models
+        kind = "checkpoint" if self.variant == "torch" else "export"
+        own = NamedModel.model_validate({"name": self.model_id, kind: self.model, "variant": self.variant})
+        return (own, *self.models)
+
+
+def checked_name(name: str) -> str:
+    """Refuse what cannot be told from a variant or does not fit into an address.
+
+    Raises:
+        ValueError: it is another than letters, digits, dots, dashes, underscores, and slashes between them.
+    """
+    if not is_name(name):
+        raise ValueError(f"model name {name!r}: use letters, digits, '.', '-' and '_', with '/' between parts")
+    return name
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a model may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def resolve_path(path: str) -> str:
+    """Make a folder's path absolute; what is no folder here, as a Hub id, stays as it is."""
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if folder.exists() else path

@@ -1,31 +1,21 @@
-"""The engine replica: windows of any request in, text out, in shared batches."""
+"""The engine replica: windows of any request in, text out, in batches that requests for one model share."""
 
 import asyncio
-import logging
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import cast
 
-import numpy as np
 from ray import serve as ray_serve
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from serve.engine import Engine, Window
+from serve.loaded import LoadedList, ModelRoom
+from serve.loading import LoadedModel, ModelLoader
 from serve.served_model import ServedModel
-from sottovoce.audio.pcm import from_pcm
-from sottovoce.errors import SottovoceError
-from sottovoce.recognize.load import load_recognizer
-from sottovoce.recognize.recognizer import Recognizer
-from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Pcm, WindowResult
+from serve.shelf import Shelf
+from sottovoce.errors import ConfigError, SottovoceError
+from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Window:
-    """One window and how to decode it."""
-
-    pcm: Pcm
-    options: DecodeOptions
+_NO_COUNT = -1  # Serve's word for any number of models: bytes decide, see serve/loaded.py
+_SERVES_LIST = "__serve_multiplex_wrapper"  # where Ray 2.60 keeps a replica's list of models
 
 
 class HungEngineError(RuntimeError):
@@ -33,41 +23,41 @@ class HungEngineError(RuntimeError):
 
 
 class Transcriber:
-    """Holds one recognizer. Plain: ``app.py`` makes a deployment of it."""
+    """Holds the models that are asked for. Plain: ``app.py`` makes a deployment of it."""
 
-    def __init__(
+    async def __init__(  # type: ignore[misc] # Serve awaits it, and our models are loaded by coroutines
         self,
-        model: str,
+        shelf: Shelf,
         *,
-        variant: str,
         num_threads: int,
+        max_model_bytes: int,
         max_batch_size: int,
         batch_wait_timeout_s: float,
         max_batch_s: float,
     ) -> None:
-        """Load the model and run it once, so that a ready replica answers at full speed.
+        """Load the default model and run it once, so that a ready replica answers at full speed.
 
         Args:
-            model: checkpoint or export folder, or Hub id.
-            variant: torch, fp32 or int8.
+            shelf: where models are found.
             num_threads: engine threads.
+            max_model_bytes: memory for models.
             max_batch_size: windows in one call.
             batch_wait_timeout_s: longest wait for a batch to fill.
             max_batch_s: a call that runs longer makes the replica unhealthy.
 
         Raises:
-            CheckpointError: a model that cannot be loaded.
+            ConfigError: there is no default model.
+            ModelLoadError: it cannot be loaded.
         """
-        started = time.monotonic()
-        self._batches = BatchedRecognizer(load_recognizer(model, variant=variant, num_threads=num_threads))
+        self._engine = Engine()
+        self._room = ModelRoom(shelf, ModelLoader(num_threads=num_threads), max_bytes=max_model_bytes)
         self._max_batch_s = max_batch_s
         self._recognize_batch.set_max_batch_size(max_batch_size)  # type: ignore[attr-defined]
         self._recognize_batch.set_batch_wait_timeout_s(batch_wait_timeout_s)  # type: ignore[attr-defined]
-        self._batches.warm_up()
-        _log.info("%s ready after %.1f s", self._batches.recognizer.name, time.monotonic() - started)
+        await self.prepare(_default_key(shelf))
 
     async def transcribe(self, pcm: Pcm, options: DecodeOptions) -> WindowResult:
-        """Decode one window together with those that wait beside it.
+        """Decode one window together with those that wait beside it for the same model.
 
         Args:
             pcm: (S,) int16, 16 000 Hz, at most the model's context long.
@@ -76,24 +66,34 @@ class Transcriber:
         Raises:
             ContextError: a window longer than the context.
             LanguageError: a language the model does not know.
+            ModelNotFoundError, ModelLoadError: see ``prepare``.
         """
+        await self._load(ray_serve.get_multiplexed_model_id())  # not in the batch, which others may wait behind
         outcome: WindowResult | SottovoceError = await self._recognize_batch(Window(pcm, options))
         if isinstance(outcome, SottovoceError):
             raise outcome
         return outcome
 
-    @ray_serve.batch  # type: ignore[untyped-decorator,unused-ignore]
-    async def _recognize_batch(self, windows: list[Window]) -> list[WindowResult | SottovoceError]:
-        return await self._batches.recognize(windows)
+    async def describe(self) -> ServedModel:
+        """Load the model the call is bound to, and tell what it is; errors as ``prepare``."""
+        return await self.prepare(ray_serve.get_multiplexed_model_id())
 
-    def describe(self) -> ServedModel:
-        """Tell what is served."""
-        recognizer = self._batches.recognizer
+    async def prepare(self, key: str) -> ServedModel:
+        """Load a model if it is not here yet, and tell what it is.
+
+        Raises:
+            ModelNotFoundError: nothing is served under its name any more.
+            ModelLoadError: its files are damaged, or there will never be room for it.
+        """
+        model = await self._load(key)
+        recognizer = model.recognizer
         return ServedModel(
             name=recognizer.name,
             min_window_s=recognizer.context.min_s,
             max_window_s=recognizer.context.max_s,
             language_names={code: LANGUAGES.get(code, code) for code in recognizer.languages},
+            key=key,
+            created=model.plan.created,
         )
 
     def check_health(self) -> None:
@@ -102,47 +102,45 @@ class Transcriber:
         Raises:
             HungEngineError: one call has been running for longer than any request may take.
         """
-        if self._batches.running_s() > self._max_batch_s:
+        if self._engine.running_s() > self._max_batch_s:
             raise HungEngineError(f"one engine call has run for more than {self._max_batch_s:g} s")
 
+    @ray_serve.batch  # type: ignore[untyped-decorator,unused-ignore]
+    async def _recognize_batch(self, windows: list[Window]) -> list[WindowResult | SottovoceError]:
+        """Decode windows of one model: Serve splits a batch of several before it comes here."""
+        key = ray_serve.get_multiplexed_model_id()
+        while True:
+            model = await self._load(key)
+            async with self._engine.lock:
+                if self._loaded.models.get(key) is model:  # or it was dropped while others computed
+                    return await self._engine.recognize(model.recognizer, windows)
 
-class BatchedRecognizer:
-    """A recognizer run off the event loop, whose batches survive one faulty window."""
+    async def _load(self, key: str) -> LoadedModel:
+        """Load a model; a caller who gives up does not stop it for the others."""
+        model: LoadedModel = await asyncio.shield(asyncio.ensure_future(self._load_here(key)))
+        return model
 
-    def __init__(self, recognizer: Recognizer) -> None:
-        self.recognizer = recognizer
-        self._started: float | None = None
+    @ray_serve.multiplexed(max_num_models_per_replica=_NO_COUNT)  # type: ignore[untyped-decorator,unused-ignore]
+    async def _load_here(self, key: str) -> LoadedModel:
+        return await self._room.load(key, self._loaded, self._engine.lock)
 
-    def warm_up(self) -> None:
-        """Decode one window of silence of the longest context: buffers are allocated, kernels chosen."""
-        silence = np.zeros(int(self.recognizer.context.max_s * SAMPLING_RATE), np.float32)
-        language = "en" if "en" in self.recognizer.languages else None
-        self.recognizer.recognize([silence], [DecodeOptions(language=language, max_new_tokens=4)])
+    @property
+    def _loaded(self) -> LoadedList:
+        return cast(LoadedList, getattr(self, _SERVES_LIST))
 
-    async def recognize(self, windows: Sequence[Window]) -> list[WindowResult | SottovoceError]:
-        """Decode a batch in a thread; one call at a time.
 
-        Returns:
-            For each window its result, or the error that is its own fault.
-        """
-        self._started = time.monotonic()
-        try:
-            return await asyncio.to_thread(self._recognize, windows)
-        finally:
-            self._started = None
+def _default_key(shelf: Shelf) -> str:
+    """Find the default model's key.
 
-    def running_s(self) -> float:
-        """Tell how long the running call has taken; 0 when none runs."""
-        return 0.0 if self._started is None else time.monotonic() - self._started
-
-    def _recognize(self, windows: Sequence[Window]) -> list[WindowResult | SottovoceError]:
-        try:
-            return [*self._decode(windows)]
-        except SottovoceError as error:
-            if len(windows) == 1:
-                return [error]
-            return [outcome for window in windows for outcome in self._recognize([window])]
-
-    def _decode(self, windows: Sequence[Window]) -> list[WindowResult]:
-        waveforms = [from_pcm(window.pcm) for window in windows]
-        return self.recognizer.recognize(waveforms, [window.options for window in windows])
+    Raises:
+        ConfigError: there is no such model, or only variants that the export gate refused.
+    """
+    entry = shelf.read().get(shelf.default)
+    plan = None if entry is None else entry.plans.get(entry.default)
+    if plan is None:
+        reason = "it is neither promoted nor in the settings" if entry is None else entry.refused[entry.default]
+        raise ConfigError(
+            f"the default model {shelf.default!r} cannot be served from {shelf.models_folder}: {reason}; promote one "
+            f"with python -m jobs.promote_model, or name its files in the settings"
+        )
+    return plan.key

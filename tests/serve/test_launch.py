@@ -7,20 +7,6 @@ from serve.settings import ServeConfig
 from sottovoce.errors import ConfigError
 
 
-def test_without_a_trained_model_the_embedded_one_is_served(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = launch.with_embedded_default(ServeConfig())
-    assert (config.model, config.variant) == (str(launch.EMBEDDED_MODEL), "torch")
-    assert (launch.EMBEDDED_MODEL / "tokenizer.json").is_file()
-
-
-def test_a_trained_or_a_named_model_is_kept(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "serving" / "current").mkdir(parents=True)
-    assert launch.with_embedded_default(ServeConfig()) == ServeConfig()
-    assert launch.with_embedded_default(ServeConfig(model="elsewhere")).model == "elsewhere"
-
-
 @pytest.mark.parametrize(
     ("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
 )

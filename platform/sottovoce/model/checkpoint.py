@@ -91,7 +91,7 @@ def load_checkpoint(source: str | Path, *, base: str | Path | None = None) -> Ch
     if is_adapter(folder):
         return merge_adapter(load_adapted(source, base=base))
     model = _load_model(folder, source, configs=folder)
-    return Checkpoint(model=model, tokenizer=_load_tokenizer(folder, source), source=str(source))
+    return Checkpoint(model=model, tokenizer=load_tokenizer(folder, source), source=str(source))
 
 
 def load_adapted(
@@ -107,21 +107,48 @@ def load_adapted(
     Raises:
         CheckpointError: see ``load_checkpoint``.
     """
+    adapted = find_adapted(source, base=base)
+    try:
+        model = _load_model(adapted.base_folder, adapted.base.name, configs=adapted.configs, four_bit=four_bit)
+    except CheckpointError as error:
+        raise _base_error(source, adapted.base, error) from error
+    adapter = restore_adapter(model, adapted.folder, base=adapted.base)
+    tokenizer = load_tokenizer(adapted.configs, source)
+    return Checkpoint(model=model, tokenizer=tokenizer, source=str(source), adapter=adapter)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An adapter's files, and those of its base."""
+
+    folder: Path
+    configs: Path
+    """Where the configs and the tokenizer are: beside the adapter, or, for adapters of others, beside the base."""
+    base: AdapterBase
+    base_folder: Path
+
+
+def find_adapted(source: str | Path, *, base: str | Path | None = None) -> Adapted:
+    """Find an adapter and its base, and see that they belong together; nothing is loaded.
+
+    Args:
+        source: folder or Hub id of the adapter.
+        base: where its base model is, if not where the adapter says.
+
+    Raises:
+        CheckpointError: see ``load_checkpoint``.
+    """
     folder = resolve_folder(source)
     stated = read_adapter_base(folder, base=None if base is None else str(base))
     try:
         base_folder = resolve_folder(stated.name, revision=stated.revision)
         _refuse_adapter(base_folder)
         stated.check(base_folder)
-        own = folder if (folder / "config.json").is_file() else base_folder  # adapters of others come without
+        own = folder if (folder / "config.json").is_file() else base_folder
         _check_shape(read_model_config(own), read_model_config(base_folder), base_folder)
-        model = _load_model(base_folder, stated.name, configs=own, four_bit=four_bit)
     except CheckpointError as error:
-        raise CheckpointError(
-            source, f"it is an adapter, and its base {stated.name} cannot be used: {error}. Name another place as base"
-        ) from error
-    adapter = restore_adapter(model, folder, base=stated)
-    return Checkpoint(model=model, tokenizer=_load_tokenizer(own, source), source=str(source), adapter=adapter)
+        raise _base_error(source, stated, error) from error
+    return Adapted(folder=folder, configs=own, base=stated, base_folder=base_folder)
 
 
 def adapt_base(
@@ -147,7 +174,7 @@ def adapt_base(
     """
     folder = resolve_folder(source)
     _refuse_adapter(folder)
-    tokenizer = _load_tokenizer(folder, source)
+    tokenizer = load_tokenizer(folder, source)
     model = _load_model(folder, source, configs=folder, four_bit=four_bit)
     base = AdapterBase.describe(str(source), folder)
     adapter = add_adapter(model, settings, base=base, token_ids=token_ids(tokenizer), seed=seed)
@@ -226,6 +253,19 @@ def read_model_config(folder: Path) -> WhisperConfig:
     return WhisperConfig.from_dict(safe)
 
 
+def load_tokenizer(folder: Path, source: str | Path) -> WhisperTokenizerFast:
+    """Load a checkpoint's tokenizer; ``source`` is what an error names.
+
+    Raises:
+        CheckpointError: its files are missing or damaged.
+    """
+    try:
+        tokenizer: WhisperTokenizerFast = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: no vocabulary
+        raise CheckpointError(source, f"{error}") from error
+    return tokenizer
+
+
 def _load_model(
     folder: Path, source: str | Path, *, configs: Path, four_bit: torch.dtype | None = None
 ) -> TrimmedWhisper:
@@ -250,17 +290,14 @@ def _load_model(
     return model
 
 
-def _load_tokenizer(folder: Path, source: str | Path) -> WhisperTokenizerFast:
-    try:
-        tokenizer: WhisperTokenizerFast = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: no vocabulary
-        raise CheckpointError(source, f"{error}") from error
-    return tokenizer
-
-
 def _refuse_adapter(folder: Path) -> None:
     if is_adapter(folder):
         raise CheckpointError(folder, "it is itself an adapter; merge it first: python -m jobs.merge_adapter")
+
+
+def _base_error(source: str | Path, base: AdapterBase, error: CheckpointError) -> CheckpointError:
+    reason = f"it is an adapter, and its base {base.name} cannot be used: {error}. Name another place as base"
+    return CheckpointError(source, reason)
 
 
 def _check_shape(adapted: WhisperConfig, base: WhisperConfig, folder: Path) -> None:

@@ -1,0 +1,175 @@
+"""One Whisper in memory that computes with one of many adapters at a time.
+
+The adapters stay beside the base's matrices instead of being added to them: a switch sets a flag in each layer and
+writes the few embedding rows an adapter may bring, and nothing of the base is held twice. The rows are swapped here and
+not by peft, which would copy the whole embedding at every token.
+"""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import GenerationConfig
+
+from sottovoce.errors import CheckpointError
+from sottovoce.model.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from sottovoce.model.checkpoint import Adapted, Checkpoint, load_checkpoint, load_tokenizer, read_model_config
+from sottovoce.model.context import AudioContext, set_audio_context
+
+if TYPE_CHECKING:  # peft takes seconds to import, and only those with an adapter need it
+    from peft import LoraConfig, PeftModel
+
+_ROWS_KEY = ".trainable_tokens_delta"  # how peft's file calls the embedding rows
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Embedding rows of one adapter, and what stands in their place in the base."""
+
+    token_ids: Tensor
+    own: Tensor
+    base: Tensor
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What one adapter changes in the model beside the matrices; None stands for the base itself."""
+
+    context: AudioContext
+    generation_config: Any  # transformers sets Whisper's own fields at run time
+    rows: _Rows | None = None
+
+
+class SharedBase:
+    """A checkpoint's model, and any number of adapters on it."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Load the base in float32.
+
+        Raises:
+            CheckpointError: it cannot be loaded, or is itself an adapter.
+        """
+        self.checkpoint = load_checkpoint(folder)
+        model = self.checkpoint.model
+        self._settings: dict[str | None, _Setting] = {None: _Setting(self.checkpoint.context, model.generation_config)}
+        self._active: str | None = None
+        self._peft_model: PeftModel | None = None
+        self._numbers = itertools.count()
+        self._lock = threading.RLock()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters in place."""
+        return tuple(name for name in self._settings if name is not None)
+
+    def add(self, adapted: Adapted) -> tuple[str, Checkpoint]:
+        """Put an adapter beside the others; waits while the model computes.
+
+        Args:
+            adapted: its files, as ``find_adapted`` found them with this base.
+
+        Returns:
+            The adapter's name here, and the shared model with the adapter's own tokenizer; the model is the adapter's
+            only within ``using``.
+
+        Raises:
+            CheckpointError: its files are missing or damaged, or do not fit the base.
+        """
+        name = f"adapter{next(self._numbers)}"
+        try:
+            generation_config = GenerationConfig.from_pretrained(adapted.configs, local_files_only=True)
+            weights = load_file(adapted.folder / ADAPTER_WEIGHTS_FILE)
+            with self._lock:
+                rows = self._inject(name, adapted.folder, weights)
+        except CheckpointError:
+            raise
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = f"its adapter cannot be added to {adapted.base.name}: {error}"
+            raise CheckpointError(adapted.folder, reason) from error
+        context = AudioContext.of(read_model_config(adapted.configs))
+        self._settings[name] = _Setting(context, generation_config, rows)
+        tokenizer = load_tokenizer(adapted.configs, adapted.folder)
+        return name, Checkpoint(model=self.checkpoint.model, tokenizer=tokenizer, source=str(adapted.folder))
+
+    def remove(self, name: str) -> None:
+        """Let go of an adapter and its memory; waits while the model computes."""
+        assert self._peft_model is not None, "an adapter can only be removed after it was added"
+        with self._lock:
+            self._activate(None)
+            del self._settings[name]
+            self._peft_model.delete_adapter(name)
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Have the model compute with one adapter, or as the base where None; others wait until it is done."""
+        with self._lock:
+            if name != self._active:
+                self._activate(name)
+            yield
+
+    def _activate(self, name: str | None) -> None:
+        """Exchange what differs: rows and settings here, the matrices' adapters in peft."""
+        model, before, after = self.checkpoint.model, self._settings[self._active], self._settings[name]
+        if before.rows is not None:
+            self._write_rows(before.rows.token_ids, before.rows.base)
+        if after.rows is not None:
+            self._write_rows(after.rows.token_ids, after.rows.own)
+        set_audio_context(model.config, after.context)
+        model.generation_config = after.generation_config
+        self._select(name)
+        self._active = name
+
+    def _select(self, name: str | None) -> None:
+        if self._peft_model is None:
+            return
+        layers: Any = self._peft_model.base_model
+        if name is None:
+            layers.disable_adapter_layers()
+        else:
+            layers.enable_adapter_layers()
+            layers.set_adapter(name)
+
+    def _write_rows(self, token_ids: Tensor, rows: Tensor) -> None:
+        with torch.no_grad():
+            self.checkpoint.model.model.decoder.embed_tokens.weight[token_ids] = rows
+
+    def _inject(self, name: str, folder: Path, weights: dict[str, Tensor]) -> _Rows | None:
+        """Add an adapter's matrices to the layers; the base stays what computes."""
+        from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        self._activate(None)
+        rows = self._take_rows(config, weights)
+        if self._peft_model is None:
+            self._peft_model = PeftModel(self.checkpoint.model, config, adapter_name=name)
+        else:
+            self._peft_model.add_adapter(name, config)
+        self._peft_model.eval()  # its new modules begin in training
+        expected = get_peft_model_state_dict(self._peft_model, adapter_name=name, save_embedding_layers=False)
+        if expected.keys() != weights.keys():
+            self._peft_model.delete_adapter(name)
+            self._select(None)
+            raise CheckpointError(folder, f"{ADAPTER_CONFIG_FILE} and {ADAPTER_WEIGHTS_FILE} do not belong together")
+        set_peft_model_state_dict(self._peft_model, weights, adapter_name=name)
+        self._select(None)
+        return rows
+
+    def _take_rows(self, config: "LoraConfig", weights: dict[str, Tensor]) -> _Rows | None:
+        """Take the embedding rows out of an adapter, so that peft does not see them."""
+        indices = config.trainable_token_indices
+        config.trainable_token_indices = None
+        keys = [key for key in weights if key.endswith(_ROWS_KEY)]
+        if not indices or not keys:
+            return None
+        token_ids = torch.tensor(next(iter(indices.values())) if isinstance(indices, dict) else indices)
+        table = self.checkpoint.model.model.decoder.embed_tokens.weight
+        return _Rows(token_ids, weights.pop(keys[0]).to(table), table[token_ids].detach().clone())

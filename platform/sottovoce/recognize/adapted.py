@@ -1,0 +1,80 @@
+"""The torch engine for many adapters on one base, whose weights are held once."""
+
+from collections.abc import Sequence
+
+from sottovoce.model.checkpoint import Adapted, Checkpoint
+from sottovoce.model.context import AudioContext
+from sottovoce.model.shared_base import SharedBase
+from sottovoce.recognize.longform.transcribe import transcribe
+from sottovoce.recognize.torch_engine import TorchRecognizer
+from sottovoce.schema import DecodeOptions, Waveform, WindowResult
+
+
+class AdaptedRecognizer:
+    """Decode with a shared base as one of its adapters, or as the base itself; calls on one base take turns."""
+
+    transcribe = transcribe
+
+    def __init__(
+        self,
+        shared: SharedBase,
+        checkpoint: Checkpoint,
+        adapter: str | None,
+        *,
+        num_threads: int,
+        assistant: Checkpoint | None,
+    ) -> None:
+        """Wrap a shared base; ``share_base`` and ``share_adapter`` do so."""
+        self.shared = shared
+        self._adapter = adapter
+        with shared.using(adapter):
+            self._engine = TorchRecognizer(checkpoint, num_threads=num_threads, assistant=assistant)
+            self._context = self._engine.context
+
+    @property
+    def name(self) -> str:
+        """``torch``, or ``torch-adapter``."""
+        return self._engine.name if self._adapter is None else f"{self._engine.name}-adapter"
+
+    @property
+    def context(self) -> AudioContext:
+        """The audio contexts the adapter, or the base, was trained on."""
+        return self._context
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639-1 codes the model knows."""
+        return self._engine.languages
+
+    def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
+        """Decode windows; see ``Recognizer`` and ``TorchRecognizer``."""
+        with self.shared.using(self._adapter):
+            return self._engine.recognize(windows, options)
+
+    def close(self) -> None:
+        """Take the adapter out of the base's layers; the recognizer cannot be used afterwards."""
+        if self._adapter is not None:
+            self.shared.remove(self._adapter)
+
+
+def share_base(shared: SharedBase, *, num_threads: int, assistant: Checkpoint | None = None) -> AdaptedRecognizer:
+    """Give the base itself as a recognizer; arguments as in ``share_adapter``."""
+    return AdaptedRecognizer(shared, shared.checkpoint, None, num_threads=num_threads, assistant=assistant)
+
+
+def share_adapter(
+    shared: SharedBase, adapted: Adapted, *, num_threads: int, assistant: Checkpoint | None = None
+) -> AdaptedRecognizer:
+    """Add an adapter to a shared base.
+
+    Args:
+        shared: the base.
+        adapted: the adapter's files, as ``find_adapted`` found them with this base.
+        num_threads: threads one call may use.
+        assistant: a smaller model that writes ahead; see ``speculative``.
+
+    Raises:
+        CheckpointError: its files are missing or damaged, or do not fit the base.
+    """
+    name, checkpoint = shared.add(adapted)
+    return AdaptedRecognizer(shared, checkpoint, name, num_threads=num_threads, assistant=assistant)

@@ -1,0 +1,67 @@
+"""Calls of an engine off the event loop: one at a time in a replica, and no window at the cost of its neighbours."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sottovoce.audio.pcm import from_pcm
+from sottovoce.errors import SottovoceError
+from sottovoce.recognize.recognizer import Recognizer
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Pcm, WindowResult
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window and how to decode it."""
+
+    pcm: Pcm
+    options: DecodeOptions
+
+
+class Engine:
+    """The replica's processor cores, which one recognizer at a time computes on."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        """Held while a recognizer computes."""
+        self._started: float | None = None
+
+    async def recognize(self, recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | SottovoceError]:
+        """Decode a batch in a thread; the caller holds the lock.
+
+        Returns:
+            For each window its result, or the error that is its own fault.
+        """
+        self._started = time.monotonic()
+        try:
+            return await asyncio.to_thread(_recognize, recognizer, windows)
+        finally:
+            self._started = None
+
+    def running_s(self) -> float:
+        """Tell how long the running call has taken; 0 when none runs."""
+        return 0.0 if self._started is None else time.monotonic() - self._started
+
+
+def warm_up(recognizer: Recognizer) -> None:
+    """Decode one window of silence of the longest context: buffers are allocated, kernels chosen.
+
+    Raises:
+        SottovoceError: the recognizer cannot decode.
+    """
+    silence = np.zeros(int(recognizer.context.max_s * SAMPLING_RATE), np.float32)
+    language = "en" if "en" in recognizer.languages else None
+    recognizer.recognize([silence], [DecodeOptions(language=language, max_new_tokens=4)])
+
+
+def _recognize(recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | SottovoceError]:
+    try:
+        waveforms = [from_pcm(window.pcm) for window in windows]
+        return [*recognizer.recognize(waveforms, [window.options for window in windows])]
+    except SottovoceError as error:
+        if len(windows) == 1:
+            return [error]
+        return [outcome for window in windows for outcome in _recognize(recognizer, [window])]

@@ -1,0 +1,154 @@
+"""Load models in a replica: how much memory each takes, and one base for all adapters on it."""
+
+import logging
+import math
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from serve.engine import warm_up
+from serve.model_files import TORCH, digest_files
+from serve.model_plan import ModelPlan
+from sottovoce.errors import CheckpointError
+from sottovoce.model.adapter import is_adapter
+from sottovoce.model.checkpoint import Adapted, find_adapted, load_checkpoint, resolve_folder
+from sottovoce.model.shared_base import SharedBase
+from sottovoce.model.variants import VARIANTS, onnx_path
+from sottovoce.recognize.adapted import AdaptedRecognizer, share_adapter, share_base
+from sottovoce.recognize.load import load_recognizer
+from sottovoce.recognize.recognizer import Recognizer
+
+# What a model takes beside its weights, tokenizer first: growth of RSS less the weights' bytes, micro in all variants,
+# 65 to 75 MB (2 cores of a Xeon, 2026-11-21).
+_FIXED_BYTES = 75 * 2**20
+_FLOAT32_BYTES = 4  # weights are computed with in float32, however their file holds them
+# Memory over file of ONNX Runtime, which keeps matrices packed anew beside the file's: micro, same measurement.
+_ONNX_FACTOR = {"fp32": 2.5, "int8": 1.25}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory that a model takes, computed from the sizes of its files before it is loaded."""
+
+    own_bytes: int
+    """What it takes alone."""
+    base: str | None = None
+    """Which base's weights it computes with; None for an exported variant."""
+    base_bytes: int = 0
+    """Of these weights, which are held once for all models with this base."""
+    adapted: Adapted | None = None
+    """The files of an adapter, which were found and checked on the way."""
+
+    @property
+    def total_bytes(self) -> int:
+        """What it takes where nothing else is loaded."""
+        return self.own_bytes + self.base_bytes
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One model in memory."""
+
+    plan: ModelPlan
+    recognizer: Recognizer
+    footprint: Footprint
+
+
+def count_bytes(footprints: Iterable[Footprint]) -> int:
+    """Add up what models take together, each base once."""
+    counted = list(footprints)
+    bases = {footprint.base: footprint.base_bytes for footprint in counted}
+    return sum(footprint.own_bytes for footprint in counted) + sum(bases.values())
+
+
+class ModelLoader:
+    """Turns plans into models; keeps none of them, but knows the bases that are still in use."""
+
+    def __init__(self, *, num_threads: int) -> None:
+        """Prepare.
+
+        Args:
+            num_threads: engine threads of each model.
+        """
+        self._num_threads = num_threads
+        self._bases: weakref.WeakValueDictionary[str, SharedBase] = weakref.WeakValueDictionary()
+
+    def measure(self, plan: ModelPlan) -> Footprint:
+        """Compute a model's memory from its files.
+
+        Raises:
+            CheckpointError: its files are missing or damaged.
+        """
+        if plan.variant != TORCH:
+            return Footprint(_FIXED_BYTES + _onnx_bytes(plan))
+        folder = resolve_folder(plan.folder)
+        adapted = find_adapted(folder, base=plan.base) if is_adapter(folder) else None
+        own = 0 if adapted is None else _weight_bytes(folder)
+        base_folder = folder if adapted is None else adapted.base_folder
+        base_bytes = _weight_bytes(base_folder)
+        if plan.assistant is not None:  # held by each model that has one
+            own += _FIXED_BYTES + _weight_bytes(resolve_folder(plan.assistant))
+        return Footprint(_FIXED_BYTES + own, _base_id(base_folder), base_bytes, adapted)
+
+    def load(self, plan: ModelPlan, footprint: Footprint) -> LoadedModel:
+        """Load a model and run it once.
+
+        Raises:
+            CheckpointError: its files are missing or damaged, or the export gate refused it.
+        """
+        started = time.monotonic()
+        recognizer = self._load(plan, footprint)
+        warm_up(recognizer)
+        _log.info("%s loaded in %.1f s as %s", plan.key, time.monotonic() - started, recognizer.name)
+        return LoadedModel(plan, recognizer, footprint)
+
+    def unload(self, model: LoadedModel) -> None:
+        """Take an adapter out of its base; of other models nothing is left once nobody refers to them."""
+        if isinstance(model.recognizer, AdaptedRecognizer):
+            model.recognizer.close()
+
+    def _load(self, plan: ModelPlan, footprint: Footprint) -> Recognizer:
+        threads, adapted = self._num_threads, footprint.adapted
+        if footprint.base is None:
+            return load_recognizer(plan.folder, variant=plan.variant, num_threads=threads)
+        assistant = None if plan.assistant is None else load_checkpoint(plan.assistant)
+        shared = self._bases.get(footprint.base)
+        if shared is None:
+            shared = SharedBase(plan.folder if adapted is None else adapted.base_folder)
+            self._bases[footprint.base] = shared
+        if adapted is None:
+            return share_base(shared, num_threads=threads, assistant=assistant)
+        return share_adapter(shared, adapted, num_threads=threads, assistant=assistant)
+
+
+def _base_id(folder: Path) -> str:
+    """Tell a base from another, also from one that was written to the same folder later."""
+    return f"{folder.resolve()}:{digest_files(str(folder))}"
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Count a checkpoint's weights as float32, from the heads of its files."""
+    return sum(_tensor_bytes(path) for path in folder.glob("*.safetensors"))
+
+
+def _tensor_bytes(path: Path) -> int:
+    try:
+        with safe_open(path, framework="np") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(path.parent, f"{path.name}: {error}") from error
+    return sum(_FLOAT32_BYTES * math.prod(shape) for shape in shapes)
+
+
+def _onnx_bytes(plan: ModelPlan) -> int:
+    """Count the graphs' files, weights beside them included, as ONNX Runtime holds them."""
+    variant = next(known for known in VARIANTS if known == plan.variant)
+    graphs = [onnx_path(Path(plan.folder), part, variant) for part in ("encoder_model", "decoder_model_merged")]
+    sizes = [file.stat().st_size for graph in graphs for file in graph.parent.glob(f"{graph.name}*")]
+    return round(_ONNX_FACTOR[variant] * sum(sizes))

@@ -1,0 +1,207 @@
+"""Put a model under a name, or the one before it back, while the service runs.
+
+A promotion copies the model's files, so that what is served changes with the next promotion and with nothing else;
+tries the copy; and then makes it visible in one step, which the running service sees by itself.
+"""
+
+import logging
+import os
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from serve.loading import ModelLoader
+from serve.model_files import TORCH, digest_files, find_variants, holds_checkpoint, refusal
+from serve.model_plan import ModelPlan
+from serve.registry import (
+    CHECKPOINT_FOLDER,
+    EXPORT_FOLDER,
+    ModelRecord,
+    Release,
+    change_record,
+    read_record,
+    release_folder,
+    sync_folder,
+)
+from serve.settings import ServeConfig, ServedFiles, Variant, checked_name
+from sottovoce.config import Config
+from sottovoce.errors import CheckpointError, ConfigError
+
+_CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors", "*.md")  # of a training run's folder neither state nor logs
+
+logger = logging.getLogger(__name__)
+
+
+class Promotion(Config):
+    """What is put under which name."""
+
+    name: str = ServeConfig().model_id
+    """What requests call it."""
+    checkpoint: str | None = None
+    """Checkpoint or adapter folder, or Hub id: variant torch."""
+    export: str | None = None
+    """Export folder: variants fp32 and int8."""
+    variant: Variant | None = None
+    """What the bare name stands for; where None the first of int8, fp32 and torch that there is."""
+    base: str | None = None
+    """Where an adapter's base model is, if not where the adapter says."""
+    assistant: str | None = None
+    """Checkpoint of a smaller model that drafts for variant torch."""
+    rollback: bool = False
+    """Put back what was under the name before; nothing else is then named."""
+    models_folder: Path = Path(ServeConfig().models_folder)
+    """The service's own."""
+    keep: int = Field(default=5, ge=2)
+    """Releases whose files stay; those before them are removed, and cannot be rolled back to."""
+
+    @model_validator(mode="after")
+    def _check_action(self) -> Self:
+        checked_name(self.name)
+        if self.rollback != (self.checkpoint is None and self.export is None):
+            raise ValueError("name a checkpoint, an export, or both; or ask for rollback and name neither")
+        return self
+
+
+def change_model(promotion: Promotion) -> ModelRecord:
+    """Promote or roll back; running services follow within a second.
+
+    Raises:
+        ExportGateError: the export gate refused the variant; what is served stays as it is.
+        CheckpointError: files that are missing or damaged, or that do not decode.
+        ConfigError: nothing to roll back to.
+    """
+    record = roll_back(promotion) if promotion.rollback else promote(promotion)
+    release = record.release(record.current)
+    variant = "" if release is None else release.variant
+    logger.info("%s is now version %d, variant %s", record.name, record.current, variant)
+    return record
+
+
+def promote(promotion: Promotion) -> ModelRecord:
+    """Copy a model's files, try them, and make them the current release; errors as ``change_model``."""
+    files = _check_files(promotion)
+    draft = release_folder(promotion.models_folder, promotion.name, 0).with_name(f".{os.getpid()}-{time.time_ns()}")
+    draft.mkdir(parents=True)
+    try:
+        copied = _copy(files, draft)
+        _try_out(copied)
+        record = change_record(
+            promotion.models_folder, promotion.name, partial(_append, promotion=promotion, files=files, draft=draft)
+        )
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    _remove_old(draft.parent, record)
+    return record
+
+
+def roll_back(promotion: Promotion) -> ModelRecord:
+    """Make the release before the current one current again.
+
+    Raises:
+        ConfigError: nothing was promoted under the name, or nothing before the current release is kept.
+    """
+    folder, name = promotion.models_folder, promotion.name
+    if read_record(folder, name) is None:
+        raise ConfigError(f"nothing was promoted under {name!r} in {folder}")
+    return change_record(folder, name, _step_back)
+
+
+def _check_files(promotion: Promotion) -> ServedFiles:
+    """Choose the variant, and make paths absolute."""
+    files = ServedFiles(
+        checkpoint=promotion.checkpoint,
+        export=promotion.export,
+        variant=promotion.variant,
+        base=promotion.base,
+        assistant=promotion.assistant,
+    ).resolved()
+    where = files.export or files.checkpoint or ""
+    found = find_variants(files.checkpoint, files.export)
+    variant = found.default(files.variant)
+    if variant is None:
+        raise CheckpointError(where, f"it holds no {files.variant or 'model that could be served'}")
+    if variant in found.refused:
+        raise refusal(variant, found.refused[variant], where)
+    return files.model_copy(update={"variant": variant})
+
+
+def _copy(files: ServedFiles, draft: Path) -> ServedFiles:
+    """Copy what is served from; what is on the Hub stays there."""
+    copied = files
+    if files.checkpoint is not None and holds_checkpoint(Path(files.checkpoint)):
+        target = draft / CHECKPOINT_FOLDER
+        target.mkdir()
+        for pattern in _CHECKPOINT_FILES:
+            for path in Path(files.checkpoint).glob(pattern):
+                shutil.copy2(path, target)
+        copied = copied.model_copy(update={"checkpoint": str(target)})
+    if files.export is not None:
+        target = draft / EXPORT_FOLDER
+        for variant, folder in find_variants(None, files.export).folders.items():
+            shutil.copytree(folder, target / variant)
+        copied = copied.model_copy(update={"export": str(target)})
+    return copied
+
+
+def _try_out(files: ServedFiles) -> None:
+    """Load what the bare name will stand for, from the copy, and decode with it once.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or fails while it decodes.
+    """
+    loader = ModelLoader(num_threads=1)
+    found = find_variants(files.checkpoint, files.export)
+    variant = files.variant or TORCH
+    plan = ModelPlan(
+        key="trial",
+        folder=found.folders[variant],
+        variant=variant,
+        base=files.base,
+        assistant=files.assistant,
+        created=0,
+    )
+    loader.load(plan, loader.measure(plan))
+
+
+def _append(record: ModelRecord | None, *, promotion: Promotion, files: ServedFiles, draft: Path) -> ModelRecord:
+    """Put the draft in its place and make it the newest release; the name's lock is held."""
+    assert files.variant is not None, "the variant was chosen with the files"
+    version = max((_version(folder) for folder in draft.parent.iterdir()), default=0) + 1
+    release = Release(
+        version=version,
+        promoted=int(time.time()),
+        digest=digest_files(str(draft), time.time_ns()),
+        replaces=None if record is None else record.current,
+        **files.model_dump(),
+    )
+    draft.replace(release_folder(promotion.models_folder, promotion.name, version))
+    sync_folder(draft.parent)
+    before = () if record is None else record.releases
+    newest = {one.version for one in before[1 - promotion.keep :]} | {release.replaces}
+    kept = tuple(one for one in before if one.version in newest)
+    return ModelRecord(name=promotion.name, current=version, releases=(*kept, release))
+
+
+def _step_back(record: ModelRecord | None) -> ModelRecord:
+    assert record is not None, "a record is never removed"
+    current = record.release(record.current)
+    before = None if current is None or current.replaces is None else record.release(current.replaces)
+    if before is None:
+        raise ConfigError(f"{record.name!r} was nothing before version {record.current} that is kept; promote it again")
+    return record.model_copy(update={"current": before.version})
+
+
+def _remove_old(releases: Path, record: ModelRecord) -> None:
+    """Remove the files of releases that the record no longer has; newer ones are others' promotions."""
+    for folder in releases.iterdir():
+        if 0 < _version(folder) < record.current and record.release(_version(folder)) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _version(folder: Path) -> int:
+    """Read a release's number from its folder's name; 0 for a draft."""
+    return int(folder.name) if folder.name.isdigit() else 0

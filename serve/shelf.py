@@ -1,0 +1,144 @@
+"""Where models are found: in the settings, among those promoted, and as plain folders in the models folder."""
+
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sottovoce.demo
+from serve.errors import ModelNotFoundError
+from serve.model_files import digest_files, find_variants, newest_file, refusal
+from serve.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
+from serve.registry import Release, read_record, read_records, release_files
+from serve.settings import NamedModel, ServeConfig, ServedFiles, Variant, is_name, resolve_path
+
+EMBEDDED_MODEL = Path(sottovoce.demo.__file__).parent / "assets" / "micro"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """All models of one service; a ``ModelSource`` that gateways and transcribers read alike."""
+
+    default: str
+    aliases: tuple[str, ...]
+    pinned: tuple[NamedModel, ...]
+    """Models that the settings name, with absolute paths."""
+    models_folder: Path
+    serves_embedded: bool
+    """The embedded model stands in for the default one while there is no other."""
+    opened: int = field(default_factory=lambda: int(time.time()))
+    """Unix time; counts as the time of models without files, those of the Hub."""
+
+    def read(self) -> dict[str, ModelEntry]:
+        """Give what can be served now: the default model first, then the others by name.
+
+        Raises:
+            CheckpointError: a record of the models folder or of an export that cannot be read.
+        """
+        found: dict[str, ModelEntry] = {}
+        for entry in self._entries():
+            found.setdefault(entry.name, entry)
+        return {name: found[name] for name in sorted(found, key=lambda name: (name != self.default, name))}
+
+    def plan(self, key: str) -> ModelPlan:
+        """Find what a key stands for; a release's key for as long as its files are kept, current or not.
+
+        A plain folder that has changed since is loaded as it is now.
+
+        Raises:
+            ModelNotFoundError: nothing is served under its name any more.
+            CheckpointError: see ``read``.
+        """
+        model_id, _, version = key.rpartition("/")
+        name, variant = split_id(model_id)
+        entry = self.read().get(name)
+        plan = None if entry is None else entry.plans.get(variant or "")
+        if plan is None or plan.key != key:
+            record = read_record(self.models_folder, name)
+            release = None if record is None else record.release(_version_number(version))
+            older = None if release is None else self._released(name, release)
+            plan = plan if older is None else older.plans.get(variant or "", plan)
+        if plan is None:
+            raise ModelNotFoundError(key)
+        return plan
+
+    def _entries(self) -> Iterator[ModelEntry]:
+        """Yield all there is; of one name the first counts."""
+        for model in self.pinned:
+            yield from _present(self._entry(model.name, model))
+        for name, record in read_records(self.models_folder).items():
+            release = record.release(record.current)
+            yield from _present(None if release is None else self._released(name, release))
+        for folder in sorted(self.models_folder.glob("[!.]*/")):
+            if is_name(folder.name):
+                files = ServedFiles(checkpoint=str(folder), export=str(folder))
+                yield from _present(self._entry(folder.name, files))
+        if self.serves_embedded:
+            yield from _present(self._entry(self.default, ServedFiles(checkpoint=str(EMBEDDED_MODEL))))
+
+    def _released(self, name: str, release: Release) -> ModelEntry | None:
+        return self._entry(name, release_files(self.models_folder, name, release), release)
+
+    def _entry(self, name: str, files: ServedFiles, release: Release | None = None) -> ModelEntry | None:
+        found = find_variants(files.checkpoint, files.export)
+        default = found.default(files.variant)
+        if default is None:
+            _warn_once(f"{name} is not served: no {files.variant or 'model'} in {files.export or files.checkpoint}")
+            return None
+        return ModelEntry(
+            name=name,
+            default=default,
+            plans={
+                variant: self._plan(name, variant, folder, files, release) for variant, folder in found.folders.items()
+            },
+            refused={
+                variant: str(refusal(variant, record, files.export or "")) for variant, record in found.refused.items()
+            },
+            is_promoted=release is not None,
+        )
+
+    def _plan(self, name: str, variant: Variant, folder: str, files: ServedFiles, release: Release | None) -> ModelPlan:
+        base, assistant = (files.base, files.assistant) if variant == "torch" else (None, None)
+        if release is None:
+            version, digest = 0, digest_files(folder, base, assistant)
+            created = newest_file(folder) or self.opened
+        else:
+            version, digest, created = release.version, release.digest, release.promoted
+        return ModelPlan(
+            key=f"{name}{VARIANT_MARK}{variant}/{version}-{digest}",
+            folder=folder,
+            variant=variant,
+            base=base,
+            assistant=assistant,
+            created=created,
+        )
+
+
+def open_shelf(config: ServeConfig) -> Shelf:
+    """Build the shelf of a service; paths become absolute, for replicas run elsewhere."""
+    return Shelf(
+        default=config.model_id,
+        aliases=config.aliases,
+        pinned=tuple(model.resolved() for model in config.pinned()),
+        models_folder=Path(resolve_path(config.models_folder)).absolute(),
+        serves_embedded=config.embedded_until_promoted,
+    )
+
+
+def _present(entry: ModelEntry | None) -> tuple[ModelEntry, ...]:
+    return () if entry is None else (entry,)
+
+
+def _version_number(version: str) -> int:
+    number = version.split("-")[0]
+    return int(number) if number.isdigit() else 0
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Say it once: the models folder is read twice a second."""
+    _log.warning(message)

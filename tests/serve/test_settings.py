@@ -1,0 +1,64 @@
+"""The service's settings: what they refuse, and the file for a cluster."""
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from serve.settings import Autoscaling, NamedModel, ServeConfig, ServedFiles
+
+
+def test_the_config_file_names_an_importable_app_with_valid_arguments(root):
+    config = yaml.safe_load((root / "serve" / "config.yaml").read_text(encoding="utf-8"))
+    (application,) = config["applications"]
+    assert application["import_path"] == "serve.app:build_app"
+    assert config["http_options"]["host"] == "127.0.0.1"
+    service = ServeConfig.model_validate(application["args"])
+    assert config["http_options"]["request_timeout_s"] > service.limits.deadline_s
+
+
+def test_an_unknown_setting_and_a_crossed_range_are_refused():
+    with pytest.raises(ValidationError):
+        ServeConfig.model_validate({"modle": "x"})
+    with pytest.raises(ValidationError, match="min_replicas"):
+        Autoscaling(min_replicas=3, max_replicas=2)
+
+
+def test_the_one_model_of_the_command_line_is_a_checkpoint_or_an_export():
+    (torch,) = ServeConfig(model="folder", variant="torch").pinned()
+    (int8,) = ServeConfig(model="folder").pinned()
+    assert (torch.name, torch.checkpoint, torch.export, torch.variant) == ("sottovoce", "folder", None, "torch")
+    assert (int8.name, int8.checkpoint, int8.export, int8.variant) == ("sottovoce", None, "folder", "int8")
+    assert ServeConfig().pinned() == ()
+
+
+def test_a_hub_id_stays_and_a_folder_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    files = ServedFiles(checkpoint="openai/whisper-tiny", export="model").resolved()
+    assert (files.checkpoint, files.export) == ("openai/whisper-tiny", str(tmp_path / "model"))
+
+
+def test_a_model_without_files_is_refused():
+    with pytest.raises(ValidationError, match="checkpoint, an export, or both"):
+        ServedFiles(variant="int8")
+
+
+@pytest.mark.parametrize("name", ["a@int8", "", "/a", "a/", "a b", "../a", "a//b", "größe"])
+def test_a_name_that_is_no_address_or_looks_like_a_variant_is_refused(name):
+    with pytest.raises(ValidationError, match="model name"):
+        NamedModel(name=name, checkpoint="x")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"models": [{"name": "a", "export": "x"}, {"name": "a", "checkpoint": "y"}]},
+        {"model": "x", "models": [{"name": "sottovoce", "export": "y"}]},
+        {"models": [{"name": "whisper-1", "export": "x"}]},
+        {"model_id": "whisper-1"},
+    ],
+    ids=["twice", "twice-with-the-default", "as-an-alias", "default-as-an-alias"],
+)
+def test_two_models_of_one_name_are_refused(settings):
+    with pytest.raises(ValidationError, match="two models are called"):
+        ServeConfig.model_validate(settings)
