@@ -1,8 +1,23 @@
 """What goes over the wire, in OpenAI's shapes."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel as PydanticModel
+from pydantic import ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from sottovoce.schema import Task
+
+
+def _absent(schema: dict[str, Any]) -> None:
+    """Leave ``default: null`` out of a field's schema: what was not asked for is left out of the answer."""
+    schema.pop("default", None)
+
+
+class BaseModel(PydanticModel):
+    """A part of an answer; the docstring below a field is its description in the API's schema."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class DurationUsage(BaseModel):
@@ -12,11 +27,43 @@ class DurationUsage(BaseModel):
     seconds: float
 
 
+class TokenUsage(BaseModel):
+    """What a streamed request used, in the only form OpenAI's ``transcript.text.done`` event has for it."""
+
+    type: Literal["tokens"] = "tokens"
+    input_tokens: int
+    """Positions of sound the encoder read, 50 a second."""
+    output_tokens: int
+    """Tokens the decoder wrote into the transcript, times included."""
+    total_tokens: int
+    """Both together."""
+
+
+class Logprob(BaseModel):
+    """One token of the transcript and how sure the model was of it."""
+
+    token: str
+    logprob: float
+    """Natural logarithm of its probability."""
+    bytes: list[int]
+    """Its UTF-8 bytes: a character of several tokens is whole only in the bytes."""
+
+
 class Transcription(BaseModel):
     """``response_format=json``."""
 
     text: str
+    logprobs: list[Logprob] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    """With ``include=logprobs``."""
     usage: DurationUsage
+
+
+class TranscriptionWord(BaseModel):
+    """One word; times in seconds from the start of the recording."""
+
+    word: str
+    start: float
+    end: float
 
 
 class TranscriptionSegment(BaseModel):
@@ -40,13 +87,36 @@ class TranscriptionSegment(BaseModel):
 class VerboseTranscription(BaseModel):
     """``response_format=verbose_json``."""
 
-    task: Literal["transcribe"] = "transcribe"
+    task: Task
     language: str
-    """English name, lower case."""
+    """English name, lower case: of the language spoken, or ``english`` for a translation."""
     duration: float
+    """Seconds of audio."""
     text: str
-    segments: list[TranscriptionSegment]
+    segments: list[TranscriptionSegment] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    """With ``timestamp_granularities=segment``, which is the default."""
+    words: list[TranscriptionWord] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    """With ``timestamp_granularities=word``."""
     usage: DurationUsage
+
+
+class TextDelta(BaseModel):
+    """An event of ``stream=true``: the next piece of the transcript; all of them together are its text."""
+
+    type: Literal["transcript.text.delta"] = "transcript.text.delta"
+    delta: str
+    logprobs: list[Logprob] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    """With ``include=logprobs``: of this piece."""
+
+
+class TextDone(BaseModel):
+    """The last event of ``stream=true``: the whole transcript."""
+
+    type: Literal["transcript.text.done"] = "transcript.text.done"
+    text: str
+    logprobs: list[Logprob] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    """With ``include=logprobs``: of the whole text."""
+    usage: TokenUsage
 
 
 class Model(BaseModel):
@@ -67,9 +137,15 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """``GET /healthz``."""
+    """``GET /healthz``: the gateway runs."""
 
     status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """``GET /readyz``: a transcriber answers."""
+
+    status: Literal["ready"] = "ready"
 
 
 class ErrorBody(BaseModel):

@@ -11,7 +11,9 @@ from serve.problems import problem_response
 
 REQUEST_ID_HEADER = "x-request-id"
 _MAX_REQUEST_ID_LENGTH = 128
-_PUBLIC_PATHS = frozenset({"/healthz"})
+# Probes carry no key. The documentation is the same for every service and names nothing of this one, and a browser
+# that opens a page has no way to send a key: with one wanted, nobody could read it.
+_PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 
 _log = logging.getLogger(__name__)
 
@@ -19,19 +21,28 @@ _log = logging.getLogger(__name__)
 class Edge:
     """ASGI middleware around every route."""
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys) -> None:
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, is_behind_serve: bool) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the routes.
+            keys: who is let in.
+            is_behind_serve: whether Serve's proxy writes the request id on responses, which it takes from the request
+                or makes.
+        """
         self._app = app
         self._keys = keys
+        self._writes_id = not is_behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; whatever goes wrong before the response starts becomes a response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
+        exchange = _Exchange(scope, send, writes_id=self._writes_id)
         try:
             if scope["path"] not in _PUBLIC_PATHS:
-                self._keys.check(Headers(scope=scope).get("authorization"))
+                scope["state"]["client"] = self._keys.check(Headers(scope=scope).get("authorization"))
             await self._app(scope, receive, exchange.send)
         except Exception as error:  # noqa: BLE001 - the one place where anything becomes an answer
             if exchange.has_started:
@@ -44,11 +55,10 @@ class Edge:
 class _Exchange:
     """One request's id, and whether its response has started."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, *, writes_id: bool) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER)
-        # A request that carries an id came through Serve's proxy, which writes the id on the response itself.
-        self._is_ours = given is None
-        self.request_id = clean_request_id(given) if given else uuid.uuid4().hex
+        self._writes_id = writes_id
+        self.request_id = clean_request_id(given or "") or uuid.uuid4().hex
         self.has_started = False
         self._send = send
         scope.setdefault("state", {})["request_id"] = self.request_id
@@ -57,7 +67,7 @@ class _Exchange:
         """Send on, with the id on the response's first message."""
         if message["type"] == "http.response.start":
             self.has_started = True
-            if self._is_ours:
+            if self._writes_id:
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
         await self._send(message)
 

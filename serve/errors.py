@@ -6,8 +6,11 @@ SottovoceError
 │   └── ModelRefusedError                 a variant that lost too much accuracy in its export
 ├── ModelLoadError (RuntimeError)         a model whose files are here and cannot be loaded
 ├── BodyTooLargeError (ValueError)        more bytes than the limit
+├── ContentTypeError (TypeError)          a body that is no multipart form
 ├── UnauthorizedError (PermissionError)   no key, or a wrong one
+├── RateLimitError (RuntimeError)         one client has all the requests open that it may
 ├── OverloadedError (RuntimeError)        every place is taken
+├── NotReadyError (RuntimeError)          no transcriber answers
 ├── TranscriberLostError (RuntimeError)   replicas died while they had the request
 └── DeadlineError (TimeoutError)          the answer took too long
 """
@@ -71,6 +74,15 @@ class BodyTooLargeError(SottovoceError, ValueError):
         super().__init__(limit_bytes)
 
 
+class ContentTypeError(SottovoceError, TypeError):
+    """A body that is no multipart form, by its content type."""
+
+    sentence = "unsupported content type {0!r}; send the request as multipart/form-data"
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(content_type)
+
+
 class UnauthorizedError(SottovoceError, PermissionError):
     """No API key, or one that is not known."""
 
@@ -87,6 +99,24 @@ class OverloadedError(SottovoceError, RuntimeError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
+
+
+class RateLimitError(SottovoceError, RuntimeError):
+    """One client's requests, as many open as it may have; others are served."""
+
+    sentence = "this API key has {0} requests open, as many as it may; wait for one of them to end"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+
+
+class NotReadyError(SottovoceError, RuntimeError):
+    """No transcriber that answers."""
+
+    sentence = "no transcriber has answered within {0:g} s; try again in a moment"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s)
 
 
 class TranscriberLostError(SottovoceError, RuntimeError):

@@ -1,58 +1,92 @@
 """A transcript in the format a client asked for."""
 
-import zlib
 from collections.abc import Mapping
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from serve.api import DurationUsage, Transcription, TranscriptionSegment, VerboseTranscription
-from serve.fields import ResponseFormat
-from serve.transcript import TimedWindow, Transcript
+from serve.api import (
+    BaseModel,
+    DurationUsage,
+    Transcription,
+    TranscriptionSegment,
+    TranscriptionWord,
+    VerboseTranscription,
+)
+from serve.events import segment_logprobs
+from serve.speech_request import SpeechRequest
+from sottovoce.recognize.longform.segment import Segment, Transcript
 from sottovoce.schema import FRAMES_PER_SECOND
+from sottovoce.text.subtitles import Cue, write_srt, write_vtt
 
 
-def format_transcript(
-    transcript: Transcript, response_format: ResponseFormat, *, language_names: Mapping[str, str]
-) -> Response:
+def format_transcript(transcript: Transcript, request: SpeechRequest, *, language_names: Mapping[str, str]) -> Response:
     """Build the response.
 
     Args:
         transcript: what was heard.
-        response_format: as the client asked.
+        request: what the client asked for.
         language_names: English name of each ISO 639-1 code.
     """
-    if response_format == "text":
-        return PlainTextResponse(f"{transcript.text}\n")
-    usage = DurationUsage(seconds=transcript.duration_s)
-    if response_format == "json":
-        return JSONResponse(Transcription(text=transcript.text, usage=usage).model_dump())
-    verbose = VerboseTranscription(
-        language=language_names.get(transcript.language, transcript.language),
+    match request.response_format:
+        case "text":
+            return PlainTextResponse(f"{transcript.text}\n")
+        case "srt":
+            return PlainTextResponse(write_srt(_cues(transcript)))
+        case "vtt":
+            return PlainTextResponse(write_vtt(_cues(transcript)))
+        case "json":
+            return _respond(_plain(transcript, request))
+        case "verbose_json":
+            return _respond(_verbose(transcript, request, language_names))
+
+
+def _plain(transcript: Transcript, request: SpeechRequest) -> Transcription:
+    logprobs = [token for segment in transcript.segments for token in segment_logprobs(segment)]
+    return Transcription(
+        text=transcript.text,
+        logprobs=logprobs if request.wants_logprobs else None,
+        usage=DurationUsage(seconds=transcript.duration_s),
+    )
+
+
+def _verbose(transcript: Transcript, request: SpeechRequest, language_names: Mapping[str, str]) -> VerboseTranscription:
+    language = "english" if request.task == "translate" else language_names.get(transcript.language)
+    segments = [_segment(index, segment) for index, segment in enumerate(transcript.segments)]
+    words = [
+        TranscriptionWord(word=word.text, start=word.start_s, end=word.end_s)
+        for segment in transcript.segments
+        for word in segment.words
+    ]
+    return VerboseTranscription(
+        task=request.task,
+        language=language or transcript.language,
         duration=transcript.duration_s,
         text=transcript.text,
-        segments=[_segment(index, window) for index, window in enumerate(transcript.windows)],
-        usage=usage,
+        segments=segments if request.wants_segments else None,
+        words=words if request.wants_words else None,
+        usage=DurationUsage(seconds=transcript.duration_s),
     )
-    return JSONResponse(verbose.model_dump())
 
 
-def compression_ratio(text: str) -> float:
-    """Measure how much a text repeats itself, as Whisper does: bytes over zlib-compressed bytes."""
-    data = text.encode("utf-8")
-    return len(data) / len(zlib.compress(data))
-
-
-def _segment(index: int, window: TimedWindow) -> TranscriptionSegment:
-    result = window.result
+def _segment(index: int, segment: Segment) -> TranscriptionSegment:
     return TranscriptionSegment(
         id=index,
-        seek=round(window.start_s * FRAMES_PER_SECOND),
-        start=window.start_s,
-        end=window.end_s,
-        text=f" {result.text}" if result.text else "",
-        tokens=list(result.token_ids),
-        temperature=0.0,
-        avg_logprob=result.avg_logprob,
-        compression_ratio=compression_ratio(result.text),
-        no_speech_prob=result.no_speech_prob,
+        seek=round(segment.seek_s * FRAMES_PER_SECOND),
+        start=segment.start_s,
+        end=segment.end_s,
+        text=segment.text,
+        tokens=list(segment.token_ids),
+        temperature=segment.temperature,
+        avg_logprob=segment.avg_logprob,
+        compression_ratio=segment.compression_ratio,
+        no_speech_prob=segment.no_speech_prob,
     )
+
+
+def _cues(transcript: Transcript) -> list[Cue]:
+    return [Cue(segment.start_s, segment.end_s, segment.text) for segment in transcript.segments]
+
+
+def _respond(body: BaseModel) -> JSONResponse:
+    """Leave out what was not asked for: no field of an answer is null."""
+    return JSONResponse(body.model_dump(exclude_none=True))

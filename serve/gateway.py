@@ -1,29 +1,40 @@
-"""The HTTP side: limits, checks, and a recording spread as windows over the transcriber replicas."""
+"""The HTTP side: routes, and a recording spread as windows over the transcriber replicas."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from serve.api import Health, Model, ModelList
+from serve.admission import Admission
+from serve.api import Health, Model, ModelList, Readiness
+from serve.catalog import Catalog
+from serve.deadline import Deadline
 from serve.edge import Edge
-from serve.errors import DeadlineError, ModelNotFoundError, OverloadedError
-from serve.fields import TranscriptionFields, parse_fields
+from serve.errors import InvalidRequestError, NotReadyError
+from serve.events import EventStream, transcript_events
 from serve.formats import format_transcript
+from serve.forms import TranscriptionForm, TranslationForm
 from serve.keys import read_api_keys
+from serve.model_plan import ModelSource
+from serve.openapi import install_schema, json_docs, speech_docs
 from serve.problems import problem_response
 from serve.served_model import ServedModel
 from serve.settings import Limits
-from serve.transcript import Transcript, transcribe_recording
+from serve.speech_request import SpeechRequest, read_transcription, read_translation, shown
+from serve.transcript import Hearing, transcribe_recording
 from serve.upload import read_form
-from serve.windows import TranscriberHandle
+from serve.windows import TranscriberHandle, describe_model, send_window
+from sottovoce.recognize.longform.options import LongFormOptions
+
+_READY_TIMEOUT_S = 5.0  # a replica answers between two batches, and a batch of int8 windows takes one second (guess)
 
 _log = logging.getLogger(__name__)
 
@@ -32,138 +43,167 @@ class Gateway:
     """Answers OpenAI's audio API. Plain: ``app.py`` makes a deployment of it."""
 
     def __init__(
-        self, transcriber: TranscriberHandle, *, model_names: Sequence[str], limits: Limits, api_keys_env: str | None
+        self,
+        transcriber: TranscriberHandle,
+        *,
+        source: ModelSource,
+        limits: Limits,
+        api_keys_env: str | None,
+        long_form: LongFormOptions | None = None,
     ) -> None:
         """Prepare the application; nothing is sent to the transcriber before the application starts.
 
         Args:
             transcriber: the deployment that decodes windows.
-            model_names: names of the one served model.
+            source: where models are found.
             limits: what requests may take.
             api_keys_env: environment variable with the accepted keys; None lets everyone in.
+            long_form: how long recordings are cut where a request does not say; the class's own defaults where None.
 
         Raises:
             ConfigError: a variable without keys.
         """
         self._transcriber = transcriber
-        self._model_names = tuple(model_names)
+        self._default = source.default
+        self._catalog = Catalog(transcriber, source)
         self._limits = limits
+        self._long_form = long_form or LongFormOptions()
         self._keys = read_api_keys(api_keys_env)
-        self._decoders = ThreadPoolExecutor(limits.num_decoders, thread_name_prefix="decode")
-        self._num_open = 0
-        self._num_working = 0
-        self._created = int(time.time())
-        self._served: ServedModel | None = None
+        self._decoders: ThreadPoolExecutor | None = None
+        self._admission = Admission(
+            max_uploads=limits.max_uploads,
+            max_working=limits.max_concurrent_requests,
+            max_per_client=limits.max_requests_per_key,
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the application, for Serve."""
-        return self.build_api()
+        return self.build_api(is_behind_serve=True)
 
-    def build_api(self) -> FastAPI:
-        """Build the FastAPI application; it has no documentation pages, so every path but /healthz wants the key."""
-        api = FastAPI(title="Sottovoce", lifespan=self._lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-        api.post("/v1/audio/transcriptions", response_model=None)(self.create_transcription)
-        api.get("/v1/models")(self.list_models)
-        api.get("/v1/models/{model_id:path}")(self.get_model)
-        api.get("/healthz")(self.get_health)
-        api.exception_handler(HTTPException)(_answer_refused)
-        api.exception_handler(RequestValidationError)(_answer_refused)
-        api.add_middleware(Edge, keys=self._keys)
-        return api
+    def build_api(self, *, is_behind_serve: bool = False) -> FastAPI:
+        """Build the FastAPI application.
+
+        Args:
+            is_behind_serve: whether Serve's proxy stands before it.
+        """
+        application = FastAPI(
+            title="Sottovoce", lifespan=self._lifespan, redoc_url=None, swagger_ui_oauth2_redirect_url=None
+        )
+        speech = "/v1/audio"
+        application.post(f"{speech}/transcriptions", **speech_docs(TranscriptionForm))(self.create_transcription)
+        application.post(f"{speech}/translations", **speech_docs(TranslationForm))(self.create_translation)
+        models = json_docs(ModelList, 401, 500, description="Every model, variant and alias that can be named.")
+        application.get("/v1/models", **models)(self.list_models)
+        model = json_docs(Model, 401, 404, 500, description="The model.")
+        application.get("/v1/models/{model_id:path}", **model)(self.get_model)
+        application.get("/healthz", **json_docs(Health, description="The gateway runs."))(self.get_health)
+        ready = json_docs(Readiness, 503, description="A transcriber answers.")
+        application.get("/readyz", **ready)(self.get_readiness)
+        application.exception_handler(HTTPException)(_answer_refused)
+        application.add_middleware(Edge, keys=self._keys, is_behind_serve=is_behind_serve)
+        install_schema(application, wants_keys=self._keys.are_wanted)
+        return application
 
     async def create_transcription(self, request: Request) -> Response:
-        """``POST /v1/audio/transcriptions``."""
+        """Write down what is said in a recording, in the language it is said in."""
+        return await self._answer(request, read_transcription)
+
+    async def create_translation(self, request: Request) -> Response:
+        """Write down in English what is said in a recording."""
+        return await self._answer(request, read_translation)
+
+    async def list_models(self) -> JSONResponse:
+        """List the models."""
+        models = ModelList(data=[Model(id=model.id, created=model.created) for model in self._catalog.listed()])
+        return JSONResponse(models.model_dump())
+
+    async def get_model(self, model_id: str) -> JSONResponse:
+        """Find one model; a slash in its id may be written as it is or as ``%2F``."""
+        return JSONResponse(Model(id=model_id, created=self._catalog.created(model_id)).model_dump())
+
+    async def get_health(self) -> JSONResponse:
+        """Tell that this gateway runs."""
+        return JSONResponse(Health().model_dump())
+
+    async def get_readiness(self) -> JSONResponse:
+        """Tell whether requests can be answered now."""
         try:
-            async with asyncio.timeout(self._limits.deadline_s) as deadline:
-                return await self._transcribe(request)
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                served = await self._catalog.find(self._default)
+                await describe_model(self._transcriber, served.key)
         except TimeoutError as error:
-            if deadline.expired():
-                raise DeadlineError(self._limits.deadline_s) from error
-            raise
-
-    async def list_models(self) -> ModelList:
-        """``GET /v1/models``."""
-        return ModelList(data=[Model(id=name, created=self._created) for name in self._model_names])
-
-    async def get_model(self, model_id: str) -> Model:
-        """``GET /v1/models/{id}``."""
-        self._check_model(model_id)
-        return Model(id=model_id, created=self._created)
-
-    async def get_health(self) -> Health:
-        """``GET /healthz``: this replica runs, and a transcriber has been ready."""
-        return Health()
+            raise NotReadyError(_READY_TIMEOUT_S) from error
+        return JSONResponse(Readiness().model_dump())
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Wait for a transcriber, so that a gateway that is ready can answer."""
-        served: ServedModel = await self._transcriber.describe.remote()
-        self._served = served
-        _log.info("serving %s as %s", served.name, ", ".join(self._model_names))
-        yield
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders = ThreadPoolExecutor(self._limits.num_decoders, thread_name_prefix="decode")
+        try:
+            async with self._catalog.running():
+                yield
+        finally:
+            self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    async def _transcribe(self, request: Request) -> Response:
-        served = self._served
-        assert served is not None, "the application has not been started"
-        with self._hold_upload():
-            async with read_form(request, max_body_bytes=self._limits.max_body_bytes) as form:
-                fields = parse_fields(form, languages=served.language_names)
-                self._check_model(fields.model)
-                with self._hold_work():
-                    started = time.monotonic()
-                    transcript = await self._hear(fields, served)
-        _log.info(
-            "request %s: %.1f s of audio, %d windows, %.2f s",
-            request.state.request_id,
-            transcript.duration_s,
-            len(transcript.windows),
-            time.monotonic() - started,
-        )
-        return format_transcript(transcript, fields.response_format, language_names=served.language_names)
+    async def _answer(self, request: Request, read: Callable[[FormData], SpeechRequest]) -> Response:
+        """Read a form, transcribe its recording, and answer at once or in events.
 
-    async def _hear(self, fields: TranscriptionFields, served: ServedModel) -> Transcript:
+        What a request holds (its place, its deadline) lasts until the last byte of its answer.
+        """
+        deadline = Deadline(self._limits.deadline_s)
+        async with AsyncExitStack() as held, deadline.held():
+            held.enter_context(self._admission.open(request.state.client))
+            form = await held.enter_async_context(read_form(request, max_body_bytes=self._limits.max_body_bytes))
+            speech = read(form)
+            served = await self._find(speech)
+            held.enter_context(self._admission.working())
+            hearing = await self._hear(speech, served)
+            held.callback(_log_work, request.state.request_id, hearing, time.monotonic())
+            if not speech.stream:
+                return format_transcript(await hearing.transcript(), speech, language_names=served.language_names)
+            events = transcript_events(
+                hearing.segments(), duration_s=hearing.duration_s, wants_logprobs=speech.wants_logprobs
+            )
+            held.push_async_callback(events.aclose)
+            first = await anext(events)
+            return EventStream(
+                first, events, deadline=deadline, held=held.pop_all(), request_id=request.state.request_id
+            )
+
+    async def _find(self, speech: SpeechRequest) -> ServedModel:
+        """Find the model that a request names, loaded, and check that it knows the language.
+
+        Raises:
+            ModelNotFoundError, ModelLoadError: see ``Catalog.find``.
+            InvalidRequestError: a language it does not know.
+        """
+        served = await self._catalog.find(speech.model)
+        if speech.language is not None and speech.language not in served.language_names:
+            message = f"language {shown(speech.language)!r} is unknown to this model; use an ISO 639-1 code, or none"
+            raise InvalidRequestError(message, "language", "unsupported_language")
+        return served
+
+    async def _hear(self, speech: SpeechRequest, served: ServedModel) -> Hearing:
+        assert self._decoders is not None, "the application has not been started"
         return await transcribe_recording(
-            await fields.file.read(),
-            handle=self._transcriber,
+            await speech.file.read(),
+            send=partial(send_window, self._transcriber, model=served),
+            options=speech.decode_options(),
+            long_form=speech.long_form(otherwise=self._long_form),
             served=served,
-            language=fields.language,
-            max_duration_s=self._limits.max_duration_s,
-            max_windows_in_flight=self._limits.max_windows_in_flight,
+            limits=self._limits,
             decoders=self._decoders,
         )
 
-    def _check_model(self, name: str) -> None:
-        if name not in self._model_names:
-            raise ModelNotFoundError(name)
 
-    @contextmanager
-    def _hold_upload(self) -> Iterator[None]:
-        """Count a request from its first byte; where work is already at its limit, refuse before the upload."""
-        if self._num_open >= self._limits.max_uploads:
-            raise OverloadedError(self._limits.max_uploads)
-        self._check_room_for_work()
-        self._num_open += 1
-        try:
-            yield
-        finally:
-            self._num_open -= 1
-
-    @contextmanager
-    def _hold_work(self) -> Iterator[None]:
-        """Count a request while its audio is in memory: slow uploads wait outside."""
-        self._check_room_for_work()
-        self._num_working += 1
-        try:
-            yield
-        finally:
-            self._num_working -= 1
-
-    def _check_room_for_work(self) -> None:
-        if self._num_working >= self._limits.max_concurrent_requests:
-            raise OverloadedError(self._limits.max_concurrent_requests)
+def _log_work(request_id: str, hearing: Hearing, started: float) -> None:
+    """Tell what a request took, however it ended."""
+    taken_s = time.monotonic() - started
+    _log.info(
+        "request %s: %.1f s of audio, %d windows, %.2f s", request_id, hearing.duration_s, hearing.num_windows, taken_s
+    )
 
 
 async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
-    """Answer what FastAPI refuses by itself, in the same shape as everything else."""
+    """Answer what the router refuses by itself, in the same shape as everything else."""
     return problem_response(error, request_id=request.state.request_id)

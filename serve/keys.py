@@ -9,6 +9,7 @@ from serve.errors import UnauthorizedError
 from sottovoce.errors import ConfigError
 
 _SCHEME = "bearer "
+_EVERYONE = "everyone"
 
 
 class ApiKeys:
@@ -17,20 +18,29 @@ class ApiKeys:
     def __init__(self, keys: Sequence[str] = ()) -> None:
         self._digests = tuple(_digest(key) for key in keys)
 
-    def check(self, authorization: str | None) -> None:
+    @property
+    def are_wanted(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self._digests)
+
+    def check(self, authorization: str | None) -> str:
         """Check an ``Authorization`` header.
+
+        Returns:
+            Whose request it is: one string for each key, and the same for everyone where no key is wanted.
 
         Raises:
             UnauthorizedError: keys are set and the header does not hold one of them.
         """
         if not self._digests:
-            return
+            return _EVERYONE
         header = authorization or ""
         given = _digest(header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else "")
         # A list first: stopping at the key that fits would tell its place by time.
         matches = [hmac.compare_digest(given, known) for known in self._digests]
         if not any(matches):
             raise UnauthorizedError
+        return given.hex()
 
 
 def read_api_keys(variable: str | None) -> ApiKeys:

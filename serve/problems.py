@@ -1,8 +1,9 @@
 """The one table from exceptions to responses."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -10,18 +11,29 @@ from starlette.responses import JSONResponse
 from serve.api import ErrorBody, ErrorResponse
 from serve.errors import (
     BodyTooLargeError,
+    ContentTypeError,
     DeadlineError,
     InvalidRequestError,
     ModelLoadError,
     ModelNotFoundError,
+    NotReadyError,
     OverloadedError,
+    RateLimitError,
     TranscriberLostError,
     UnauthorizedError,
 )
-from sottovoce.errors import AudioError, AudioTooLongError, LanguageError
+from sottovoce.errors import (
+    AudioError,
+    AudioTooLongError,
+    EmptyAudioError,
+    LanguageError,
+    NonFiniteAudioError,
+    WordTimesUnavailableError,
+)
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
+_RATE = "requests"  # OpenAI's type for a limit on requests, beside "tokens"
 _RETRY_AFTER_S = "1"  # a window takes well below a second on the models this serves on CPU
 
 # The first class that fits counts: status, type, code, the form field at fault.
@@ -31,16 +43,23 @@ _TABLE: tuple[tuple[type[Exception], int, str, str | None, str | None], ...] = (
     (InvalidRequestError, 400, _INVALID, None, None),
     (BodyTooLargeError, 413, _INVALID, "request_too_large", "file"),
     (AudioTooLongError, 413, _INVALID, "audio_too_long", "file"),
-    (AudioError, 400, _INVALID, "invalid_audio", "file"),
+    (NonFiniteAudioError, 422, _INVALID, "unusable_audio", "file"),  # it decodes, and there is nothing to hear in it
+    (EmptyAudioError, 422, _INVALID, "unusable_audio", "file"),
+    (AudioError, 400, _INVALID, "invalid_audio", "file"),  # as OpenAI answers a file it cannot read
+    (WordTimesUnavailableError, 400, _INVALID, "unsupported_value", "timestamp_granularities"),
+    (ContentTypeError, 415, _INVALID, "unsupported_content_type", None),
     (LanguageError, 400, _INVALID, "unsupported_language", "language"),
     (UnauthorizedError, 401, _INVALID, "invalid_api_key", None),
     (ClientDisconnect, 400, _INVALID, "client_disconnected", None),
+    (RateLimitError, 429, _RATE, "rate_limit_exceeded", None),
     (OverloadedError, 503, _SERVER, "overloaded", None),
+    (NotReadyError, 503, _SERVER, "not_ready", None),
     (TranscriberLostError, 503, _SERVER, "unavailable", None),
     (DeadlineError, 504, _SERVER, "deadline_exceeded", None),
 )
 _HEADERS: dict[int, dict[str, str]] = {
     401: {"www-authenticate": "Bearer"},
+    429: {"retry-after": _RETRY_AFTER_S},
     503: {"retry-after": _RETRY_AFTER_S},
     504: {"x-should-retry": "false"},  # OpenAI's clients would send the same slow request twice more
 }
@@ -48,8 +67,24 @@ _HEADERS: dict[int, dict[str, str]] = {
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What a client is told of an error."""
+
+    status: int
+    body: ErrorBody
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 def problem_response(error: Exception, *, request_id: str) -> JSONResponse:
-    """Turn any exception into a response in OpenAI's shape.
+    """Turn any exception into a response in OpenAI's shape; see ``describe_problem``."""
+    problem = describe_problem(error, request_id=request_id)
+    headers = {**_HEADERS.get(problem.status, {}), **problem.headers}
+    return JSONResponse(ErrorResponse(error=problem.body).model_dump(), status_code=problem.status, headers=headers)
+
+
+def describe_problem(error: Exception, *, request_id: str) -> Problem:
+    """Put any exception in OpenAI's words.
 
     What is not in the table is ours: 500, logged with its traceback under the id that the body names.
     """
@@ -59,14 +94,12 @@ def problem_response(error: Exception, *, request_id: str) -> JSONResponse:
             if isinstance(error, InvalidRequestError):
                 body = body.model_copy(update={"code": error.code, "param": error.param})
             _log.info("request %s: %d %s", request_id, status, type(error).__name__)
-            return _respond(status, body)
+            return Problem(status, body)
     if isinstance(error, HTTPException):
-        return _http_response(error)
-    if isinstance(error, RequestValidationError):
-        return _respond(400, ErrorBody(message="the request is not valid", type=_INVALID, code="invalid_request"))
+        return _refused_by_router(error)
     _log.error("request %s failed", request_id, exc_info=error)
     message = f"internal error; the service's log has it under {request_id}"
-    return _respond(500, ErrorBody(message=message, type=_SERVER, code="internal_error"))
+    return Problem(500, ErrorBody(message=message, type=_SERVER, code="internal_error"))
 
 
 def _sentence(error: Exception) -> str:
@@ -74,13 +107,10 @@ def _sentence(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _http_response(error: HTTPException) -> JSONResponse:
-    """Answer what the router refuses: unknown paths and methods."""
+def _refused_by_router(error: HTTPException) -> Problem:
+    """Describe unknown paths and methods."""
     error_type = _INVALID if error.status_code < 500 else _SERVER
-    response = _respond(error.status_code, ErrorBody(message=error.detail, type=error_type))
-    response.headers.update(error.headers or {})
-    return response
-
-
-def _respond(status: int, body: ErrorBody) -> JSONResponse:
-    return JSONResponse(ErrorResponse(error=body).model_dump(), status_code=status, headers=_HEADERS.get(status))
+    code = "unknown_url" if error.status_code == 404 else None
+    return Problem(
+        error.status_code, ErrorBody(message=error.detail, type=error_type, code=code), dict(error.headers or {})
+    )

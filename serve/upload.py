@@ -7,8 +7,9 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from serve.errors import BodyTooLargeError, InvalidRequestError
+from serve.errors import BodyTooLargeError, ContentTypeError, InvalidRequestError
 
+_MAX_SHOWN = 64  # letters of what a client sent that may stand in a message
 _MAX_FILES = 1
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 16 * 2**10  # a prompt of 224 tokens needs one or two KiB
@@ -20,7 +21,8 @@ async def read_form(request: Request, *, max_body_bytes: int) -> AsyncIterator[F
 
     Raises:
         BodyTooLargeError: more bytes than the limit, declared or sent.
-        InvalidRequestError: another content type, a broken body, or too many or too large fields.
+        ContentTypeError: a body that is no multipart form.
+        InvalidRequestError: a broken body, or too many or too large fields.
     """
     _check_headers(request, max_body_bytes)
     parser = MultiPartParser(
@@ -43,7 +45,7 @@ async def read_form(request: Request, *, max_body_bytes: int) -> AsyncIterator[F
 def _check_headers(request: Request, max_body_bytes: int) -> None:
     content_type = request.headers.get("content-type", "")
     if content_type.split(";")[0].strip().lower() != "multipart/form-data":
-        raise InvalidRequestError("send the request as multipart/form-data", None, "invalid_content_type")
+        raise ContentTypeError(content_type[:_MAX_SHOWN])
     declared = request.headers.get("content-length")
     if declared is None:
         return  # a chunked body: counted while it arrives

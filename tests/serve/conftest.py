@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fake_transcriber import FakeTranscriber, speech, wav
+from fake_transcriber import FakeSource, FakeTranscriber, speech, wav
 from starlette.testclient import TestClient
 
 from serve.gateway import Gateway
@@ -26,7 +26,7 @@ def make_client(transcriber: FakeTranscriber) -> Iterator[ClientFactory]:
     def make(api_keys_env: str | None = None, **limits: Any) -> TestClient:
         gateway = Gateway(
             transcriber,
-            model_names=("sottovoce", "org/name", "whisper-1"),
+            source=FakeSource(),
             limits=Limits(**limits),
             api_keys_env=api_keys_env,
         )
@@ -42,6 +42,17 @@ def make_client(transcriber: FakeTranscriber) -> Iterator[ClientFactory]:
 @pytest.fixture
 def client(make_client: ClientFactory) -> TestClient:
     return make_client()
+
+
+@pytest.fixture
+def form() -> Callable[..., dict[str, Any]]:
+    """Build a request's body: one second of noise and form fields."""
+
+    def build(data: bytes | None = None, **fields: Any) -> dict[str, Any]:
+        content = wav(speech(1.0)) if data is None else data
+        return {"files": {"file": ("speech.wav", content, "audio/wav")}, "data": {"model": "sottovoce", **fields}}
+
+    return build
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import logging
 import httpx
 import numpy as np
 import pytest
-from fake_transcriber import FakeTranscriber, speech, wav
+from fake_transcriber import FakeSource, FakeTranscriber, speech, wav
 from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
@@ -71,20 +71,23 @@ def test_pure_silence_is_an_empty_transcript_without_asking_the_model(post, tran
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"", b"this is text, renamed .wav", wav(speech(1.0))[:100], wav(np.zeros((0, 1), np.float32)), b"RIFF" * 9],
-    ids=["empty", "text", "truncated", "no-samples", "header-only"],
+    ("data", "status", "code"),
+    [
+        (b"", 400, "invalid_value"),
+        (b"this is text, renamed .wav", 400, "invalid_audio"),
+        (wav(speech(1.0))[:100], 400, "invalid_audio"),
+        (b"RIFF" * 9, 400, "invalid_audio"),
+        (wav(np.zeros((0, 1), np.float32)), 422, "unusable_audio"),
+        (wav(np.full((1600, 1), np.nan, np.float32), subtype="FLOAT"), 422, "unusable_audio"),
+    ],
+    ids=["empty", "text", "truncated", "header-only", "no-samples", "nan"],
 )
-def test_audio_that_cannot_be_used_is_a_400_without_the_files_name(post, data):
+def test_audio_that_cannot_be_used_is_refused_without_the_files_name(post, data, status, code):
     response = post(data)
-    assert response.status_code == 400
+    assert response.status_code == status
     error = error_of(response)
-    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "file", "invalid_audio")
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "file", code)
     assert "speech.wav" not in error["message"]
-
-
-def test_nan_samples_are_a_400(post):
-    assert post(wav(np.full((1600, 1), np.nan, np.float32), subtype="FLOAT")).status_code == 400
 
 
 @pytest.mark.parametrize(("rate", "num_channels"), [(96_000, 1), (44_100, 8)])
@@ -113,9 +116,9 @@ def test_a_body_above_the_limit_is_a_413_declared_or_not(make_client, is_chunked
     assert (response.status_code, error_of(response)["code"]) == (413, "request_too_large")
 
 
-def test_a_body_that_is_no_form_is_a_400(client):
+def test_a_body_that_is_no_form_is_a_415_and_a_broken_form_a_400(client):
     response = client.post("/v1/audio/transcriptions", json={"model": "sottovoce"})
-    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_content_type")
+    assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_content_type")
     broken = client.post(
         "/v1/audio/transcriptions", content=b"nothing", headers={"content-type": "multipart/form-data; boundary=x"}
     )
@@ -141,8 +144,16 @@ def test_an_unknown_model_is_a_404(client):
 
 
 def test_models_are_listed_and_found_also_with_a_slash(client):
-    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["sottovoce", "org/name", "whisper-1"]
-    assert client.get("/v1/models/org%2Fname").json()["id"] == "org/name"
+    ids = [model["id"] for model in client.get("/v1/models").json()["data"]]
+    assert {"sottovoce", "sottovoce@fp32", "org/name", "whisper-1"} <= set(ids)
+    for path in ("org/name", "org%2Fname", "whisper-1", "sottovoce%40fp32"):
+        found = client.get(f"/v1/models/{path}").json()
+        assert found == {
+            "id": path.replace("%2F", "/").replace("%40", "@"),
+            "object": "model",
+            "created": 1_700_000_000,
+            "owned_by": "sottovoce",
+        }
     assert error_of(client.get("/v1/models/nope"))["code"] == "model_not_found"
 
 
@@ -155,6 +166,7 @@ def test_unknown_paths_and_methods_answer_in_openais_shape(client):
 def test_every_response_carries_an_id(client):
     for response in (client.get("/healthz"), client.get("/nope"), client.post("/v1/audio/transcriptions")):
         assert response.headers["x-request-id"]
+    assert client.get("/nope", headers={"x-request-id": "mine-1 \x01"}).headers["x-request-id"] == "mine-1"
 
 
 def test_a_window_is_sent_again_when_its_replica_dies(post, transcriber):
@@ -198,9 +210,41 @@ def test_an_error_of_ours_is_a_500_whose_id_is_in_the_log(post, transcriber, cap
 
 def test_requests_above_the_limit_are_refused_while_others_work(transcriber):
     transcriber.delay_s = 0.3
-    api = Gateway(transcriber, model_names=("sottovoce",), limits=Limits(max_concurrent_requests=2), api_keys_env=None)
+    api = Gateway(transcriber, source=FakeSource(), limits=Limits(max_concurrent_requests=2), api_keys_env=None)
     statuses = asyncio.run(_post_at_once(api.build_api(), 5))
     assert sorted(statuses) == [200, 200, 503, 503, 503]
+
+
+def test_one_key_with_all_its_requests_open_is_a_429_and_other_keys_are_served(transcriber, monkeypatch):
+    monkeypatch.setenv("SOME_KEYS", "first,second")
+    transcriber.delay_s = 0.3
+    api = Gateway(
+        transcriber, source=FakeSource(), limits=Limits(max_requests_per_key=1), api_keys_env="SOME_KEYS"
+    ).build_api()
+    responses = asyncio.run(_post_with_keys(api, ["first", "first", "second"]))
+    assert [response.status_code for response in responses] == [200, 429, 200]
+    error = error_of(responses[1])
+    assert (error["type"], error["code"]) == ("requests", "rate_limit_exceeded")
+    assert responses[1].headers["retry-after"] == "1"
+
+
+async def _post_with_keys(api, keys: list[str]) -> list[httpx.Response]:
+    async with api.router.lifespan_context(api):
+        transport = httpx.ASGITransport(app=api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            headers = [{"authorization": f"Bearer {key}"} for key in keys]
+            posts = [client.post("/v1/audio/transcriptions", headers=given, **form()) for given in headers]
+            return await asyncio.gather(*posts)
+
+
+def test_readiness_asks_a_transcriber_and_is_a_503_where_none_answers(client, transcriber, monkeypatch):
+    assert client.get("/readyz").json() == {"status": "ready"}
+    monkeypatch.setattr("serve.gateway._READY_TIMEOUT_S", 0.05)
+    transcriber.describe_delay_s = 30.0
+    response = client.get("/readyz")
+    assert (response.status_code, error_of(response)["code"]) == (503, "not_ready")
+    assert response.headers["retry-after"] == "1"
+    assert client.get("/healthz").json() == {"status": "ok"}
 
 
 async def _post_at_once(api, num_requests: int) -> list[int]:
@@ -211,14 +255,15 @@ async def _post_at_once(api, num_requests: int) -> list[int]:
             return [response.status_code for response in await asyncio.gather(*posts)]
 
 
-def test_keys_are_wanted_on_every_path_but_health(make_client, monkeypatch):
+def test_keys_are_wanted_on_every_path_but_probes_and_documentation(make_client, monkeypatch):
     monkeypatch.setenv("SOME_KEYS", "first, second")
     client = make_client(api_keys_env="SOME_KEYS")
-    for path in ("/v1/models", "/v1/models/sottovoce", "/nope", "/docs", "/openapi.json"):
+    for path in ("/v1/models", "/v1/models/sottovoce", "/nope", "/docs/../v1/models"):
         response = client.get(path)
         assert (response.status_code, error_of(response)["code"]) == (401, "invalid_api_key")
         assert response.headers["www-authenticate"] == "Bearer"
-    assert client.get("/healthz").status_code == 200
+    for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200
     assert client.get("/v1/models", headers={"authorization": "Bearer second"}).status_code == 200
     for wrong in ("Bearer firs", "Bearer first, second", "Basic first", "Bearer ", "first", "Bearer \xff"):
         assert client.get("/v1/models", headers={"authorization": wrong.encode("latin-1")}).status_code == 401
@@ -227,4 +272,4 @@ def test_keys_are_wanted_on_every_path_but_health(make_client, monkeypatch):
 def test_a_named_variable_without_keys_refuses_to_start(monkeypatch):
     monkeypatch.delenv("SOME_KEYS", raising=False)
     with pytest.raises(ConfigError, match="SOME_KEYS"):
-        Gateway(FakeTranscriber(), model_names=("m",), limits=Limits(), api_keys_env="SOME_KEYS")
+        Gateway(FakeTranscriber(), source=FakeSource(), limits=Limits(), api_keys_env="SOME_KEYS")

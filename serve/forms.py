@@ -1,0 +1,87 @@
+"""The forms of the audio routes: every field with its range and meaning, checked here and shown in the API's schema."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, InstanceOf, StringConstraints, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
+from starlette.datastructures import UploadFile
+
+from sottovoce.config import Config
+from sottovoce.recognize.longform.options import LongFormOptions
+
+ResponseFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt"]
+Granularity: TypeAlias = Literal["segment", "word"]
+
+_Upload: TypeAlias = Annotated[InstanceOf[UploadFile], WithJsonSchema({"type": "string", "format": "binary"})]
+
+_CHUNKED = LongFormOptions()  # whose defaults are OpenAI's: 300 ms, 200 ms, 0.5
+_MAX_VAD_MS = 30_000  # a model's longest context; longer paddings and pauses would leave no place to cut
+
+
+def _absent(schema: dict[str, Any]) -> None:
+    """Leave ``default: null`` out of a field's schema: a form has no null, a field is there or not."""
+    schema.pop("default", None)
+
+
+class ServerVad(Config):
+    """How voice activity decides where long audio is cut."""
+
+    type: Literal["server_vad"]
+    prefix_padding_ms: int = Field(default=round(_CHUNKED.prefix_padding_s * 1000), ge=0, le=_MAX_VAD_MS)
+    """Milliseconds of audio kept before speech."""
+    silence_duration_ms: int = Field(default=round(_CHUNKED.min_silence_s * 1000), ge=0, le=_MAX_VAD_MS)
+    """Milliseconds of silence that end a stretch of speech."""
+    threshold: float = Field(default=_CHUNKED.threshold, ge=0.0, le=1.0, allow_inf_nan=False)
+    """How sure the detector must be of speech: higher needs louder, clearer audio."""
+
+
+class SpeechForm(Config):
+    """What both routes take."""
+
+    file: _Upload
+    """The recording: flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm, or whatever else FFmpeg reads. Its contents
+    count, not its name."""
+    model: str = Field(min_length=1)
+    """One of the ids of ``GET /v1/models``."""
+    response_format: ResponseFormat = "json"
+    """json and verbose_json are JSON, the others plain text; srt, vtt and verbose_json hold segments with times."""
+    temperature: float = Field(default=0.0, ge=0.0, le=1.0, allow_inf_nan=False)
+    """0 takes the likeliest words, and raises the temperature by itself where they repeat or are unlikely; above 0
+    words are drawn at this temperature alone."""
+
+
+class TranslationForm(SpeechForm):
+    """Speech in any language the model knows, to be written in English.
+
+    As in OpenAI's route there is no ``language`` (it is detected), no ``stream`` and no ``timestamp_granularities``;
+    a field that is not listed here is refused.
+    """
+
+    prompt: str = ""
+    """English text the translation follows on from: names, spellings, style. Only its end is read."""
+
+
+class TranscriptionForm(SpeechForm):
+    """Speech to be written in its own language. Lists may be sent as ``name`` or ``name[]``, once for each item.
+
+    OpenAI's fields for other kinds of models are refused by name: languages, keywords, known_speaker_names,
+    known_speaker_references; so is a field that is not listed here.
+    """
+
+    prompt: str = ""
+    """Text in the audio's language the transcript follows on from: names, spellings, style. Only its end is read."""
+    language: Annotated[str, StringConstraints(to_lower=True)] | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=_absent
+    )
+    """ISO 639-1 code of the language spoken, as in ``en``; detected where it is not given."""
+    include: tuple[Literal["logprobs"], ...] = ()
+    """``logprobs`` adds each token's log-probability; needs ``response_format=json``."""
+    timestamp_granularities: tuple[Granularity, ...] = ("segment",)
+    """What ``response_format=verbose_json``, which it needs, holds: segments, words with times, or both."""
+    chunking_strategy: Literal["auto"] | ServerVad | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=_absent
+    )
+    """How long audio is cut: ``auto`` cuts where nobody speaks; a ``server_vad`` object, as JSON text or as
+    ``chunking_strategy[type]`` and so on, says how that is found; not given, the service's own setting."""
+    stream: bool = False
+    """Answer with server-sent events while the audio is being transcribed; needs ``response_format`` json or text."""

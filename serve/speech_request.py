@@ -1,0 +1,230 @@
+"""From a form as it was sent to a checked request: each field is used or refused, none is ignored in silence."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from serve.errors import InvalidRequestError
+from serve.forms import ResponseFormat, ServerVad, SpeechForm, TranscriptionForm, TranslationForm
+from sottovoce.config import Config
+from sottovoce.recognize.longform.options import FALLBACK_TEMPERATURES, LongFormOptions
+from sottovoce.schema import DecodeOptions, Task
+
+Value: TypeAlias = str | UploadFile
+FormT = TypeVar("FormT", bound=Config)
+
+_LISTS = ("timestamp_granularities", "include")
+_TIMED_FORMATS = ("srt", "verbose_json", "vtt")
+_STREAMED_FORMATS = ("json", "text")
+# OpenAI's fields for models that are no Whispers: named, so that nobody looks for a typing mistake.
+_NOT_SUPPORTED = frozenset({"languages", "keywords", "known_speaker_names", "known_speaker_references"})
+_CODES = {
+    "missing": "missing_required_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "literal_error": "unsupported_value",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechRequest:
+    """A checked request for a transcript or a translation."""
+
+    file: UploadFile
+    model: str
+    task: Task
+    language: str | None = None
+    """As given, lower case; None to detect it."""
+    prompt: str
+    temperature: float
+    response_format: ResponseFormat
+    stream: bool = False
+    wants_segments: bool = True
+    """In verbose_json."""
+    wants_words: bool = False
+    """In verbose_json."""
+    wants_logprobs: bool = False
+    chunking: ServerVad | None = None
+    """How to cut; None for the service's own setting."""
+
+    def decode_options(self) -> DecodeOptions:
+        """Give what each window's decoding depends on."""
+        return DecodeOptions(
+            language=self.language,
+            task=self.task,
+            timestamps=self.response_format in _TIMED_FORMATS,
+            word_timestamps=self.wants_words,
+            token_logprobs=self.wants_logprobs,
+            prompt=self.prompt,
+            temperatures=(self.temperature,) if self.temperature else FALLBACK_TEMPERATURES,
+        )
+
+    def long_form(self, *, otherwise: LongFormOptions) -> LongFormOptions:
+        """Give how a long recording is cut: as the request says, else as the service is set."""
+        if self.chunking is None:
+            return otherwise
+        return LongFormOptions(
+            algorithm="chunked",
+            threshold=self.chunking.threshold,
+            prefix_padding_s=self.chunking.prefix_padding_ms / 1000,
+            min_silence_s=self.chunking.silence_duration_ms / 1000,
+            always_find_speech=True,
+        )
+
+
+def read_transcription(form: FormData) -> SpeechRequest:
+    """Check the form of ``POST /v1/audio/transcriptions``.
+
+    Args:
+        form: fields as sent; lists as ``name[]`` or ``name``, an object as ``name[key]`` or as JSON text.
+
+    Raises:
+        InvalidRequestError: a field that is missing, unknown, repeated, out of range or not supported, or fields that
+            do not go together.
+    """
+    values = _group(form)
+    if "chunking_strategy" in values:
+        values["chunking_strategy"] = _read_chunking(values["chunking_strategy"])
+    checked = _check(TranscriptionForm, values)
+    if "timestamp_granularities" in checked.model_fields_set and checked.response_format != "verbose_json":
+        _refuse("timestamp_granularities", "needs response_format=verbose_json")
+    if checked.include and checked.response_format != "json":
+        _refuse("include", "logprobs needs response_format=json")
+    if checked.stream and checked.response_format not in _STREAMED_FORMATS:
+        _refuse("stream", f"true gives events, and needs response_format {' or '.join(_STREAMED_FORMATS)}")
+    chunking = ServerVad(type="server_vad") if checked.chunking_strategy == "auto" else checked.chunking_strategy
+    return SpeechRequest(
+        file=_check_file(checked),
+        model=checked.model,
+        task="transcribe",
+        language=checked.language,
+        prompt=checked.prompt,
+        temperature=checked.temperature,
+        response_format=checked.response_format,
+        stream=checked.stream,
+        wants_segments="segment" in checked.timestamp_granularities,
+        wants_words="word" in checked.timestamp_granularities,
+        wants_logprobs="logprobs" in checked.include,
+        chunking=chunking,
+    )
+
+
+def read_translation(form: FormData) -> SpeechRequest:
+    """Check the form of ``POST /v1/audio/translations``.
+
+    Raises:
+        InvalidRequestError: a field that is missing, unknown, repeated or out of range.
+    """
+    checked = _check(TranslationForm, _group(form))
+    return SpeechRequest(
+        file=_check_file(checked),
+        model=checked.model,
+        task="translate",
+        prompt=checked.prompt,
+        temperature=checked.temperature,
+        response_format=checked.response_format,
+    )
+
+
+def shown(value: str) -> str:
+    """Cut what a client sent to what may stand in a message."""
+    return value if len(value) <= 64 else f"{value[:64]}..."
+
+
+def _group(form: FormData) -> dict[str, Any]:
+    """Collect values under their names without brackets; an empty text counts as a field that was not sent.
+
+    Raises:
+        InvalidRequestError: a field that is no list, given more than once.
+    """
+    values: dict[str, Any] = {}
+    for key, sent in form.multi_items():
+        value = sent.strip() if isinstance(sent, str) else sent
+        if value == "":
+            continue
+        name = key.removesuffix("[]")
+        if name in _LISTS or name in _NOT_SUPPORTED:
+            values.setdefault(name, []).append(value)
+        elif key == "chunking_strategy" or key.startswith("chunking_strategy["):
+            values.setdefault("chunking_strategy", []).append((key, value))
+        elif key in values:
+            raise InvalidRequestError(f"{shown(key)} is given more than once", shown(key), "invalid_value")
+        else:
+            values[key] = value
+    return values
+
+
+def _read_chunking(sent: list[tuple[str, Value]]) -> ServerVad | Literal["auto"]:
+    """Read ``chunking_strategy`` in each of its wire forms: ``auto``, JSON text, or one part for each key.
+
+    Raises:
+        InvalidRequestError: another type, a key twice, or text that is neither ``auto`` nor a JSON object.
+    """
+    keys = [key for key, _ in sent]
+    if len(set(keys)) < len(keys) or ("chunking_strategy" in keys and len(keys) > 1):
+        _refuse("chunking_strategy", "is given more than once")
+    key, value = sent[0]
+    if key != "chunking_strategy":
+        parts = {key.removeprefix("chunking_strategy[").removesuffix("]"): part for key, part in sent}
+        return _check(ServerVad, parts, inside="chunking_strategy")
+    if value == "auto":
+        return "auto"
+    parsed = _parse_json(value)
+    if not isinstance(parsed, dict):
+        _refuse("chunking_strategy", "must be auto, or an object of type server_vad")
+    return _check(ServerVad, parsed, inside="chunking_strategy")
+
+
+def _parse_json(value: Value) -> object:
+    """Give None for what is no JSON."""
+    try:
+        parsed: object = json.loads(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return parsed
+
+
+def _check(form_class: type[FormT], values: Mapping[str, Any], *, inside: str = "") -> FormT:
+    """Validate, and put the first fault in OpenAI's words.
+
+    Raises:
+        InvalidRequestError: naming the field at fault.
+    """
+    try:
+        return form_class.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        name = shown(str(fault["loc"][0]))
+        param = f"{inside}.{name}" if inside else name
+        if name in _NOT_SUPPORTED:
+            message = f"{param} is not supported by this kind of model"
+            raise InvalidRequestError(message, param, "unsupported_parameter") from error
+        code = _CODES.get(fault["type"], "invalid_value")
+        raise InvalidRequestError(_sentence(param, code, fault["msg"], fault["input"]), param, code) from error
+
+
+def _sentence(param: str, code: str, reason: str, value: object) -> str:
+    if param == "file" and isinstance(value, str):
+        return "file must be a file part with a filename, not text"
+    if isinstance(value, UploadFile):
+        return f"{param} must be text, not a file"
+    if code == "missing_required_parameter":
+        return f"{param} is missing"
+    if code == "unknown_parameter":
+        return f"unknown parameter {param!r}"
+    given = f", not {shown(value)!r}" if isinstance(value, str) else ""
+    return f"{param}: {reason[:1].lower()}{reason[1:]}{given}"
+
+
+def _check_file(form: SpeechForm) -> UploadFile:
+    """Refuse a file of no bytes, which no decoder need see."""
+    if not form.file.size:
+        raise InvalidRequestError("file is empty", "file", "invalid_value")
+    return form.file
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    raise InvalidRequestError(f"{name} {reason}", name, "invalid_value")

@@ -1,0 +1,123 @@
+"""The API's schema is whole, and every answer fits it, whatever is sent: schemathesis makes the requests up."""
+
+from typing import Any
+
+import pytest
+import schemathesis
+from fake_transcriber import FakeSource, FakeTranscriber, speech, wav
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from serve.gateway import Gateway
+from serve.settings import Limits
+
+SPEECH = wav(speech(1.0))
+OPERATIONS = [
+    ("/v1/audio/transcriptions", "POST"),
+    ("/v1/audio/translations", "POST"),
+    ("/v1/models", "GET"),
+    ("/v1/models/{model_id}", "GET"),
+    ("/healthz", "GET"),
+    ("/readyz", "GET"),
+]
+
+
+@pytest.fixture(scope="module")
+def api_schema() -> Any:
+    gateway = Gateway(FakeTranscriber(), source=FakeSource(), limits=Limits(), api_keys_env=None)
+    return schemathesis.openapi.from_asgi("/openapi.json", gateway.build_api())
+
+
+def check(api_schema: Any, path: str, method: str, *, num_examples: int) -> None:
+    """Send requests that do not fit the schema, and some that do, half of them with a recording that can be heard."""
+    operation = api_schema[path][method]
+    fitting = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+    unfitting = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+    options = settings(max_examples=num_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+    @options
+    @given(case=fitting, is_heard=st.booleans(), model=st.sampled_from(["sottovoce", "whisper-1", "org/name"]))
+    def send_fitting(case: Any, is_heard: bool, model: str) -> None:
+        if is_heard and isinstance(case.body, dict):
+            case.body |= {"file": SPEECH, "model": model}
+        # A schema cannot say that the file must be speech, or which fields go together: those are refused with a 400.
+        # And bytes put in by hand are no text to schemathesis, so that it takes the request for a wrong one.
+        case.call_and_validate(excluded_checks=[positive_data_acceptance, negative_data_rejection])
+
+    @options
+    @given(case=unfitting)
+    def send_unfitting(case: Any) -> None:
+        case.call_and_validate()
+
+    send_fitting()
+    if method == "POST":  # the others take nothing that could be wrong
+        send_unfitting()
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_answers_fit_the_schema(api_schema, path, method):
+    check(api_schema, path, method, num_examples=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_a_thousand_answers_fit_the_schema(api_schema, path, method):
+    check(api_schema, path, method, num_examples=500 if method == "POST" else 50)
+
+
+def test_every_route_is_described_with_its_answers_and_errors(api_schema):
+    document = api_schema.raw_schema
+    assert {(path, method.upper()) for path, item in document["paths"].items() for method in item} == set(OPERATIONS)
+    post = document["paths"]["/v1/audio/transcriptions"]["post"]
+    assert set(post["responses"]) == {"200", "400", "404", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(post["responses"]["200"]["content"]) == {"application/json", "text/plain", "text/event-stream"}
+    for path, method in OPERATIONS:
+        for status, response in document["paths"][path][method.lower()]["responses"].items():
+            assert "x-request-id" in response["headers"]
+            if status != "200":
+                reference = response["content"]["application/json"]["schema"]["$ref"]
+                assert reference == "#/components/schemas/ErrorResponse"
+
+
+def test_every_field_of_the_forms_has_a_description_and_every_reference_an_end(api_schema):
+    schemas = api_schema.raw_schema["components"]["schemas"]
+    form = schemas["TranscriptionForm"]
+    assert set(form["properties"]) == {
+        "file",
+        "model",
+        "language",
+        "prompt",
+        "response_format",
+        "temperature",
+        "include",
+        "timestamp_granularities",
+        "chunking_strategy",
+        "stream",
+    }
+    assert form["properties"]["response_format"]["enum"] == ["json", "text", "srt", "verbose_json", "vtt"]
+    assert (form["properties"]["temperature"]["minimum"], form["properties"]["temperature"]["maximum"]) == (0.0, 1.0)
+    assert form["additionalProperties"] is False
+    for name in ("TranscriptionForm", "TranslationForm"):
+        assert all(field["description"] for field in schemas[name]["properties"].values())
+    for reference in references(api_schema.raw_schema):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+def references(part: Any) -> list[str]:
+    if isinstance(part, list):
+        return [found for item in part for found in references(item)]
+    if isinstance(part, dict):
+        own = [part["$ref"]] if "$ref" in part else []
+        return own + [found for item in part.values() for found in references(item)]
+    return []
+
+
+def test_the_key_is_part_of_the_schema_where_one_is_wanted(make_client, monkeypatch):
+    monkeypatch.setenv("SOME_KEYS", "first")
+    document = make_client(api_keys_env="SOME_KEYS").get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {"apiKey": {"type": "http", "scheme": "bearer"}}
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert ("security" in operation) == ("401" in operation["responses"]) == path.startswith("/v1/")

@@ -1,0 +1,119 @@
+"""Each form field is honoured or refused by name."""
+
+import pytest
+
+WORDS = {"timestamp_granularities[]": "word", "response_format": "verbose_json"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"response_format": "diarized_json"}, "response_format", "unsupported_value"),
+        ({"response_format": "xml"}, "response_format", "unsupported_value"),
+        ({"language": "xx"}, "language", "unsupported_language"),
+        ({"language": "../../etc"}, "language", "unsupported_language"),
+        ({"language": ["en", "de"]}, "language", "invalid_value"),
+        ({"temperature": "warm"}, "temperature", "invalid_value"),
+        ({"temperature": "nan"}, "temperature", "invalid_value"),
+        ({"temperature": "1.5"}, "temperature", "invalid_value"),
+        ({"temperature": "-0.1"}, "temperature", "invalid_value"),
+        ({"stream": "maybe"}, "stream", "invalid_value"),
+        ({"stream": "true", "response_format": "verbose_json"}, "stream", "invalid_value"),
+        ({"stream": "true", "response_format": "srt"}, "stream", "invalid_value"),
+        ({"include[]": "words"}, "include", "unsupported_value"),
+        ({"include[]": "logprobs", "response_format": "verbose_json"}, "include", "invalid_value"),
+        ({"timestamp_granularities[]": "segment"}, "timestamp_granularities", "invalid_value"),
+        ({"timestamp_granularities": "word", "response_format": "srt"}, "timestamp_granularities", "invalid_value"),
+        ({**WORDS, "timestamp_granularities[]": ["word", "letter"]}, "timestamp_granularities", "unsupported_value"),
+        ({"chunking_strategy": "none"}, "chunking_strategy", "invalid_value"),
+        ({"chunking_strategy": "[1]"}, "chunking_strategy", "invalid_value"),
+        ({"chunking_strategy": "[" * 9000}, "chunking_strategy", "invalid_value"),
+        ({"chunking_strategy": "{}"}, "chunking_strategy.type", "missing_required_parameter"),
+        ({"chunking_strategy": '{"type": "semantic_vad"}'}, "chunking_strategy.type", "unsupported_value"),
+        ({"chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "2"}, None, "invalid_value"),
+        ({"chunking_strategy[type]": "server_vad", "chunking_strategy[eagerness]": "low"}, None, "unknown_parameter"),
+        ({"chunking_strategy[type]": ["server_vad", "server_vad"]}, "chunking_strategy", "invalid_value"),
+        ({"chunking_strategy": "auto", "chunking_strategy[type]": "server_vad"}, "chunking_strategy", "invalid_value"),
+        ({"chunking_strategy": '{"type":"server_vad","threshold":NaN}'}, None, "invalid_value"),
+        ({"keywords[]": ["a", "b"]}, "keywords", "unsupported_parameter"),
+        ({"known_speaker_names": "Ada"}, "known_speaker_names", "unsupported_parameter"),
+        ({"best_of": "5"}, "best_of", "unknown_parameter"),
+        ({"language[]": "en"}, "language[]", "unknown_parameter"),
+        ({"model": ""}, "model", "missing_required_parameter"),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_refused_by_name(post, transcriber, fields, param, code):
+    response = post(**fields)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
+    assert error["param"] == param or error["param"].startswith("chunking_strategy.")
+    assert not transcriber.windows
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {"language": None, "task": "transcribe", "timestamps": False, "word_timestamps": False, "prompt": ""}),
+        ({"temperature": "0"}, {"temperatures": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}),
+        ({"temperature": "0.4"}, {"temperatures": (0.4,)}),
+        ({"prompt": " Names: Ada "}, {"prompt": "Names: Ada"}),
+        ({"prompt": "", "stream": "", "language": ""}, {"prompt": "", "language": None}),
+        ({"language": "EN"}, {"language": "en"}),
+        ({"stream": "false"}, {"timestamps": False}),
+        ({"include[]": "logprobs"}, {"token_logprobs": True}),
+        ({"include": "logprobs"}, {"token_logprobs": True}),
+        ({"response_format": "srt"}, {"timestamps": True}),
+        ({"response_format": "vtt"}, {"timestamps": True}),
+        ({"response_format": "verbose_json"}, {"timestamps": True, "word_timestamps": False}),
+        (WORDS, {"timestamps": True, "word_timestamps": True}),
+        (
+            {"timestamp_granularities": ["word", "segment"], "response_format": "verbose_json"},
+            {"word_timestamps": True},
+        ),
+    ],
+)
+def test_a_field_decides_how_windows_are_decoded(post, transcriber, fields, expected):
+    assert post(**fields).status_code == 200
+    options = transcriber.decode_options[0]
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("granularities", "present"),
+    [
+        ((), {"segments"}),
+        (["segment"], {"segments"}),
+        (["word"], {"words"}),
+        (["word", "segment"], {"words", "segments"}),
+    ],
+)
+def test_verbose_json_holds_the_granularities_asked_for(post, granularities, present):
+    answer = post(response_format="verbose_json", **{"timestamp_granularities[]": granularities}).json()
+    assert {"words", "segments"} & set(answer) == present
+
+
+def test_translation_decodes_into_english_and_says_so(client, transcriber, form):
+    answer = client.post("/v1/audio/translations", **form(response_format="verbose_json", prompt="Ada")).json()
+    assert (answer["task"], answer["language"]) == ("translate", "english")
+    assert len(answer["segments"]) >= 1
+    options = transcriber.decode_options[0]
+    assert (options.task, options.language, options.prompt) == ("translate", None, "Ada")
+
+
+@pytest.mark.parametrize("name", ["language", "stream", "timestamp_granularities[]", "include[]", "chunking_strategy"])
+def test_translation_refuses_what_openais_route_does_not_have(client, form, name):
+    response = client.post("/v1/audio/translations", **form(**{name: "en"}))
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "unknown_parameter")
+
+
+def test_a_form_without_a_file_is_refused(client):
+    response = client.post("/v1/audio/transcriptions", files={"model": (None, "sottovoce")})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "file")
+
+
+def test_a_file_sent_as_text_or_a_text_sent_as_a_file_is_refused(client, form):
+    response = client.post("/v1/audio/transcriptions", files={"model": (None, "sottovoce"), "file": (None, "RIFF")})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
+    response = client.post("/v1/audio/transcriptions", files={"model": ("model.txt", b"sottovoce")})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "file")
