@@ -47,6 +47,19 @@ def test_each_window_gets_its_own_result_in_order(recognizer, speech_like):
         assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
 
 
+def test_long_prompts_of_many_windows_give_each_its_own_result(recognizer, speech_like):
+    options = [
+        replace(SHORT, previous_ids=tuple(range(1_000 * row, 1_000 * row + 300)), max_new_tokens=4) for row in range(6)
+    ]
+    windows = [speech_like[1]] * 6
+    together = recognizer.recognize(windows, options)
+    if recognizer.name == "onnx-int8":
+        return
+    alone = [recognizer.recognize([w], [o])[0] for w, o in zip(windows, options, strict=True)]
+    assert [result.token_ids for result in together] == [result.token_ids for result in alone]
+    assert len({result.avg_logprob for result in together}) == 6
+
+
 def test_results_are_within_their_ranges(recognizer, speech_like):
     options = [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
     for option, result in zip(options, recognizer.recognize(speech_like, options), strict=True):

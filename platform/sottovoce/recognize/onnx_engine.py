@@ -28,16 +28,21 @@ from sottovoce.model.context import AudioContext
 from sottovoce.model.variants import ALIGNMENT_SCORES
 from sottovoce.recognize.batching import recognize_windows
 from sottovoce.recognize.decoding.session import Logits, TokenIds
+from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.onnx_attention import read_attention
 from sottovoce.recognize.vocabulary import Vocabulary
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
 _PAST, _PRESENT = "past_key_values", "present"
+# The graph gives logits of every token it reads, 0.2 MB each: a batch of 16 long prompts would take 0.75 GB at once.
+_PREFIX_TOKENS_AT_ONCE = 1_024
 _LOAD_ERRORS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented)
 
 
 class OnnxRecognizer:
     """Decode with an exported variant on CPU cores."""
+
+    transcribe = transcribe
 
     def __init__(
         self,
@@ -129,21 +134,34 @@ class _OnnxSession:
         self._has_scores = ALIGNMENT_SCORES in outputs
         self._flags = {flag: np.array([flag]) for flag in (False, True)}  # a binding does not keep its arrays alive
         self._step: Any = None
-        self._heard = encoded  # what the rows hear; a binding does not keep it alive either
+        self._heard = encoded  # by the rows; a binding does not keep it alive either
         self._caches: dict[str, onnxruntime.OrtValue] = {}
         self._windows = np.zeros(0, dtype=np.int64)  # the window of each row
 
     def start(self, prefix: TokenIds, positions: Sequence[int] | None = None) -> Logits:
         """Read a prefix (B, T) with an empty cache; see ``DecoderSession``. Gives (B, P, V)."""
+        self._step = self._bind(use_cache=True)
+        self._windows = np.arange(len(prefix))
+        size = max(1, _PREFIX_TOKENS_AT_ONCE // prefix.shape[1])
+        if len(prefix) > size:
+            return self._start_in_parts(prefix, positions, size=size)
         first = self._bind(use_cache=False)
         empty_caches = self._empty_caches(batch_size=len(prefix))
         for name, empty in empty_caches.items():
             first.bind_ortvalue_input(name, empty)
-        self._step = self._bind(use_cache=True)
-        self._windows = np.arange(len(prefix))
         logits, caches = self._run(first, prefix, [*self._self_names, *self._cross_names])
         self._continue_from(caches)
         return logits if positions is None else logits[:, list(positions)]
+
+    def _start_in_parts(self, prefix: TokenIds, positions: Sequence[int] | None, *, size: int) -> Logits:
+        """Read the prefix of some windows at a time, and join their caches."""
+        spans = [range(first, min(first + size, len(prefix))) for first in range(0, len(prefix), size)]
+        parts = [self.select(span) for span in spans]
+        logits = [
+            part.start(prefix[span.start : span.stop], positions) for part, span in zip(parts, spans, strict=True)
+        ]
+        self._continue_from({name: _join([part._caches[name] for part in parts]) for name in parts[0]._caches})
+        return np.concatenate(logits)
 
     def advance(self, token_ids: TokenIds) -> Logits:
         """Read one more token for each row, (R,). Gives (R, V)."""
@@ -223,6 +241,11 @@ class _OnnxSession:
 def _take(value: onnxruntime.OrtValue, rows: Sequence[int] | NDArray[np.int64]) -> onnxruntime.OrtValue:
     """Copy some rows of a buffer."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.take(value.numpy(), rows, axis=0))
+
+
+def _join(values: Sequence[onnxruntime.OrtValue]) -> onnxruntime.OrtValue:
+    """Copy buffers into one, along the rows."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.concatenate([value.numpy() for value in values]))
 
 
 def _encode(encoder: onnxruntime.InferenceSession, input_features: NDArray[np.float32]) -> onnxruntime.OrtValue:
