@@ -1,9 +1,12 @@
 """What every engine is to the rest of the platform: windows of speech in, text out."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Unpack
 
 from sottovoce.model.context import AudioContext
+from sottovoce.recognize.longform.options import Decoding, LongFormOptions
+from sottovoce.recognize.longform.segment import Transcript
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
 
@@ -36,3 +39,15 @@ class Recognizer(Protocol):
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
         """
+
+    def transcribe(
+        self,
+        audio: str | Path | Waveform,
+        *,
+        long_form: LongFormOptions | None = None,
+        batch_size: int = ...,
+        show_progress: bool = ...,
+        **decoding: Unpack[Decoding],
+    ) -> Transcript:
+        """Transcribe a recording of any length; see ``longform/transcribe.py``, which every engine takes it from."""
+        ...

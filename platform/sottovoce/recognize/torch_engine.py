@@ -19,6 +19,7 @@ from sottovoce.model.cross_attention import alignment_heads, attend
 from sottovoce.recognize.batching import WindowSession, recognize_windows
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import Logits, TokenIds
+from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.speculative import SpeculativeSession, check_assistant
 from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, Waveform, WindowResult
@@ -29,6 +30,8 @@ class TorchRecognizer:
 
     So a training worker can evaluate the model it trains.
     """
+
+    transcribe = transcribe
 
     def __init__(
         self,
@@ -122,6 +125,28 @@ class TorchRecognizer:
                 durations_s=[encoded.shape[1] / POSITIONS_PER_SECOND] * len(options),
                 max_rows=max(self._max_batch_size, len(options)),
             )
+
+    def would_write(self, logits: torch.Tensor, *, is_first: torch.Tensor) -> torch.Tensor:
+        """Choose as greedy decoding without times does, from logits that were read all at once.
+
+        Args:
+            logits: (N, V), each of the token after a prefix and some text; not the same afterwards.
+            is_first: (N,) where there is no text yet.
+
+        Returns:
+            (N,) token ids.
+        """
+        later, first = (
+            torch.from_numpy(self._vocabulary.penalties(logits.shape[1], timestamps=False, first=first)).to(logits)
+            for first in (False, True)
+        )
+        logits[is_first] += first
+        logits += later
+        return logits.argmax(dim=1)
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Turn tokens into text, as in a result."""
+        return self._vocabulary.text(tuple(token_ids))
 
     def _open(self, input_features: NDArray[np.float32]) -> WindowSession:
         features = torch.from_numpy(input_features)

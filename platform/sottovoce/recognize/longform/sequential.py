@@ -10,6 +10,7 @@ from sottovoce.recognize.longform.window import MIN_WINDOW_SAMPLES, WindowReques
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
 
 _DRAWN_ABOVE = 0.5  # temperature: text drawn above it is no context to follow on from, as in openai-whisper
+_NUM_TRIALS = 2  # windows that are decoded with and without the text before them
 _EDGE_S = 0.1  # words that last to this near a window's end may be cut by it (guess: shorter than a syllable)
 
 
@@ -31,7 +32,9 @@ class SequentialReader:
             recording: what is read.
             options: of every window.
             window_samples: the model's longest context.
-            follow_text: whether a window's decoder reads the text before it.
+            follow_text: whether a window's decoder reads the text before it. The first windows are decoded without it
+                too: where that gives likelier other words, the model was not trained to follow a text, and falls
+                silent or invents when it is given one, so it gets none from then on.
             end_in_pauses: end every window where nobody speaks, for a model that was trained on whole utterances and
                 does not tell the one that a window's end cuts through. Otherwise windows end so only while the model
                 writes no times.
@@ -40,6 +43,8 @@ class SequentialReader:
         self._options = options
         self._window_samples = window_samples
         self._follow_text = follow_text
+        self._trials_left = _NUM_TRIALS
+        self._with_text: tuple[WindowRequest, WindowResult] | None = None
         self._end_in_pauses = end_in_pauses
         self._writes_times = True
         self._language = SpokenLanguage(options.language)
@@ -62,12 +67,19 @@ class SequentialReader:
             return None
         self._is_waiting = True
         language = self._language.code if self._language.is_known else None
-        options = replace(request.options, language=language, previous_ids=self._previous_ids)
+        previous_ids = () if self._with_text else self._previous_ids
+        options = replace(request.options, language=language, previous_ids=previous_ids)
         return replace(request, options=options)
 
     def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
         """Read a window's result and move on: to the unfinished rest of it, else to its end."""
         self._is_waiting = False
+        if self._with_text is None and self._trials_left and request.options.previous_ids:
+            self._with_text = request, result
+            self._again.appendleft(request)
+            return []
+        if self._with_text is not None:
+            request, result = self._judge(*self._with_text, without_text=result)
         self._language.hear(result)
         is_newest = request.start == self._position
         rest = self._rest(request, result)
@@ -82,6 +94,17 @@ class SequentialReader:
         segments = read_segments(request, result)
         self._remember(result, segments)
         return segments
+
+    def _judge(
+        self, request: WindowRequest, with_text: WindowResult, *, without_text: WindowResult
+    ) -> tuple[WindowRequest, WindowResult]:
+        """Choose between a window's results, and stop giving text to a model that does worse with it."""
+        self._with_text = None
+        self._trials_left -= 1
+        if with_text.text == without_text.text or with_text.avg_logprob >= without_text.avg_logprob:
+            return request, with_text
+        self._follow_text, self._previous_ids = False, ()
+        return replace(request, options=replace(request.options, previous_ids=())), without_text
 
     def _next_stretch(self) -> WindowRequest | None:
         """Give the next window with any sound in it."""
