@@ -48,7 +48,7 @@ class SpeculativeBenchmark(Config):
     """File that receives the result as JSON."""
     shapes: tuple[Shape, ...] = ("base", "small", "medium")
     """Whose decoder the target's costs as much as."""
-    noises: tuple[float, ...] = (0.0, 0.5, 0.8)
+    noises: tuple[float, ...] = (0.0, 0.8, 1.2)
     """Of the assistant's decoder weights, in multiples of their deviation."""
     batch_sizes: tuple[int, ...] = (1, 8)
     """Windows decoded together."""
