@@ -14,12 +14,13 @@ from sottovoce.audio.decode import read_audio
 from sottovoce.errors import TrainingMemoryError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import AudioContext
+from sottovoce.model.labels import Labels, prefix_ids
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.schema import DecodeOptions, Utterance
+from sottovoce.schema import DecodeOptions, Utterance, WindowResult
 from sottovoce.text.score import score_texts
 from sottovoce.train.collate import Collator
 from sottovoce.train.evaluation import Evaluator, plan_batches
-from sottovoce.train.objective import LossSum, WhisperObjective, prepare_whisper
+from sottovoce.train.objective import WhisperObjective, prepare_whisper
 from sottovoce.train.pictures import ThreadedPictures
 
 DURATIONS_S = (1.0, 2.6, 1.5, 2.9, 3.4)
@@ -78,12 +79,54 @@ def test_words_and_loss_are_those_of_the_model_alone(
     assert evaluation.validation_loss == pytest.approx(total / num_labels, rel=1e-5)
 
 
+def test_only_windows_the_model_would_write_otherwise_are_decoded(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that knows five words and the end token writes short texts, which here become the references."""
+    words = checkpoint.tokenizer(" five words are said here", add_special_tokens=False).input_ids
+    end_id = checkpoint.tokenizer.eos_token_id
+    checkpoint.model.generation_config.suppress_tokens = [token for token in range(end_id) if token not in words]
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(5)  # with which some windows end and some go on to the last token there is room for
+        checkpoint.model.model.decoder.embed_tokens.weight[end_id] = 0.3 * torch.randn(32)
+    evaluator = Evaluator(
+        checkpoint,
+        utterances,
+        collator=collator,
+        accelerator=Accelerator(cpu=True),
+        batch_size=2,
+        normalizer="none",
+        spelling={},
+    )
+    windows = [read_audio(utterance.audio) for utterance in utterances]
+    options = DecodeOptions(language="en", max_new_tokens=evaluator.max_new_tokens)
+    results = TorchRecognizer(checkpoint).recognize(windows, [options] * len(windows))
+    prefix = prefix_ids(checkpoint.tokenizer, language="en", task="transcribe", timestamps=False)
+    for place, result in enumerate(results):
+        ids = [*prefix, *result.token_ids, end_id]
+        evaluator.labels[place] = Labels(inputs=ids[:-1], targets=ids[1:])
+    ended = [place for place, result in enumerate(results) if len(result.token_ids) < evaluator.max_new_tokens]
+    assert ended == [3, 4]
+    decoded: list[int] = []
+    recognize = TorchRecognizer.recognize_encoded
+
+    def count(self: TorchRecognizer, encoded: torch.Tensor, options: list[DecodeOptions]) -> list[WindowResult]:
+        decoded.append(len(encoded))
+        return recognize(self, encoded, options)
+
+    monkeypatch.setattr(TorchRecognizer, "recognize_encoded", count)
+    evaluation = evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0))
+    assert decoded == [1, 2], "the batches are those of the windows 4, 1 with 3, 0 with 2"
+    texts = [result.text for result in results]
+    assert evaluation.score == score_texts([one.text for one in utterances], texts, normalizer="none")
+
+
 def test_every_batch_is_noted_and_one_that_takes_too_much_memory_is_named(
     checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
 ) -> None:
     class Greedy(WhisperObjective):
-        def score_encoded(self, *_: torch.Tensor) -> LossSum:
-            return LossSum(torch.empty(2**60), torch.zeros(()))  # more than any machine has
+        def read_labels(self, *_: torch.Tensor) -> torch.Tensor:
+            return torch.empty(2**60)  # more than any machine has
 
     evaluator = Evaluator(
         checkpoint,

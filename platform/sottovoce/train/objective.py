@@ -6,6 +6,7 @@ D model width.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from transformers.models.whisper import modeling_whisper
 
@@ -51,12 +52,17 @@ class WhisperObjective(nn.Module):
 
     def score_encoded(self, encoded: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> LossSum:
         """Compute the loss where the encoder (B, P, D) has run already; see ``forward``."""
-        output = self.whisper.model.decoder(input_ids=decoder_input_ids, encoder_hidden_states=encoded, use_cache=False)
-        counts = labels != IGNORED
-        logits = self.whisper.proj_out(output.last_hidden_state[counts]).float()
         smoothing = self._label_smoothing if self.training else 0.0
-        total = nn.functional.cross_entropy(logits, labels[counts], label_smoothing=smoothing, reduction="sum")
-        return LossSum(total, counts.sum().float())
+        wanted = labels[labels != IGNORED]
+        logits = self.read_labels(encoded, decoder_input_ids, labels)
+        total = nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="sum")
+        return LossSum(total, torch.tensor(float(wanted.numel()), device=total.device))
+
+    def read_labels(self, encoded: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> Tensor:
+        """Give the logits (N, V), float32, of the labels that count, row by row; see ``forward``."""
+        output = self.whisper.model.decoder(input_ids=decoder_input_ids, encoder_hidden_states=encoded, use_cache=False)
+        logits: Tensor = self.whisper.proj_out(output.last_hidden_state[labels != IGNORED]).float()
+        return logits
 
 
 def prepare_whisper(whisper: TrimmedWhisper, *, method: Method, dropout: float, gradient_checkpointing: bool) -> None:
