@@ -1,0 +1,170 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from spoken_numbers import BusyListener, Listener, SpokenNumbers, StuckListener, TimingListener, result, say
+
+from sottovoce.recognize.longform.recording import Recording
+from sottovoce.recognize.longform.segment import join_segments
+from sottovoce.recognize.longform.sequential import SequentialReader
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowSegment
+
+WINDOW_S = 5.0
+TIMED = DecodeOptions(timestamps=True)
+
+
+def reader_of(recording: Recording, options: DecodeOptions = TIMED, **settings) -> SequentialReader:
+    defaults = {"window_samples": int(WINDOW_S * SAMPLING_RATE), "follow_text": False, "end_in_pauses": False}
+    return SequentialReader(recording, options, **defaults | settings)
+
+
+def read(reader: SequentialReader, listener, *, most_windows: int = 500) -> list:
+    """Drive a reader to its end."""
+    segments = []
+    while (request := reader.next_window()) is not None:
+        assert len(listener.requests) < most_windows
+        assert reader.next_window() is None  # one at a time
+        assert 0 < request.end - request.start <= WINDOW_S * SAMPLING_RATE
+        segments += reader.take(request, listener.hear(request))
+    return segments
+
+
+@pytest.mark.parametrize("end_in_pauses", [False, True])
+@pytest.mark.parametrize("listener_class", [Listener, TimingListener, StuckListener, BusyListener])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_word_is_heard_once_in_order_and_whole(seed, listener_class, end_in_pauses):
+    spoken = say(60, seed=seed)
+    listener = listener_class(spoken)
+    segments = read(reader_of(spoken.recording, end_in_pauses=end_in_pauses), listener)
+    assert join_segments(segments) == spoken.text
+    assert all(one.start_s <= one.end_s for one in segments)
+    assert all(one.end_s <= other.start_s + 1e-6 for one, other in pairwise(segments))
+    assert segments[-1].end_s <= spoken.recording.duration_s + 1e-6
+
+
+def test_a_window_begins_where_the_last_one_was_heard_to():
+    spoken = say(30, seed=1)
+    listener = TimingListener(spoken)
+    segments = read(reader_of(spoken.recording), listener)
+    first, second = listener.requests[:2]
+    assert first.end == WINDOW_S * SAMPLING_RATE
+    assert second.start_s == pytest.approx([one for one in segments if one.seek_s == 0.0][-1].end_s)
+
+
+def test_segment_times_are_the_words_own_at_the_end_of_a_long_recording():
+    spoken = say(800, seed=3)
+    segments = read(reader_of(spoken.recording), TimingListener(spoken), most_windows=10_000)
+    assert spoken.recording.duration_s > 600.0
+    for segment, (start, end) in zip(segments[-20:], spoken.spans[-20:], strict=True):
+        assert segment.start_s == pytest.approx(start / SAMPLING_RATE, abs=1e-3)
+        assert segment.end_s == pytest.approx(end / SAMPLING_RATE, abs=1e-3)
+
+
+def test_a_model_without_times_is_heard_again_once_and_then_gets_pauses_to_end_in():
+    spoken = say(40, seed=2)
+    listener = Listener(spoken)
+    read(reader_of(spoken.recording), listener)
+    starts = [request.start for request in listener.requests]
+    assert len(starts) == len(set(starts)) + 1
+    assert starts[:2] == [0, 0]
+
+
+@pytest.mark.parametrize("heard_s", [0.0, 0.05, 0.3, 4.9, None])
+def test_it_ends_whatever_the_times_say(heard_s):
+    spoken = say(40, seed=4)
+
+    class Stubborn(Listener):
+        def hear(self, request):
+            self.requests.append(request)
+            segment = WindowSegment(0.0, 0.2, " x", (1,))
+            return result((segment,), heard_s=heard_s if request.options.timestamps else None)
+
+    read(reader_of(spoken.recording), Stubborn(spoken), most_windows=2_000)
+
+
+def test_silence_is_not_decoded_and_what_is_skipped_as_silence_is_left_behind():
+    listener = Listener(SpokenNumbers(Recording(np.zeros(0, np.int16)), ()))
+    assert read(reader_of(Recording(np.zeros(60 * SAMPLING_RATE, np.int16))), listener) == []
+    assert listener.requests == []
+    murmur = Recording(np.full(int(12.5 * SAMPLING_RATE), 300, np.int16))
+    assert read(reader_of(murmur), listener) == []
+    assert [(one.start_s, one.end / SAMPLING_RATE) for one in listener.requests] == [(0, 5.0), (5, 10.0), (10, 12.5)]
+
+
+def test_nothing_at_all_has_no_window():
+    assert reader_of(Recording(np.zeros(0, np.int16))).next_window() is None
+
+
+class FollowingListener(TimingListener):
+    """Remembers what it was given to follow on from; ``logprob`` is of windows with text before them."""
+
+    logprob = -0.05
+    temperature = 0.0
+    loses_words = False
+
+    def hear(self, request):
+        heard = super().hear(request)
+        if not request.options.previous_ids:
+            return replace(heard, avg_logprob=-0.1)
+        segments = () if self.loses_words else heard.segments
+        return result(segments, heard_s=heard.heard_s, avg_logprob=self.logprob, temperature=self.temperature)
+
+
+def given(listener: Listener) -> list[int]:
+    return [len(request.options.previous_ids) for request in listener.requests]
+
+
+def test_windows_follow_on_from_the_tokens_before_them_and_two_are_tried_without():
+    spoken = say(60, seed=5)
+    listener = FollowingListener(spoken)
+    assert join_segments(read(reader_of(spoken.recording, follow_text=True), listener)) == spoken.text
+    numbers = given(listener)
+    assert numbers[0] == 0
+    assert numbers[1:5] == [numbers[1], 0, numbers[3], 0]
+    assert all(0 < one < other for one, other in pairwise(numbers[5:]))
+    assert set(listener.requests[-1].options.previous_ids) == {1000, 1, 1001}
+
+
+def test_a_model_that_falls_silent_after_text_gets_none_and_loses_nothing():
+    spoken = say(60, seed=6)
+    listener = FollowingListener(spoken)
+    listener.loses_words, listener.logprob = True, -0.3
+    assert join_segments(read(reader_of(spoken.recording, follow_text=True), listener)) == spoken.text
+    assert sum(number > 0 for number in given(listener)) == 1
+
+
+def test_text_drawn_at_a_high_temperature_is_not_followed():
+    spoken = say(60, seed=7)
+    listener = FollowingListener(spoken)
+    listener.temperature = 0.6
+    read(reader_of(spoken.recording, follow_text=True), listener)
+    numbers = given(listener)
+    assert numbers[1] > 0
+    assert max(numbers) < 40  # two windows' tokens at most: the second one's are forgotten with what came before
+
+
+def test_without_the_setting_no_window_follows_text():
+    spoken = say(30, seed=8)
+    listener = FollowingListener(spoken)
+    read(reader_of(spoken.recording, follow_text=False), listener)
+    assert set(given(listener)) == {0}
+
+
+def test_the_first_window_with_text_decides_the_language():
+    spoken = say(40, seed=9)
+
+    class Linguist(TimingListener):
+        def hear(self, request):
+            heard = super().hear(request)
+            quiet = len(self.requests) == 1
+            language = request.options.language or ("fr" if quiet else "de")
+            return replace(heard, language=language, segments=() if quiet else heard.segments)
+
+    listener = Linguist(spoken)
+    reader = reader_of(spoken.recording, DecodeOptions(language=None, timestamps=True))
+    assert reader.language is None
+    segments = read(reader, listener)
+    assert [request.options.language for request in listener.requests[:3]] == [None, None, "de"]
+    assert {segment.language for segment in segments} == {"de"}
+    assert reader.language == "de"

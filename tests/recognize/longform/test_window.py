@@ -1,0 +1,81 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from spoken_numbers import result
+
+from sottovoce.recognize.longform.recording import Recording
+from sottovoce.recognize.longform.window import WindowRequest, read_segments, unheard_rest
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions, TokenLogprob, WindowSegment, WordTime
+
+START = 100 * SAMPLING_RATE
+REQUEST = WindowRequest(start=START, end=START + 10 * SAMPLING_RATE, options=DecodeOptions(timestamps=True))
+QUIET = Recording(np.zeros(200 * SAMPLING_RATE, np.int16))
+FULL = tuple(range(224))
+
+
+def logprob(text: str) -> TokenLogprob:
+    return TokenLogprob(text, -0.5, text.encode())
+
+
+def test_segments_are_in_the_recordings_time_with_what_is_known_of_their_window():
+    first = WindowSegment(0.5, 1.5, " ab c", (9000, 1, 2, 9050), (WordTime("ab", 0.6, 0.9, 0.7),))
+    second = WindowSegment(1.5, 3.0, " d", (9050, 3, 9100))
+    heard = result(
+        (first, second), language="de", language_probability=0.8, temperature=0.4, avg_logprob=-0.3,
+        no_speech_prob=0.1, compression_ratio=1.2, token_logprobs=(logprob(" ab"), logprob(" c"), logprob(" d")),
+    )  # fmt: skip
+    one, other = read_segments(REQUEST, heard)
+    assert (one.seek_s, one.start_s, one.end_s, one.text) == (100.0, 100.5, 101.5, " ab c")
+    assert (one.language, one.language_probability, one.temperature) == ("de", 0.8, 0.4)
+    assert (one.avg_logprob, one.no_speech_prob, one.compression_ratio) == (-0.3, 0.1, 1.2)
+    assert one.words == (WordTime("ab", 100.6, 100.9, 0.7),)
+    assert [token.text for token in one.token_logprobs] == [" ab", " c"]
+    assert [token.text for token in other.token_logprobs] == [" d"]
+    assert other.token_ids == (9050, 3, 9100)
+
+
+def test_tokens_of_an_unfinished_rest_go_to_no_segment():
+    segment = WindowSegment(0.0, 1.5, " a", (9000, 1, 9050))
+    heard = result(
+        (segment,), heard_s=1.5, token_ids=(9000, 1, 9050, 9050, 2, 3),
+        token_logprobs=(logprob(" a"), logprob(" b"), logprob(" c")),
+    )  # fmt: skip
+    (found,) = read_segments(REQUEST, heard)
+    assert [token.text for token in found.token_logprobs] == [" a"]
+
+
+def test_without_logprobs_segments_have_none():
+    (found,) = read_segments(REQUEST, result((WindowSegment(0.0, 1.0, " a", (1, 9000)),)))
+    assert found.token_logprobs == ()
+
+
+def test_a_window_heard_to_its_end_leaves_nothing():
+    assert unheard_rest(REQUEST, result(()), QUIET) == []
+
+
+def test_the_unfinished_rest_begins_where_the_window_was_heard_to():
+    (rest,) = unheard_rest(REQUEST, result((), heard_s=4.0), QUIET)
+    assert rest == replace(REQUEST, start=START + 4 * SAMPLING_RATE)
+    assert unheard_rest(REQUEST, result((), heard_s=9.95), QUIET) == []
+
+
+@pytest.mark.parametrize("heard_s", [0.0, 0.08])
+def test_times_that_do_not_get_on_are_done_without(heard_s):
+    (rest,) = unheard_rest(REQUEST, result((), heard_s=heard_s), QUIET)
+    assert (rest.start, rest.end) == (REQUEST.start, REQUEST.end)
+    assert not rest.options.timestamps
+
+
+def test_a_text_that_fills_the_decoder_is_decoded_again_in_two_parts():
+    one, other = unheard_rest(REQUEST, result((), token_ids=FULL), QUIET)
+    assert (one.start, other.end) == (REQUEST.start, REQUEST.end)
+    assert one.end == other.start
+    assert 2.5 <= (one.end - one.start) / SAMPLING_RATE <= 7.5
+    assert unheard_rest(one, result((), token_ids=FULL), QUIET) == []
+
+
+def test_a_text_that_repeats_itself_or_a_window_too_short_is_not_divided():
+    assert unheard_rest(REQUEST, result((), token_ids=FULL, compression_ratio=3.0), QUIET) == []
+    short = replace(REQUEST, end=REQUEST.start + SAMPLING_RATE // 4)
+    assert unheard_rest(short, result((), token_ids=FULL), QUIET) == []
