@@ -18,7 +18,16 @@ def test_decoding_stops_at_the_end_token_of_the_last_window():
     session = ScriptedSession([[0], [END]], [[1], [2], [0], [END]])
     first, second = decode(session, limits=[9, 9])
     assert (first.token_ids, second.token_ids) == ((0,), (1, 2, 0))
-    assert session.fed == [[0, 1], [END, 2], [END, 0]]
+    assert session.fed == [[0, 1], [2], [0]], "a window that ended leaves the batch"
+
+
+def test_a_window_that_ended_is_fed_end_tokens_until_enough_have():
+    scripts = [[[0], [END]], [[1], [1], [END]], *[[[2], [2], [2], [2], [END]]] * 3]
+    session = ScriptedSession(*scripts)
+    hypotheses = decode(session, limits=[9] * 5)
+    assert [one.token_ids for one in hypotheses] == [(0,), (1, 1), *[(2, 2, 2, 2)] * 3]
+    assert session.fed == [[0, 1, 2, 2, 2], [END, 1, 2, 2, 2], [2, 2, 2], [2, 2, 2]]
+    assert [one.logprobs for one in decode(ScriptedSession(scripts[1]), limits=[9])] == [hypotheses[1].logprobs]
 
 
 def test_each_window_has_its_own_limit():

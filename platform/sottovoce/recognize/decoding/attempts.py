@@ -152,5 +152,6 @@ def _draw(
         rows = np.repeat(np.arange(len(options)), num_draws)
         session.reorder(rows.tolist())
         logits = logits[rows]
-    texts = draw_texts(session, logits, rules=rules, draws=draws)
+    # an assistant's guesses end where rows move
+    texts = draw_texts(session, logits, rules=rules, draws=draws, thins=without_assistant(session) is session)
     return [texts[first : first + num_draws] for first in range(0, len(texts), num_draws)]

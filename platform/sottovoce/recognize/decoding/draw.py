@@ -14,6 +14,8 @@ from sottovoce.recognize.decoding.logprobs import log_probabilities
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.session import DecoderSession, Logits, TokenIds
 
+_MOSTLY = 0.75  # of the rows; moving the others' caches costs about as much as one token (guess, untested)
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -28,18 +30,19 @@ class Draw:
 
 
 def draw_texts(
-    session: DecoderSession, logits: Logits, *, rules: TokenRules, draws: Sequence[Draw]
+    session: DecoderSession, logits: Logits, *, rules: TokenRules, draws: Sequence[Draw], thins: bool = True
 ) -> list[Hypothesis]:
     """Write until every row has ended.
 
-    A row that ended keeps its place and is fed end tokens; its text does not change. Log-probabilities are those of
-    the allowed tokens at temperature 1, whatever they are drawn at, as Whisper has it.
+    A row that ended is fed end tokens until it leaves the batch together with others; its text does not change.
+    Log-probabilities are those of the allowed tokens at temperature 1, whatever they are drawn at, as Whisper has it.
 
     Args:
         session: has read the prefixes.
         logits: (R, V) of the first token.
         rules: which tokens may be written.
         draws: R.
+        thins: whether rows that ended may leave the batch.
 
     Returns:
         R texts.
@@ -50,15 +53,20 @@ def draw_texts(
     logprobs = np.zeros(written.shape)
     counts = np.zeros(len(draws), dtype=np.int64)
     is_open = limits > 0
+    rows = np.arange(len(draws))  # those still in the batch
     for step in range(limits.max()):
-        allowed = rules.apply(logits, written[:, :step])
-        chosen = np.where(is_open, _choose(allowed, draws), end_id)
-        logprobs[:, step] = np.where(is_open, log_probabilities(allowed, chosen), 0.0)
+        allowed = rules.apply(logits, written[rows, :step])
+        chosen = np.where(is_open[rows], _choose(allowed, [draws[row] for row in rows]), end_id)
+        logprobs[rows, step] = np.where(is_open[rows], log_probabilities(allowed, chosen), 0.0)
+        written[rows, step] = chosen
         counts += is_open
-        written[:, step] = chosen
-        is_open &= (chosen != end_id) & (counts < limits)
-        if not is_open.any():
+        is_open &= (written[:, step] != end_id) & (counts < limits)
+        kept = np.flatnonzero(is_open[rows])
+        if not kept.size:
             break
+        if thins and kept.size <= _MOSTLY * rows.size:
+            session.reorder(kept.tolist())
+            rows, chosen = rows[kept], chosen[kept]
         logits = session.advance(chosen)
     return [
         Hypothesis(
