@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from serve.errors import ModelNotFoundError, ModelRefusedError
+from serve.errors import ModelLoadError, ModelNotFoundError, ModelRefusedError
 from serve.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, ModelSource, split_id
 from serve.served_model import ServedModel
 from serve.windows import TranscriberHandle, describe_everywhere, describe_model
@@ -104,7 +104,7 @@ class Catalog:
         for model_id in [*self._served]:
             name, variant = split_id(model_id)
             entry = self._entries.get(name)
-            plan = None if entry is None else entry.plans.get(variant or entry.default)
+            plan = None if entry is None else entry.plans.get(entry.default if variant is None else variant)
             if plan is None:
                 self._served.pop(model_id)
             elif plan.key != self._served[model_id].key:
@@ -114,12 +114,17 @@ class Catalog:
                 self._begin_switch(name, entry.plans[entry.default])
 
     async def _follow(self) -> None:
+        fault = ""
         while True:
             await asyncio.sleep(_POLL_S)
             try:
                 await self.refresh()
-            except (OSError, SottovoceError):
-                _log.exception("the models folder cannot be read; what is served stays as it is")
+            except (OSError, SottovoceError) as error:
+                if str(error) != fault:
+                    _log.exception("the models folder cannot be read; what is served stays as it is")
+                fault = str(error)
+            else:
+                fault = ""
 
     def _begin_switch(self, model_id: str, plan: ModelPlan) -> None:
         if model_id in self._switching or plan.key in self._broken:
@@ -132,7 +137,7 @@ class Catalog:
         """Load a version on every replica, then let it answer; where no replica can, the one before it stays."""
         try:
             served = await describe_everywhere(self._handle, plan.key)
-        except SottovoceError:
+        except (ModelLoadError, ModelNotFoundError):
             self._broken.add(plan.key)
             _log.exception("%s cannot be loaded; %s stays as it was", plan.key, model_id)
             return
@@ -157,7 +162,7 @@ class Catalog:
         entry = self._entries.get(name)
         if entry is None:
             raise ModelNotFoundError(model)
-        variant = variant or entry.default
+        variant = entry.default if variant is None else variant
         if variant in entry.refused:
             raise ModelRefusedError(model, entry.refused[variant])
         if variant not in entry.plans:

@@ -5,7 +5,6 @@ is asked to let go of the oldest before a new one is loaded. Requests are thereb
 """
 
 import asyncio
-import gc
 import logging
 from collections import OrderedDict
 from typing import Protocol
@@ -80,7 +79,7 @@ class ModelRoom:
                 await loaded.unload_model_lru()
                 await asyncio.to_thread(self._loader.unload, model)
             del model
-            await asyncio.to_thread(gc.collect)  # a torch model is a web of references, which counting does not free
+            await asyncio.to_thread(self._loader.free_memory)
             _log.info("%s is dropped to make room for %s", oldest, key)
 
     @staticmethod

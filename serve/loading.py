@@ -1,5 +1,6 @@
 """Load models in a replica: how much memory each takes, and one base for all adapters on it."""
 
+import gc
 import logging
 import math
 import time
@@ -112,6 +113,10 @@ class ModelLoader:
         """Take an adapter out of its base; of other models nothing is left once nobody refers to them."""
         if isinstance(model.recognizer, AdaptedRecognizer):
             model.recognizer.close()
+
+    def free_memory(self) -> None:
+        """Free models that nobody refers to: a torch model refers to itself, and is not freed by counting."""
+        gc.collect()
 
     def _load(self, plan: ModelPlan, footprint: Footprint) -> Recognizer:
         threads, adapted = self._num_threads, footprint.adapted

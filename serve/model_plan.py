@@ -57,5 +57,5 @@ class ModelSource(Protocol):
 
 def split_id(model_id: str) -> tuple[str, str | None]:
     """Take ``name@variant`` apart; without a variant it is None."""
-    name, _, variant = model_id.partition(VARIANT_MARK)
-    return name, variant or None
+    name, mark, variant = model_id.partition(VARIANT_MARK)
+    return name, variant if mark else None

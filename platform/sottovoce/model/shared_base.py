@@ -128,14 +128,9 @@ class SharedBase:
         self._active = name
 
     def _select(self, name: str | None) -> None:
-        if self._peft_model is None:
-            return
-        layers: Any = self._peft_model.base_model
-        if name is None:
-            layers.disable_adapter_layers()
-        else:
-            layers.enable_adapter_layers()
-            layers.set_adapter(name)
+        if self._peft_model is not None:
+            layers: Any = self._peft_model.base_model
+            layers.set_adapter([] if name is None else name, inference_mode=True)
 
     def _write_rows(self, token_ids: Tensor, rows: Tensor) -> None:
         with torch.no_grad():

@@ -1,0 +1,122 @@
+"""Room for models: the least recently used goes first, nothing goes in the middle of a call."""
+
+import asyncio
+from collections import OrderedDict
+
+import pytest
+
+from serve.errors import ModelLoadError, ModelNotFoundError
+from serve.loaded import ModelRoom
+from serve.loading import Footprint, LoadedModel
+from serve.model_plan import ModelPlan
+from sottovoce.errors import CheckpointError
+
+
+class FakeShelf:
+    """Every key is a model; its size stands in its name, as in ``name-30`` or, with a base of 50, ``name-5-base``."""
+
+    def plan(self, key: str) -> ModelPlan:
+        if key == "gone":
+            raise ModelNotFoundError(key)
+        return ModelPlan(key=key, folder=key, variant="torch", created=1)
+
+
+class FakeLoader:
+    def __init__(self) -> None:
+        self.unloaded: list[str] = []
+
+    def measure(self, plan: ModelPlan) -> Footprint:
+        _, size, *base = plan.key.split("-")
+        return Footprint(int(size), *base, **({"base_bytes": 50} if base else {}))
+
+    def load(self, plan: ModelPlan, footprint: Footprint) -> LoadedModel:
+        if plan.key.startswith("broken"):
+            raise CheckpointError(plan.folder, "damaged")
+        return LoadedModel(plan, None, footprint)
+
+    def unload(self, model: LoadedModel) -> None:
+        self.unloaded.append(model.plan.key)
+
+    def free_memory(self) -> None:
+        """Nothing to free."""
+
+
+class FakeList:
+    """Serve's list, as its multiplexing keeps it."""
+
+    def __init__(self) -> None:
+        self.models: OrderedDict[str, LoadedModel] = OrderedDict()
+
+    async def unload_model_lru(self) -> None:
+        self.models.popitem(last=False)
+
+
+class Replica:
+    """A room of 100 bytes, and the list of what is in it."""
+
+    def __init__(self) -> None:
+        self.loader, self.loaded, self.engine = FakeLoader(), FakeList(), asyncio.Lock()
+        self.room = ModelRoom(FakeShelf(), self.loader, max_bytes=100)
+
+    async def load(self, *keys: str) -> list[str]:
+        for key in keys:
+            if key in self.loaded.models:
+                self.loaded.models.move_to_end(key)
+            else:
+                self.loaded.models[key] = await self.room.load(key, self.loaded, self.engine)
+        return list(self.loaded.models)
+
+
+def loaded_after(*keys: str) -> list[str]:
+    async def run() -> list[str]:
+        return await Replica().load(*keys)
+
+    return asyncio.run(run())
+
+
+def test_models_stay_while_there_is_room():
+    assert loaded_after("a-30", "b-30", "c-40") == ["a-30", "b-30", "c-40"]
+
+
+def test_the_least_recently_used_goes_first_and_no_more_than_needed():
+    assert loaded_after("a-30", "b-30", "c-40", "a-30", "d-20") == ["c-40", "a-30", "d-20"]
+    assert loaded_after("a-30", "b-30", "c-40", "d-60") == ["c-40", "d-60"]
+
+
+def test_a_base_is_counted_once_and_stays_with_the_last_of_its_adapters():
+    assert loaded_after("a-10-base", "b-10-base", "c-10-base") == ["a-10-base", "b-10-base", "c-10-base"]
+    assert loaded_after("a-10-base", "b-10-base", "c-40") == ["b-10-base", "c-40"]
+    assert loaded_after("a-10-base", "b-10-base", "c-90") == ["c-90"]
+
+
+def test_a_model_larger_than_the_whole_room_is_refused_and_drives_nobody_out():
+    async def run() -> list[str]:
+        replica = Replica()
+        await replica.load("a-30")
+        with pytest.raises(ModelLoadError, match="takes 101 bytes, and max_model_bytes is 100"):
+            await replica.load("b-101")
+        return list(replica.loaded.models)
+
+    assert asyncio.run(run()) == ["a-30"]
+
+
+def test_damaged_files_and_names_that_are_gone_are_told_apart():
+    with pytest.raises(ModelLoadError, match="damaged"):
+        loaded_after("broken-1")
+    with pytest.raises(ModelNotFoundError):
+        loaded_after("gone")
+
+
+def test_a_model_is_dropped_only_after_the_call_that_is_running():
+    async def run() -> tuple[list[str], list[str]]:
+        replica = Replica()
+        await replica.load("a-60")
+        async with replica.engine:
+            loading = asyncio.create_task(replica.load("b-60"))
+            await asyncio.sleep(0.05)
+            during = list(replica.loaded.models)
+        await loading
+        assert replica.loader.unloaded == ["a-60"]
+        return during, list(replica.loaded.models)
+
+    assert asyncio.run(run()) == (["a-60"], ["b-60"])

@@ -1,0 +1,90 @@
+"""What models take in memory, and bases that adapters share."""
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from serve.loading import _FIXED_BYTES, Footprint, ModelLoader, count_bytes
+from serve.model_plan import ModelPlan
+from sottovoce.errors import CheckpointError
+from sottovoce.model.adapter import LoraSettings
+from sottovoce.model.checkpoint import adapt_base, save_checkpoint
+from sottovoce.model.variants import onnx_path
+from sottovoce.schema import DecodeOptions
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_checkpoint, tmp_path_factory) -> Path:
+    adapted = adapt_base(str(tiny_checkpoint), LoraSettings(rank=2), token_ids=lambda _: (), seed=0)
+    folder = tmp_path_factory.mktemp("adapters") / "adapter"
+    save_checkpoint(adapted, folder)
+    return folder
+
+
+def plan(folder: Path, variant: str = "torch", **more: str) -> ModelPlan:
+    return ModelPlan(key=f"{folder.name}@{variant}/1", folder=str(folder), variant=variant, created=1, **more)
+
+
+def weights(folder: Path) -> int:
+    """Bytes of a checkpoint's float32 weights; its file is them and a head of some KB."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def test_a_checkpoint_takes_its_weights_as_float32(tiny_checkpoint, tmp_path):
+    footprint = ModelLoader(num_threads=1).measure(plan(tiny_checkpoint))
+    assert footprint.own_bytes == _FIXED_BYTES
+    assert footprint.base_bytes == pytest.approx(weights(tiny_checkpoint), rel=0.01)
+    half = tmp_path / "half"
+    half.mkdir()
+    save_file({"a": np.zeros((3, 5), np.float16), "b": np.zeros(7, np.float16)}, half / "model.safetensors")
+    assert ModelLoader(num_threads=1).measure(plan(half)).base_bytes == 4 * (15 + 7)
+
+
+def test_an_exported_variant_takes_the_two_graphs_it_reads_and_what_stands_beside_them(tiny_export):
+    loader = ModelLoader(num_threads=1)
+    sizes = {}
+    for variant in ("fp32", "int8"):
+        footprint = loader.measure(plan(tiny_export / variant, variant))
+        graphs = [onnx_path(tiny_export / variant, part, variant) for part in ("encoder_model", "decoder_model_merged")]
+        sizes[variant] = (footprint.own_bytes - _FIXED_BYTES) / sum(graph.stat().st_size for graph in graphs)
+        assert footprint.base is None
+    assert sizes == {"fp32": pytest.approx(2.5), "int8": pytest.approx(1.25)}
+
+
+def test_adapters_of_one_base_are_counted_with_its_weights_once(tiny_checkpoint, adapter):
+    loader = ModelLoader(num_threads=1)
+    whole, small = loader.measure(plan(tiny_checkpoint)), loader.measure(plan(adapter))
+    assert small.base == whole.base
+    assert small.own_bytes - _FIXED_BYTES == pytest.approx(weights(adapter), rel=0.5)
+    assert count_bytes([whole, small, small]) == whole.total_bytes + 2 * small.own_bytes
+    assert count_bytes([Footprint(5), Footprint(7)]) == 12
+    assisted = loader.measure(plan(adapter, assistant=str(tiny_checkpoint)))
+    assert assisted.own_bytes == small.own_bytes + _FIXED_BYTES + whole.base_bytes
+
+
+def test_weights_that_cannot_be_read_are_an_error(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        ModelLoader(num_threads=1).measure(plan(tmp_path))
+
+
+def test_a_base_is_held_once_for_itself_and_its_adapters_and_let_go_with_the_last(
+    tiny_checkpoint, adapter, speech_like
+):
+    loader = ModelLoader(num_threads=1)
+    plans = [plan(tiny_checkpoint), plan(adapter)]
+    base, adapted = (loader.load(one, loader.measure(one)) for one in plans)
+    assert base.recognizer.shared is adapted.recognizer.shared
+    assert adapted.recognizer.name == "torch-adapter"
+    options = [DecodeOptions(max_new_tokens=4)]
+    assert adapted.recognizer.recognize(speech_like[:1], options) == base.recognizer.recognize(speech_like[:1], options)
+    loader.unload(adapted)
+    assert base.recognizer.shared.adapters == ()
+    loader.unload(base)
+    assert len(loader._bases) == 1
+    del base, adapted
+    gc.collect()
+    assert len(loader._bases) == 0

@@ -1,0 +1,123 @@
+"""Promoting and rolling back: what is copied, what is refused, what stays visible."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from serve.promotion import Promotion, change_model, promote, roll_back
+from serve.registry import read_record, release_folder
+from sottovoce.errors import CheckpointError, ConfigError, ExportGateError
+from sottovoce.model.variants import read_variant_record, write_variant_record
+
+
+@pytest.fixture
+def no_trial(monkeypatch):
+    """Leave the trial out, which takes seconds, where it is not what is tested."""
+    monkeypatch.setattr("serve.promotion._try_out", lambda _: None)
+
+
+def refuse(export: Path, variant: str, folder: Path) -> Path:
+    """Copy an export whose gate refused one variant."""
+    shutil.copytree(export, folder)
+    record = read_variant_record(folder / variant)
+    write_variant_record(record.model_copy(update={"is_servable": False, "wer": 0.5}), folder / variant)
+    return folder
+
+
+@pytest.fixture
+def promotion(tiny_checkpoint, tiny_export, tmp_path) -> Promotion:
+    return Promotion(
+        name="main", checkpoint=str(tiny_checkpoint), export=str(tiny_export), models_folder=tmp_path / "models"
+    )
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_release_holds_copies_of_what_is_served_and_its_record_says_whence(promotion, no_trial, tiny_checkpoint):
+    record = promote(promotion)
+    folder = release_folder(promotion.models_folder, "main", 1)
+    assert {"checkpoint/model.safetensors", "export/int8/onnx/encoder_model_int8.onnx"} <= set(files(folder))
+    assert record == read_record(promotion.models_folder, "main")
+    (release,) = record.releases
+    assert (release.variant, release.checkpoint, release.replaces) == ("int8", str(tiny_checkpoint), None)
+    assert change_model(promotion).releases[1].replaces == 1
+    assert not list(folder.parent.glob(".*")), "no draft is left"
+
+
+def test_rolling_back_goes_to_what_was_there_before_again_and_again(promotion, no_trial):
+    for _ in range(3):
+        promote(promotion)
+    back = promotion.model_copy(update={"checkpoint": None, "export": None, "rollback": True})
+    assert change_model(back).current == 2
+    assert promote(promotion).releases[-1].replaces == 2
+    assert [roll_back(back).current for _ in range(2)] == [2, 1]
+    with pytest.raises(ConfigError, match="nothing before version 1"):
+        roll_back(back)
+    assert read_record(promotion.models_folder, "main").current == 1
+
+
+def test_rolling_back_a_name_that_was_never_promoted_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="nothing was promoted under 'main'"):
+        change_model(Promotion(name="main", rollback=True, models_folder=tmp_path))
+
+
+def test_old_releases_are_removed_but_never_the_one_to_go_back_to(promotion, no_trial):
+    few = promotion.model_copy(update={"keep": 2, "checkpoint": None})
+    back = few.model_copy(update={"export": None, "rollback": True})
+    for _ in range(4):
+        promote(few)
+    releases = release_folder(few.models_folder, "main", 1).parent
+    assert sorted(folder.name for folder in releases.iterdir()) == ["3", "4"]
+    assert [one.version for one in read_record(few.models_folder, "main").releases] == [3, 4]
+    roll_back(back)
+    assert [one.version for one in promote(few).releases] == [3, 4, 5], "3 is what 5 replaced"
+    assert sorted(folder.name for folder in releases.iterdir()) == ["3", "4", "5"]
+
+
+def test_a_refused_variant_is_not_promoted_and_tells_its_rates(promotion, no_trial, tiny_export, tmp_path):
+    refused = refuse(tiny_export, "int8", tmp_path / "refused")
+    with pytest.raises(ExportGateError, match=r"int8 scores WER 0\.5000 against 0\.1000"):
+        promote(promotion.model_copy(update={"export": str(refused), "variant": "int8"}))
+    assert not promotion.models_folder.exists()
+    record = promote(promotion.model_copy(update={"export": str(refused), "variant": "fp32"}))
+    assert record.releases[0].variant == "fp32"
+    assert not (release_folder(promotion.models_folder, "main", 1) / "export" / "int8").exists()
+
+
+def test_an_export_refused_in_every_variant_is_not_promoted(promotion, no_trial, tiny_export, tmp_path):
+    refused = refuse(tiny_export, "int8", tmp_path / "refused")
+    shutil.rmtree(refused / "fp32")
+    with pytest.raises(ExportGateError):
+        promote(promotion.model_copy(update={"export": str(refused), "checkpoint": None}))
+
+
+@pytest.mark.parametrize("folder", ["/nowhere", "."])
+def test_a_folder_without_a_model_is_not_promoted(promotion, folder):
+    with pytest.raises(CheckpointError, match="holds no"):
+        promote(promotion.model_copy(update={"export": folder, "checkpoint": None}))
+    with pytest.raises(CheckpointError, match="holds no torch"):
+        promote(promotion.model_copy(update={"checkpoint": None, "variant": "torch"}))
+
+
+def test_what_fails_its_trial_does_not_become_visible(promotion, tiny_export, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_export, broken)
+    (broken / "int8" / "onnx" / "encoder_model_int8.onnx").write_bytes(b"not a graph")
+    with pytest.raises(CheckpointError):
+        promote(promotion.model_copy(update={"export": str(broken), "variant": "int8"}))
+    assert read_record(promotion.models_folder, "main") is None
+    assert not list(promotion.models_folder.rglob("*.onnx")), "its copy is gone too"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"checkpoint": "x", "rollback": True}, {"export": "x", "rollback": True}, {"checkpoint": "x", "name": "a@b"}],
+    ids=["nothing", "both", "both-export", "name"],
+)
+def test_a_promotion_names_files_or_asks_for_a_rollback(settings):
+    with pytest.raises(ValidationError):
+        Promotion(**settings)
