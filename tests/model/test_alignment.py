@@ -1,12 +1,13 @@
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from openai_whisper import load_tokenizer
 from transformers import WhisperForConditionalGeneration
 from transformers.utils import ModelOutput
 
+from benchmarks.openai_whisper import as_openai_whisper
 from sottovoce.audio.features import log_mel
 from sottovoce.demo.speech import Voice, speak
 from sottovoce.model.alignment import align_words, count_positions, leave_pauses_out, smooth_weights, time_words
@@ -135,11 +136,9 @@ def test_smoothing_and_warping_give_transformers_own_token_times(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # openai-whisper leaves a file open
 def test_words_and_times_are_those_of_openai_whisper_on_the_same_weights(micro: Checkpoint, speech: np.ndarray) -> None:
-    whisper = pytest.importorskip("whisper", reason="openai-whisper is in the benchmarks extra")
+    tokenizer = load_tokenizer()
     from whisper.timing import find_alignment, merge_punctuations
-    from whisper.tokenizer import get_tokenizer
 
     ids = encode_labels(micro.tokenizer, TEXT, language="en")
     ours = time_words(
@@ -148,9 +147,8 @@ def test_words_and_times_are_those_of_openai_whisper_on_the_same_weights(micro: 
         prefix_length=4,
         num_samples=len(speech),
     )
-    model = as_openai_whisper(whisper, micro)
+    model = as_openai_whisper(micro)
     picture = torch.from_numpy(log_mel(speech, num_mel_bins=80, num_frames=3_000))
-    tokenizer = get_tokenizer(multilingual=True, num_languages=99, language="en", task="transcribe")
     theirs = find_alignment(model, tokenizer, ids[4:-1], picture, num_frames=len(speech) // 160)
     merge_punctuations(theirs, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")  # noqa: RUF001
     theirs = [word for word in theirs if word.word.strip()]
@@ -159,43 +157,3 @@ def test_words_and_times_are_those_of_openai_whisper_on_the_same_weights(micro: 
         assert mine.start_s == pytest.approx(other.start, abs=TOLERANCE_S)
         assert mine.end_s == pytest.approx(other.end, abs=TOLERANCE_S)
         assert mine.probability == pytest.approx(other.probability, abs=PROBABILITY_TOLERANCE)
-
-
-RENAMED = (
-    (r"\.layers\.", ".blocks."), (r"encoder_attn_layer_norm", "cross_attn_ln"), (r"self_attn_layer_norm", "attn_ln"),
-    (r"encoder_attn", "cross_attn"), (r"self_attn", "attn"), (r"q_proj", "query"), (r"k_proj", "key"),
-    (r"v_proj", "value"), (r"out_proj", "out"), (r"fc1", "mlp.0"), (r"fc2", "mlp.2"), (r"final_layer_norm", "mlp_ln"),
-    (r"embed_tokens", "token_embedding"), (r"embed_positions\.weight", "positional_embedding"),
-    (r"^encoder\.layer_norm", "encoder.ln_post"), (r"^decoder\.layer_norm", "decoder.ln"),
-)  # fmt: skip
-
-
-def with_zeros(name: str, value: torch.Tensor, *, width: int) -> torch.Tensor:
-    """Widen micro's narrow feed-forward layers, by units that do nothing, to what openai-whisper's model has."""
-    if ".mlp.0." in name:
-        return torch.cat([value, value.new_zeros(width - len(value), *value.shape[1:])])
-    if name.endswith(".mlp.2.weight"):
-        return torch.cat([value, value.new_zeros(len(value), width - value.shape[1])], dim=1)
-    return value
-
-
-def as_openai_whisper(whisper, checkpoint: Checkpoint):
-    """Give the same weights to openai-whisper's own model, with all heads for alignment."""
-    config = checkpoint.model.config
-    model = whisper.model.Whisper(
-        whisper.model.ModelDimensions(
-            n_mels=80, n_audio_ctx=1_500, n_audio_state=config.d_model, n_audio_head=config.encoder_attention_heads,
-            n_audio_layer=config.encoder_layers, n_vocab=config.vocab_size, n_text_ctx=448,
-            n_text_state=config.d_model, n_text_head=config.decoder_attention_heads,
-            n_text_layer=config.decoder_layers,
-        )
-    )  # fmt: skip
-    renamed = {}
-    for name, value in checkpoint.model.model.state_dict().items():
-        for pattern, replacement in RENAMED:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = with_zeros(name, value, width=4 * config.d_model)
-    model.load_state_dict(renamed)
-    heads = torch.ones(config.decoder_layers, config.decoder_attention_heads, dtype=torch.bool)
-    model.register_buffer("alignment_heads", heads.to_sparse(), persistent=False)
-    return model.eval()
