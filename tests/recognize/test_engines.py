@@ -47,6 +47,26 @@ def test_each_window_gets_its_own_result_in_order(recognizer, speech_like):
         assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
 
 
+def test_windows_searched_drawn_and_decoded_again_share_a_batch(recognizer, speech_like):
+    """Of one context and prefix length, so that the engine encodes them together."""
+    kinds = [
+        SHORT,
+        replace(SHORT, beam_size=3),
+        replace(SHORT, temperatures=(0.7,), best_of=2),
+        replace(SHORT, temperatures=(0.0, 0.3, 0.6), logprob_threshold=-0.2, no_speech_threshold=None),
+        replace(SHORT, temperatures=(0.5,), seed=1),
+        replace(SHORT, language=None),
+    ]
+    options = kinds * 2
+    windows = [speech_like[4 + row // 2][:30_000] for row in range(12)]
+    together = recognizer.recognize(windows, options)
+    assert [one.temperature for one in together] == [0.0, 0.0, 0.7, 0.6, 0.5, 0.0] * 2
+    if recognizer.name == "onnx-int8":
+        return
+    alone = [recognizer.recognize([w], [o])[0] for w, o in zip(windows, options, strict=True)]
+    assert [result.token_ids for result in together] == [result.token_ids for result in alone]
+
+
 def test_long_prompts_of_many_windows_give_each_its_own_result(recognizer, speech_like):
     options = [
         replace(SHORT, previous_ids=tuple(range(1_000 * row, 1_000 * row + 300)), max_new_tokens=4) for row in range(6)
