@@ -100,15 +100,16 @@ class SpeculativeSession:
         self._guesser = _Guesser(open_assistant, vocabulary)
         self._open_assistant, self._vocabulary = open_assistant, vocabulary
         self._num_guesses = num_guesses
-        self._prefix = self._written = self._guesses = np.zeros((0, 0), dtype=np.int64)
+        self._prefix_length = 0
+        self._written = self._guesses = np.zeros((0, 0), dtype=np.int64)
         self._logits: Logits = np.zeros((0, 0, 0), dtype=np.float32)  # (R, K + 1, V): of the token given and of guesses
         self._num_right = 0
 
     def start(self, prefix: TokenIds, positions: Sequence[int] | None = None) -> Logits:
         """Read a prefix with an empty cache; see ``DecoderSession``. Gives (B, P, V)."""
-        self._prefix = prefix
-        self._written = np.zeros((len(prefix), 0), dtype=np.int64)
-        self._forget()
+        self._prefix_length = prefix.shape[1]
+        self._written = self._guesses = np.zeros((len(prefix), 0), dtype=np.int64)
+        self._num_right = 0
         self._guesser.start(prefix)
         return self.target.start(prefix, positions)
 
@@ -125,12 +126,12 @@ class SpeculativeSession:
         return logits
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Let the texts go on from these rows' caches; from here on nothing is guessed until the next start."""
-        self.target.crop(self._num_read)
+        """Let the texts go on from these rows' caches, guesses included."""
         self.target.reorder(rows)
-        self._written = self._written[list(rows)]
-        self._forget()
-        self._guesser.stop()
+        self._guesser.reorder(rows)
+        self._written, self._guesses = self._written[list(rows)], self._guesses[list(rows)]
+        if self._guesses.shape[1]:
+            self._logits = self._logits[list(rows)]
 
     def select(self, rows: Sequence[int]) -> "SpeculativeSession":
         """Give a session of some of the windows."""
@@ -148,12 +149,7 @@ class SpeculativeSession:
     @property
     def _num_read(self) -> int:
         """Tokens of prefix and text, without guesses."""
-        return self._prefix.shape[1] + self._written.shape[1]
-
-    def _forget(self) -> None:
-        """Have no guesses, and no logits of any."""
-        self._guesses = np.zeros((len(self._written), 0), dtype=np.int64)
-        self._num_right = 0
+        return self._prefix_length + self._written.shape[1]
 
     def _read_ahead(self, token_ids: TokenIds) -> None:
         """Guess what follows a token, (R,), and read both."""
@@ -178,7 +174,8 @@ class _Guesser:
         self._open, self._vocabulary = open_assistant, vocabulary
         self._session: RewindableSession | None = None
         self._prefix = self._read = np.zeros((0, 0), dtype=np.int64)
-        self._is_started = self._is_stopped = False
+        self._rows = np.zeros(0, dtype=np.int64)  # the window of each row
+        self._is_started = False
         self._rules: TokenRules | None = None
 
     def start(self, prefix: TokenIds) -> None:
@@ -186,11 +183,14 @@ class _Guesser:
         self._prefix = prefix
         self._rules = None
         self._read = np.zeros((len(prefix), 0), dtype=np.int64)
-        self._is_started = self._is_stopped = False
+        self._rows = np.arange(len(prefix))
+        self._is_started = False
 
-    def stop(self) -> None:
-        """Guess nothing more of this text."""
-        self._is_stopped = True
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Let the texts go on from these rows."""
+        if self._session is not None and self._is_started:
+            self._session.reorder(rows)
+        self._read, self._rows = self._read[list(rows)], self._rows[list(rows)]
 
     def guess(self, written: TokenIds, *, num_guesses: int) -> TokenIds:
         """Go on from a text by the likeliest tokens, until all rows have ended.
@@ -203,7 +203,7 @@ class _Guesser:
             (R, K).
         """
         num_written, end_id = written.shape[1], self._vocabulary.end_id
-        if self._is_stopped or num_guesses < 1:
+        if num_guesses < 1:
             return written[:, :0]
         logits = self._catch_up(written)
         if self._rules is None:
@@ -223,6 +223,8 @@ class _Guesser:
         if not self._is_started:
             self._session.start(self._prefix, ())
             self._is_started = True
+            if not np.array_equal(self._rows, np.arange(len(self._prefix))):
+                self._session.reorder(self._rows.tolist())
         shared = min(self._read.shape[1], written.shape[1] - 1)
         is_same = (self._read[:, :shared] == written[:, :shared]).all(axis=0)
         num_same = shared if is_same.all() else int(is_same.argmin())

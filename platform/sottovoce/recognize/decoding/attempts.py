@@ -153,5 +153,5 @@ def _draw(
         session.reorder(rows.tolist())
         logits = logits[rows]
     # an assistant's guesses end where rows move
-    texts = draw_texts(session, logits, rules=rules, draws=draws, thins=without_assistant(session) is session)
+    texts = draw_texts(session, logits, rules=rules, draws=draws)
     return [texts[first : first + num_draws] for first in range(0, len(texts), num_draws)]

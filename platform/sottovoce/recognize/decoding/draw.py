@@ -30,7 +30,7 @@ class Draw:
 
 
 def draw_texts(
-    session: DecoderSession, logits: Logits, *, rules: TokenRules, draws: Sequence[Draw], thins: bool = True
+    session: DecoderSession, logits: Logits, *, rules: TokenRules, draws: Sequence[Draw]
 ) -> list[Hypothesis]:
     """Write until every row has ended.
 
@@ -42,7 +42,6 @@ def draw_texts(
         logits: (R, V) of the first token.
         rules: which tokens may be written.
         draws: R.
-        thins: whether rows that ended may leave the batch.
 
     Returns:
         R texts.
@@ -64,7 +63,7 @@ def draw_texts(
         kept = np.flatnonzero(is_open[rows])
         if not kept.size:
             break
-        if thins and kept.size <= _MOSTLY * rows.size:
+        if kept.size <= _MOSTLY * rows.size:
             session.reorder(kept.tolist())
             rows, chosen = rows[kept], chosen[kept]
         logits = session.advance(chosen)
