@@ -4,7 +4,7 @@ from silero_vad import get_speech_timestamps, load_silero_vad
 
 from sottovoce.audio.decode import read_audio
 from sottovoce.audio.pcm import to_pcm
-from sottovoce.audio.voice_activity import FRAME_SAMPLES, find_speech, load_voice_activity
+from sottovoce.audio.voice_activity import FRAME_SAMPLES, find_speech, load_voice_activity, voice_gain
 from sottovoce.schema import SAMPLING_RATE
 
 SETTINGS = {"threshold": 0.5, "min_silence_s": 0.1, "min_speech_s": 0.25}
@@ -93,3 +93,20 @@ def test_a_span_is_given_before_the_rest_is_read():
 
     found = find_speech(blocks(), num_samples=10**6, **SETTINGS | {"min_speech_s": 0.0})
     assert next(found) == (0, 3 * FRAME_SAMPLES)
+
+
+@pytest.mark.parametrize(("peak", "gain"), [(0.9, 1.0), (0.5, 1.0), (0.05, 10.0), (0.0001, 100.0), (0.0, 100.0)])
+def test_soft_recordings_are_raised_to_one_level_and_loud_ones_left(peak, gain):
+    samples = np.full(200_000, peak, np.float32)
+    samples[9_000] = 0.9  # a click is no voice
+    assert voice_gain(samples) == pytest.approx(gain, rel=0.01)
+    assert voice_gain(to_pcm(samples)) == pytest.approx(gain, rel=0.2)
+    assert voice_gain(samples[:0]) == 100.0
+
+
+def test_gain_raises_what_the_network_hears(spoken):
+    louder, softer = (
+        np.concatenate(list(load_voice_activity().probabilities(samples, gain=gain)))
+        for samples, gain in ((spoken * np.float32(0.5), 1.0), (spoken * np.float32(0.05), 10.0))
+    )
+    assert np.abs(louder - softer).max() < 1e-3

@@ -27,6 +27,11 @@ _CONTEXT_SAMPLES = 64  # of the frame before, which each frame is read with
 _BLOCK_FRAMES = 256  # 8.2 s a call: windows become known early, and the calls' own cost is small
 _STATE_SHAPE = (1, 1, 128)
 _HYSTERESIS, _LOWEST_END = 0.15, 0.01  # speech ends this far below its threshold, as in the package
+_LEVEL = 0.5
+"""Peak that the loud parts are raised to: in 10 of 200 recorded digits of 0.4 s no voice was found as they were, in 1 at
+this level; 30 dB softer in 167 and in 3; and in minutes of noise of any colour one was never found (fsdd, 2026)."""
+_LOUD = 0.99  # quantile of the frames' peaks that is loud: a click is not
+_MAX_GAIN = 100.0
 _MIN_SPEECH_S = 0.064  # shorter bursts are clicks: two frames; the package's 0.25 s would lose a spoken digit
 
 
@@ -40,11 +45,12 @@ class VoiceActivity:
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # a frame is small, and others decode beside
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def probabilities(self, samples: Pcm | Waveform) -> Iterator[Probabilities]:
+    def probabilities(self, samples: Pcm | Waveform, *, gain: float = 1.0) -> Iterator[Probabilities]:
         """Read a recording block by block.
 
         Args:
             samples: (S,) int16, or float32 in [-1, 1]; 16 000 Hz.
+            gain: how much louder the network hears it; see ``voice_gain``.
 
         Yields:
             (N,) of the next frames; the last frame of all is filled up with silence.
@@ -53,7 +59,8 @@ class VoiceActivity:
         before = np.zeros(_CONTEXT_SAMPLES, np.float32)
         block_samples = _BLOCK_FRAMES * FRAME_SAMPLES
         for start in range(0, len(samples), block_samples):
-            frames = _to_frames(as_waveform(samples[start : start + block_samples]))
+            heard = as_waveform(samples[start : start + block_samples])
+            frames = _to_frames(heard if gain == 1.0 else np.clip(heard * np.float32(gain), -1.0, 1.0))
             contexts = np.concatenate([before[None], frames[:-1, -_CONTEXT_SAMPLES:]])
             before = frames[-1, -_CONTEXT_SAMPLES:]
             probabilities, hidden, cell = self._session.run(
@@ -66,6 +73,17 @@ class VoiceActivity:
 def load_voice_activity() -> VoiceActivity:
     """Load the network once for the process."""
     return VoiceActivity(str(distribution("silero-vad").locate_file(_NETWORK)))
+
+
+def voice_gain(samples: Pcm | Waveform) -> float:
+    """Give the factor, at least 1, that brings a soft recording (S,) to the level the network knows voices at."""
+    block_samples = _BLOCK_FRAMES * FRAME_SAMPLES
+    peaks = [
+        np.abs(_to_frames(as_waveform(samples[start : start + block_samples]))).max(axis=1)
+        for start in range(0, len(samples), block_samples)
+    ]
+    loud = float(np.quantile(np.concatenate(peaks), _LOUD)) if peaks else 0.0
+    return min(max(_LEVEL / max(loud, _LEVEL / _MAX_GAIN), 1.0), _MAX_GAIN)
 
 
 def find_speech(

@@ -73,7 +73,8 @@ def test_settings_of_voice_activity_count(voice):
 
 
 def test_a_stock_whisper_moves_by_times_whatever_is_asked_and_a_trimmed_one_need_not():
-    sequential, recording = LongFormOptions(algorithm="sequential"), Recording(np.ones(40 * SAMPLING_RATE, np.float32))
+    sequential = LongFormOptions(algorithm="sequential", skip_without_voice=False)
+    recording = Recording(np.ones(40 * SAMPLING_RATE, np.float32))
     stock = build_reader(recording, DecodeOptions(timestamps=False), sequential, **STOCK)
     assert isinstance(stock, SequentialReader)
     request = stock.next_window()
@@ -83,6 +84,29 @@ def test_a_stock_whisper_moves_by_times_whatever_is_asked_and_a_trimmed_one_need
     request = trimmed.next_window()
     assert not request.options.timestamps
     assert request.end <= 5 * SAMPLING_RATE
+
+
+@pytest.mark.parametrize("algorithm", ["sequential", "chunked"])
+@pytest.mark.parametrize("duration_s", [3.0, 12.0])
+def test_noise_is_not_decoded_unless_it_is_asked_for(algorithm, duration_s):
+    noise = np.random.default_rng(0).normal(scale=0.1, size=int(duration_s * SAMPLING_RATE)).astype(np.float32)
+    assert windows(noise, algorithm=algorithm) == []
+    if algorithm == "sequential" or duration_s < 5.0:
+        assert windows(noise, algorithm=algorithm, skip_without_voice=False)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.01])
+def test_a_voice_is_found_at_any_level(voice, level):
+    spoken = (level * voice).astype(np.float32)
+    assert windows(spoken) == windows(spoken, algorithm="sequential") == [(0.0, len(voice) / SAMPLING_RATE)]
+
+
+def test_a_word_after_a_window_of_noise_is_heard_from_its_beginning(voice):
+    random = np.random.default_rng(0)
+    noise = random.normal(scale=0.003, size=11 * SAMPLING_RATE).astype(np.float32)
+    found = windows(np.concatenate([noise, voice]), algorithm="sequential")
+    assert found[0][0] <= 11.0
+    assert found[-1][1] == 11.0 + len(voice) / SAMPLING_RATE
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": 1.1}, {"prefix_padding_s": -1.0}, {"algorithm": "other"}])

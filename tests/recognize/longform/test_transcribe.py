@@ -46,7 +46,7 @@ class CountingRecognizer:
         return [self.listener.hear(request) for request in requests]
 
 
-SEQUENTIAL = LongFormOptions(algorithm="sequential")
+SEQUENTIAL = LongFormOptions(algorithm="sequential", skip_without_voice=False)
 
 
 def test_a_file_and_a_waveform_give_the_same_transcript(tmp_path: Path):
@@ -85,7 +85,7 @@ def test_what_is_wrong_with_the_file_or_the_language_is_raised(tmp_path: Path, t
     with pytest.raises(FileNotFoundError):
         recognizer.transcribe(tmp_path / "none.wav")
     with pytest.raises(LanguageError):
-        recognizer.transcribe(np.full(SAMPLING_RATE, 0.1, np.float32), language="xx")
+        recognizer.transcribe(np.full(SAMPLING_RATE, 0.1, np.float32), language="xx", long_form=SEQUENTIAL)
 
 
 def speak_for(duration_s: float, *, seed: int) -> tuple[list[str], list[np.ndarray], np.ndarray]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sottovoce.audio.voice_activity import Span, find_speech, load_voice_activity
+from sottovoce.audio.voice_activity import Span
 from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
 from sottovoce.recognize.longform.options import LongFormOptions
 from sottovoce.recognize.longform.reader import Reader
@@ -41,22 +41,21 @@ def build_reader(
         window_samples=window_samples,
         follow_text=long_form.condition_on_previous_text,
         end_in_pauses=is_trimmed,
+        voice_threshold=long_form.threshold if long_form.skip_without_voice else None,
     )
 
 
 def _plan(recording: Recording, long_form: LongFormOptions, *, window_samples: int) -> Iterator[Span]:
-    """Cut a recording; one that fits a window is left whole unless it is silent."""
+    """Cut a recording; one that fits a window is left whole unless nobody speaks in it."""
     if recording.is_silent(0, recording.num_samples):
         return
-    if recording.num_samples <= window_samples and not long_form.always_find_speech:
-        yield 0, recording.num_samples
-        return
-    speech = find_speech(
-        load_voice_activity().probabilities(recording.samples),
-        num_samples=recording.num_samples,
-        threshold=long_form.threshold,
-        min_silence_s=long_form.min_silence_s,
+    speech = recording.find_speech(
+        0, recording.num_samples, threshold=long_form.threshold, min_silence_s=long_form.min_silence_s
     )
+    if recording.num_samples <= window_samples and not long_form.always_find_speech:
+        if not long_form.skip_without_voice or next(speech, None) is not None:
+            yield 0, recording.num_samples
+        return
     yield from plan_windows(
         recording,
         speech,

@@ -48,10 +48,13 @@ class LongFormOptions(Config):
     condition_on_previous_text: bool = True
     """Of sequential: each window follows on from the text of those before, unless that text was drawn."""
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Of chunked: probability of a voice above which somebody speaks."""
+    """Probability of a voice above which somebody speaks."""
+    skip_without_voice: bool = True
+    """Do not decode a window, or a recording that fits one, in which no voice is found: models invent words for noise.
+    False decodes all but silence, as openai-whisper does."""
     prefix_padding_s: float = Field(default=0.3, ge=0.0)
     """Of chunked: seconds kept before speech."""
     min_silence_s: float = Field(default=0.2, ge=0.0)
     """Of chunked: seconds of silence that end speech, and that are kept after it."""
     always_find_speech: bool = False
-    """Of chunked: look for speech in a recording too that fits one window, which is else decoded as it is."""
+    """Of chunked: cut a recording too that fits one window, which is else decoded whole where a voice is in it."""

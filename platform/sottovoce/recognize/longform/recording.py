@@ -3,13 +3,14 @@
 Shapes: S samples.
 """
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 
 from sottovoce.audio.pcm import to_pcm
 from sottovoce.audio.silence import SILENCE_DBFS, peak_dbfs, quietest_place
-from sottovoce.audio.voice_activity import as_waveform
+from sottovoce.audio.voice_activity import Span, as_waveform, find_speech, load_voice_activity, voice_gain
 from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
 
 _MARGIN_SAMPLES = SAMPLING_RATE // 10  # heard on both sides of where a cut may be: half of what quiet is averaged over
@@ -47,6 +48,17 @@ class Recording:
         first = max(0, start - _MARGIN_SAMPLES)
         heard = self.waveform(first, end + _MARGIN_SAMPLES)
         return first + quietest_place(heard, start - first, end - first)
+
+    def find_speech(self, start: int, end: int, *, threshold: float, min_silence_s: float) -> Iterator[Span]:
+        """Find where somebody speaks in a stretch; see ``voice_activity.find_speech``."""
+        stretch = self.samples[start:end]
+        spans = find_speech(
+            load_voice_activity().probabilities(stretch, gain=voice_gain(stretch)),
+            num_samples=end - start,
+            threshold=threshold,
+            min_silence_s=min_silence_s,
+        )
+        return ((start + first, start + last) for first, last in spans)
 
     def is_silent(self, start: int, end: int) -> bool:
         """Say whether a stretch is so quiet that nothing can be said in it."""

@@ -11,6 +11,7 @@ from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
 
 _DRAWN_ABOVE = 0.5  # temperature: text drawn above it is no context to follow on from, as in openai-whisper
 _NUM_TRIALS = 2  # windows that are decoded with and without the text before them
+_ONSET_SAMPLES = SAMPLING_RATE // 4  # heard again after a window without a voice: a word may begin at its end
 _EDGE_S = 0.1  # words that last to this near a window's end may be cut by it (guess: shorter than a syllable)
 
 
@@ -25,6 +26,7 @@ class SequentialReader:
         window_samples: int,
         follow_text: bool,
         end_in_pauses: bool,
+        voice_threshold: float | None = None,
     ) -> None:
         """Start at the beginning.
 
@@ -38,6 +40,7 @@ class SequentialReader:
             end_in_pauses: end every window where nobody speaks, for a model that was trained on whole utterances and
                 does not tell the one that a window's end cuts through. Otherwise windows end so only while the model
                 writes no times.
+            voice_threshold: leave windows out in which no voice is as likely as this; None decodes all but silence.
         """
         self._recording = recording
         self._options = options
@@ -46,6 +49,7 @@ class SequentialReader:
         self._trials_left = _NUM_TRIALS
         self._with_text: tuple[WindowRequest, WindowResult] | None = None
         self._end_in_pauses = end_in_pauses
+        self._voice_threshold = voice_threshold
         self._writes_times = True
         self._language = SpokenLanguage(options.language)
         self._position = 0
@@ -114,10 +118,19 @@ class SequentialReader:
                 end = self._recording.num_samples
             elif self._cuts_in_pauses:
                 end = self._recording.find_pause((self._position + end) // 2, end)
-            if not self._recording.is_silent(self._position, end):
+            if self._is_spoken(self._position, end):
                 return WindowRequest(start=self._position, end=end, options=self._options)
-            self._position = end
+            self._position = end if end == self._recording.num_samples else end - _ONSET_SAMPLES
         return None
+
+    def _is_spoken(self, start: int, end: int) -> bool:
+        """Say whether a stretch is to be decoded."""
+        if self._recording.is_silent(start, end):
+            return False
+        if self._voice_threshold is None:
+            return True
+        speech = self._recording.find_speech(start, end, threshold=self._voice_threshold, min_silence_s=0.0)
+        return next(speech, None) is not None
 
     @property
     def _cuts_in_pauses(self) -> bool:
