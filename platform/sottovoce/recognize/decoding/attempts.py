@@ -114,6 +114,7 @@ def _attempt(
     logits = session.start(prefix, (start, num_read - 1))
     silence = np.exp(log_probabilities(logits[:, 0], np.full(len(prefix), vocabulary.no_speech_id)))
     rules = TokenRules.of(vocabulary, num_tokens=logits.shape[2], timestamps=options[0].timestamps)
+    # openai-whisper lets a text that fills the decoder have one token more, which no decoder position can read
     limits = [max(0, min(one.max_new_tokens, MAX_LABEL_TOKENS - num_read)) for one in options]
     if _is_search(options[0], number):
         texts = search_beams(
@@ -152,6 +153,5 @@ def _draw(
         rows = np.repeat(np.arange(len(options)), num_draws)
         session.reorder(rows.tolist())
         logits = logits[rows]
-    # an assistant's guesses end where rows move
     texts = draw_texts(session, logits, rules=rules, draws=draws)
     return [texts[first : first + num_draws] for first in range(0, len(texts), num_draws)]
