@@ -17,15 +17,16 @@ from serve.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import is_adapter
 from sottovoce.model.checkpoint import Adapted, find_adapted, load_checkpoint, resolve_folder
-from sottovoce.model.shared_base import SharedBase
+from sottovoce.model.shared_base import SharedBase, shares_tokenizer
 from sottovoce.model.variants import VARIANTS, onnx_path
 from sottovoce.recognize.adapted import AdaptedRecognizer, share_adapter, share_base
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 
-# What a model takes beside its weights, tokenizer first: growth of RSS less the weights' bytes, micro in all variants,
-# 65 to 75 MB (2 cores of a Xeon, 2026-11-21).
-_FIXED_BYTES = 75 * 2**20
+# Growth of RSS less the weights' bytes, micro in all variants (2 cores of a Xeon, 2026-11-21): 65 to 75 MB, of which
+# a tokenizer alone is 60 to 65.
+_TOKENIZER_BYTES = 65 * 2**20
+_FIXED_BYTES = 8 * 2**20
 _FLOAT32_BYTES = 4  # weights are computed with in float32, however their file holds them
 # Memory over file of ONNX Runtime, which keeps matrices packed anew beside the file's: micro, same measurement.
 _ONNX_FACTOR = {"fp32": 2.5, "int8": 1.25}
@@ -42,7 +43,7 @@ class Footprint:
     base: str | None = None
     """Which base's weights it computes with; None for an exported variant."""
     base_bytes: int = 0
-    """Of these weights, which are held once for all models with this base."""
+    """Of these weights and their tokenizer, which are held once for all models with this base."""
     adapted: Adapted | None = None
     """The files of an adapter, which were found and checked on the way."""
 
@@ -87,15 +88,17 @@ class ModelLoader:
             CheckpointError: its files are missing or damaged.
         """
         if plan.variant != TORCH:
-            return Footprint(_FIXED_BYTES + _onnx_bytes(plan))
+            return Footprint(_FIXED_BYTES + _TOKENIZER_BYTES + _onnx_bytes(plan))
         folder = resolve_folder(plan.folder)
         adapted = find_adapted(folder, base=plan.base) if is_adapter(folder) else None
-        own = 0 if adapted is None else _weight_bytes(folder)
         base_folder = folder if adapted is None else adapted.base_folder
-        base_bytes = _weight_bytes(base_folder)
+        base_bytes = _TOKENIZER_BYTES + _weight_bytes(base_folder)
+        own = _FIXED_BYTES
+        if adapted is not None:
+            own += _weight_bytes(folder) + (0 if shares_tokenizer(adapted) else _TOKENIZER_BYTES)
         if plan.assistant is not None:  # held by each model that has one
-            own += _FIXED_BYTES + _weight_bytes(resolve_folder(plan.assistant))
-        return Footprint(_FIXED_BYTES + own, _base_id(base_folder), base_bytes, adapted)
+            own += _TOKENIZER_BYTES + _weight_bytes(resolve_folder(plan.assistant))
+        return Footprint(own, _base_id(base_folder), base_bytes, adapted)
 
     def load(self, plan: ModelPlan, footprint: Footprint) -> LoadedModel:
         """Load a model and run it once.

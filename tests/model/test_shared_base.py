@@ -129,3 +129,15 @@ def test_weights_of_another_shape_are_refused_and_change_nothing(tiny_checkpoint
     with pytest.raises(CheckpointError, match="cannot be added"):
         shared.add(find_adapted(broken))
     assert torch.equal(logits(shared.checkpoint.model), base)
+
+
+def test_the_bases_tokenizer_serves_all_adapters_but_those_with_another(tiny_checkpoint, adapters, tmp_path):
+    shared = SharedBase(tiny_checkpoint)
+    _, alike = shared.add(find_adapted(adapters["plain"]))
+    assert alike.tokenizer is shared.checkpoint.tokenizer
+    other = tmp_path / "other"
+    shutil.copytree(adapters["plain"], other)
+    text = (other / "tokenizer.json").read_text(encoding="utf-8")
+    (other / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
+    _, own = shared.add(find_adapted(other))
+    assert own.tokenizer is not shared.checkpoint.tokenizer

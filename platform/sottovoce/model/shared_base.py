@@ -5,6 +5,7 @@ writes the few embedding rows an adapter may bring, and nothing of the base is h
 not by peft, which would copy the whole embedding at every token.
 """
 
+import filecmp
 import itertools
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from sottovoce.model.context import AudioContext, set_audio_context
 if TYPE_CHECKING:  # peft takes seconds to import, and only those with an adapter need it
     from peft import LoraConfig, PeftModel
 
+_TOKENIZER_FILE = "tokenizer.json"
 _ROWS_KEY = ".trainable_tokens_delta"  # how peft's file calls the embedding rows
 
 
@@ -77,8 +79,8 @@ class SharedBase:
             adapted: its files, as ``find_adapted`` found them with this base.
 
         Returns:
-            The adapter's name here, and the shared model with the adapter's own tokenizer; the model is the adapter's
-            only within ``using``.
+            The adapter's name here, and the shared model with the adapter's tokenizer, the base's own where they are
+            alike; the model is the adapter's only within ``using``.
 
         Raises:
             CheckpointError: its files are missing or damaged, or do not fit the base.
@@ -96,7 +98,9 @@ class SharedBase:
             raise CheckpointError(adapted.folder, reason) from error
         context = AudioContext.of(read_model_config(adapted.configs))
         self._settings[name] = _Setting(context, generation_config, rows)
-        tokenizer = load_tokenizer(adapted.configs, adapted.folder)
+        tokenizer = self.checkpoint.tokenizer
+        if not shares_tokenizer(adapted):
+            tokenizer = load_tokenizer(adapted.configs, adapted.folder)
         return name, Checkpoint(model=self.checkpoint.model, tokenizer=tokenizer, source=str(adapted.folder))
 
     def remove(self, name: str) -> None:
@@ -168,3 +172,9 @@ class SharedBase:
         token_ids = torch.tensor(next(iter(indices.values())) if isinstance(indices, dict) else indices)
         table = self.checkpoint.model.model.decoder.embed_tokens.weight
         return _Rows(token_ids, weights.pop(keys[0]).to(table), table[token_ids].detach().clone())
+
+
+def shares_tokenizer(adapted: Adapted) -> bool:
+    """Tell whether an adapter's tokenizer is its base's, which takes more memory than most adapters."""
+    own, base = (folder / _TOKENIZER_FILE for folder in (adapted.configs, adapted.base_folder))
+    return own.is_file() and base.is_file() and filecmp.cmp(own, base, shallow=False)
