@@ -17,6 +17,7 @@ from sottovoce.schema import DecodeOptions, Task
 Value: TypeAlias = str | UploadFile
 FormT = TypeVar("FormT", bound=Config)
 
+_MAX_SHOWN = 64  # letters of what a client sent
 _LISTS = ("timestamp_granularities", "include")
 _TIMED_FORMATS = ("srt", "verbose_json", "vtt")
 _STREAMED_FORMATS = ("json", "text")
@@ -130,8 +131,9 @@ def read_translation(form: FormData) -> SpeechRequest:
 
 
 def shown(value: str) -> str:
-    """Cut what a client sent to what may stand in a message."""
-    return value if len(value) <= 64 else f"{value[:64]}..."
+    """Cut what a client sent to what may stand in a message: JSON can spell letters that UTF-8 cannot."""
+    written = value.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return written if len(written) <= _MAX_SHOWN else f"{written[:_MAX_SHOWN]}..."
 
 
 def _group(form: FormData) -> dict[str, Any]:
