@@ -9,6 +9,8 @@ import soundfile
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 
+from sottovoce.demo.speech import TRAINING_VOICES
+from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, resolve_folder, save_checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
 from sottovoce.schema import SAMPLING_RATE, Utterance, Waveform
@@ -65,6 +67,19 @@ def write_clips(folder: Path, durations_s: Sequence[float], *, seed: int) -> tup
         utterances.append(
             Utterance(id=path.stem, audio=str(path), duration_s=num_samples / SAMPLING_RATE, text=" ".join(words))
         )
+    return tuple(utterances)
+
+
+def write_sentences(folder: Path, num_clips: int, *, max_s: float, seed: int) -> tuple[Utterance, ...]:
+    """Write FLAC files of synthetic sentences in micro's own voices, with what is said."""
+    voices = TRAINING_VOICES
+    utterances = []
+    for number, speech in enumerate(speak_timed(num_clips, voices=voices, max_s=max_s, seed=seed)):
+        path = folder / f"{number:05d}.flac"
+        soundfile.write(path, speech.waveform, SAMPLING_RATE)
+        text = " ".join(piece.text for piece in speech.pieces)
+        duration_s = len(speech.waveform) / SAMPLING_RATE
+        utterances.append(Utterance(id=path.stem, audio=str(path), duration_s=duration_s, text=text))
     return tuple(utterances)
 
 

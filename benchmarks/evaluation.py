@@ -1,16 +1,21 @@
 """How fast is an evaluation during training, beside Hugging Face's ``predict_with_generate``?
 
-``python -m benchmarks.evaluation --output FILE``. The same random-weight model, which never writes its end token, so
-that both write the same number of tokens; the same clips, batch and precision, both in this process with all cores;
-both give loss and WER. In ``padded`` both read 30 s pictures; in ``short`` (2 to 15 s, median 5) the peer pads to
-30 s, as it must. Ours decodes FLAC and draws log-mel within the time measured; the peer's features lie in memory.
+``python -m benchmarks.evaluation --output FILE``. The same model, clips, batch and precision, both in this process
+with all cores; both give loss and WER. In ``padded`` both read 30 s pictures; in ``short`` the peer pads to 30 s, as
+it must.
+Ours decodes FLAC and draws log-mel within the time measured; the peer's features lie in memory.
+
+``random`` is a model that never writes its end token, so that both write the same number of tokens, half as many again
+as were said, and nothing of the reference is ever right: the worst case. Its clips are 28 to 30 s, or 2 to 15 s with a
+median of 5. ``micro`` is the embedded model on sentences of up to 10 s it was not trained on: what an evaluation
+measures once a model has learned, texts that end and are mostly right.
 """
 
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,13 +28,13 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
-from benchmarks.clips import Shape, Workload, draw_durations, save_random_model, write_clips
+from benchmarks.clips import Shape, Workload, draw_durations, save_random_model, write_clips, write_sentences
 from benchmarks.common import Row, print_table, time_interleaved, write_result
 from benchmarks.hf_trainer import GuidesCollator, PaddedClips
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.manifest import write_manifest
-from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.model.context import AudioContext
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sottovoce.model.context import AudioContext, set_audio_context
 from sottovoce.model.labels import IGNORED
 from sottovoce.schema import Utterance
 from sottovoce.text.score import score_texts
@@ -38,7 +43,10 @@ from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.objective import WhisperObjective
 from sottovoce.train.pictures import ThreadedPictures
 
+Model: TypeAlias = Literal["random", "micro"]
+
 _CONTEXTS: dict[Workload, AudioContext] = {"padded": AudioContext(), "short": AudioContext(2.0, 15.0)}
+_MAX_SENTENCE_S = 9.5  # within micro's longest context
 _PREFIX_LENGTH = 4  # the peer counts it as part of what it generates
 
 
@@ -48,9 +56,12 @@ class EvaluationBenchmark(Config):
     output: Path
     """JSON file."""
     shape: Shape = "tiny"
+    """Of the random model."""
     workloads: tuple[Workload, ...] = ("padded", "short")
+    models: tuple[Model, ...] = ("random", "micro")
     repetitions: int = Field(default=5, ge=1)
     num_clips: int = Field(default=32, ge=1)
+    """For the random model; micro reads twice as many, which are shorter."""
     batch_size: int = Field(default=16, ge=1)
     seed: int = 0
 
@@ -58,34 +69,36 @@ class EvaluationBenchmark(Config):
 def main(config: EvaluationBenchmark) -> None:
     """Run the benchmark."""
     setup_logging()
-    rows = [measure(workload, config) for workload in config.workloads]
+    rows = [measure(model, workload, config) for model in config.models for workload in config.workloads]
     write_result(config.output, "Speed of an evaluation beside predict_with_generate, on all cores", rows)
     print_table("Evaluation", rows)
 
 
-def measure(workload: Workload, config: EvaluationBenchmark) -> Row:
+def measure(model: Model, workload: Workload, config: EvaluationBenchmark) -> Row:
     """Time both in turns on one workload."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clips = write_clips(folder, draw_durations(workload, config.num_clips, seed=config.seed), seed=config.seed)
+        checkpoint, clips = prepare(folder, model, workload, config)
         write_manifest(clips, folder / "manifest.jsonl")
-        checkpoint = save_random_model(folder / "model", config.shape, context=_CONTEXTS[workload], seed=config.seed)
         pictures = ThreadedPictures(checkpoint.num_mel_bins, num_threads=torch.get_num_threads())
         with closing(pictures):
             collator = Collator(checkpoint.tokenizer, checkpoint.context, pictures)
             ours = build_evaluator(checkpoint, clips, collator=collator, batch_size=config.batch_size)
             objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
             peer = build_peer(folder, max_new_tokens=ours.max_new_tokens, batch_size=config.batch_size)
+            wer = ours.evaluate(objective).score.wer.rate
             timings = time_interleaved(
                 {"ours": lambda: ours.evaluate(objective), "predict_with_generate": peer.evaluate},
                 repetitions=config.repetitions,
             )
     mine, theirs = timings["ours"], timings["predict_with_generate"]
     return {
+        "model": model,
+        "shape": config.shape if model == "random" else "micro",
         "workload": workload,
-        "shape": config.shape,
-        "num_clips": config.num_clips,
-        "tokens_per_clip": ours.max_new_tokens,
+        "num_clips": len(clips),
+        "max_new_tokens": ours.max_new_tokens,
+        "wer": wer,
         "ours_s": mine.median_s,
         "ours_iqr_s": mine.iqr_s,
         "peer_s": theirs.median_s,
@@ -95,6 +108,21 @@ def measure(workload: Workload, config: EvaluationBenchmark) -> Row:
         "reach": 4.0,
         "repetitions": config.repetitions,
     }
+
+
+def prepare(
+    folder: Path, model: Model, workload: Workload, config: EvaluationBenchmark
+) -> tuple[Checkpoint, tuple[Utterance, ...]]:
+    """Write the model that both load, and what they hear."""
+    context = _CONTEXTS[workload]
+    if model == "random":
+        clips = write_clips(folder, draw_durations(workload, config.num_clips, seed=config.seed), seed=config.seed)
+        return save_random_model(folder / "model", config.shape, context=context, seed=config.seed), clips
+    checkpoint = load_checkpoint("micro")
+    if workload == "padded":
+        set_audio_context(checkpoint.model.config, context)
+    save_checkpoint(checkpoint, folder / "model")
+    return checkpoint, write_sentences(folder, 2 * config.num_clips, max_s=_MAX_SENTENCE_S, seed=config.seed)
 
 
 def build_evaluator(

@@ -55,7 +55,7 @@ def draw_texts(
     rows = np.arange(len(draws))  # those still in the batch
     for step in range(limits.max()):
         allowed = rules.apply(logits, written[rows, :step])
-        chosen = np.where(is_open[rows], _choose(allowed, [draws[row] for row in rows]), end_id)
+        chosen = np.where(is_open[rows], _choose(allowed, [draws[row] for row in rows.tolist()]), end_id)
         logprobs[rows, step] = np.where(is_open[rows], log_probabilities(allowed, chosen), 0.0)
         written[rows, step] = chosen
         counts += is_open
