@@ -199,8 +199,8 @@ def _check(form_class: type[FormT], values: Mapping[str, Any], *, inside: str = 
         return form_class.model_validate(values)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
-        name = shown(str(fault["loc"][0]))
-        param = f"{inside}.{name}" if inside else name
+        name = shown(str(fault["loc"][0])) if fault["loc"] else ""  # a key that is no Unicode has no place
+        param = ".".join(part for part in (inside, name) if part)
         if name in _NOT_SUPPORTED:
             message = f"{param} is not supported by this kind of model"
             raise InvalidRequestError(message, param, "unsupported_parameter") from error

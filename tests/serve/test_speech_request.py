@@ -35,7 +35,7 @@ WORDS = {"timestamp_granularities[]": "word", "response_format": "verbose_json"}
         ({"chunking_strategy[type]": ["server_vad", "server_vad"]}, "chunking_strategy", "invalid_value"),
         ({"chunking_strategy": "auto", "chunking_strategy[type]": "server_vad"}, "chunking_strategy", "invalid_value"),
         ({"chunking_strategy": '{"type":"server_vad","threshold":NaN}'}, None, "invalid_value"),
-        ({"chunking_strategy": '{"type":"server_vad","\\ud800":1}'}, None, "invalid_value"),
+        ({"chunking_strategy": '{"type":"server_vad","\\ud800":1}'}, "chunking_strategy", "invalid_value"),
         ({"chunking_strategy": '{"type":"\\ud800"}'}, None, "invalid_value"),
         ({"keywords[]": ["a", "b"]}, "keywords", "unsupported_parameter"),
         ({"known_speaker_names": "Ada"}, "known_speaker_names", "unsupported_parameter"),
