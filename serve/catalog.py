@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
 from serve.errors import ModelLoadError, ModelNotFoundError, ModelRefusedError
 from serve.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, ModelSource, split_id
 from serve.served_model import ServedModel
@@ -141,7 +144,7 @@ class Catalog:
             self._broken.add(plan.key)
             _log.exception("%s cannot be loaded; %s stays as it was", plan.key, model_id)
             return
-        except Exception:  # noqa: BLE001 - the next look tries again, whatever Ray said
+        except (RayError, RayServeException, SottovoceError):  # replicas died or are not there yet
             _log.exception("%s is not loaded yet; it will be tried again", plan.key)
             return
         self._served[model_id] = served

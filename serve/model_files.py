@@ -50,13 +50,14 @@ def find_variants(checkpoint: str | None, export: str | None) -> FoundVariants:
     for variant in VARIANTS if export is not None else ():
         assert export is not None
         for folder in (Path(export) / variant, Path(export)):
-            record = read_variant_record(folder)
-            if record is not None and record.variant == variant and not record.is_servable:
-                found.refused[variant] = record
-                break
-            if onnx_path(folder, "encoder_model", variant).is_file():
+            if not onnx_path(folder, "encoder_model", variant).is_file():
+                continue
+            record = read_variant_record(folder)  # of a folder without graphs it would be the training's
+            if record is None or record.is_servable:
                 found.folders[variant] = str(folder)
-                break
+            else:
+                found.refused[variant] = record
+            break
     return found
 
 

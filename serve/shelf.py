@@ -13,6 +13,7 @@ from serve.model_files import digest_files, find_variants, newest_file, refusal
 from serve.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
 from serve.registry import Release, read_record, read_records, release_files
 from serve.settings import NamedModel, ServeConfig, ServedFiles, Variant, is_name, resolve_path
+from sottovoce.errors import CheckpointError
 
 EMBEDDED_MODEL = Path(sottovoce.demo.__file__).parent / "assets" / "micro"
 
@@ -37,7 +38,7 @@ class Shelf:
         """Give what can be served now: the default model first, then the others by name.
 
         Raises:
-            CheckpointError: a record of the models folder or of an export that cannot be read.
+            CheckpointError: a record of a promoted model that cannot be read.
         """
         found: dict[str, ModelEntry] = {}
         for entry in self._entries():
@@ -84,7 +85,11 @@ class Shelf:
         return self._entry(name, release_files(self.models_folder, name, release), release)
 
     def _entry(self, name: str, files: ServedFiles, release: Release | None = None) -> ModelEntry | None:
-        found = find_variants(files.checkpoint, files.export)
+        try:
+            found = find_variants(files.checkpoint, files.export)
+        except CheckpointError as error:
+            _warn_once(f"{name} is not served: {error}")
+            return None
         default = found.default(files.variant)
         if default is None:
             _warn_once(f"{name} is not served: no {files.variant or 'model'} in {files.export or files.checkpoint}")

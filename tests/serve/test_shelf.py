@@ -11,7 +11,6 @@ from serve.model_files import FoundVariants, find_variants, is_hub_id
 from serve.promotion import Promotion, promote, roll_back
 from serve.settings import ServeConfig
 from serve.shelf import EMBEDDED_MODEL, open_shelf
-from sottovoce.errors import CheckpointError
 from sottovoce.model.variants import VariantRecord, write_variant_record
 
 
@@ -175,8 +174,15 @@ def test_a_refused_variant_tells_its_rates(tmp_path):
     assert "WER 0.5000 against 0.1000" in entry.refused["int8"]
 
 
-def test_a_record_of_a_variant_that_cannot_be_read_is_an_error(tmp_path):
-    export = make_export(tmp_path / "models" / "main", "fp32")
+def test_one_folder_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplog):
+    export = make_export(tmp_path / "models" / "broken", "fp32")
     (export / "fp32" / "record.json").write_text(json.dumps({"variant": "fp32"}))
-    with pytest.raises(CheckpointError, match=r"record\.json"):
-        shelf(tmp_path).read()
+    make_checkpoint(tmp_path / "models" / "good")
+    assert list(shelf(tmp_path).read()) == ["good"]
+    assert "broken is not served" in caplog.text
+
+
+def test_a_checkpoints_own_record_is_not_taken_for_a_variants(tmp_path):
+    folder = make_checkpoint(tmp_path / "models" / "trained")
+    (folder / "record.json").write_text(json.dumps({"wer": 0.2, "seed": 1}))
+    assert list(shelf(tmp_path).read()["trained"].plans) == ["torch"]

@@ -1,0 +1,170 @@
+"""Many models in one running service: promoted, rolled back, refused, and dropped for want of room."""
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import ray
+import torch
+from fake_transcriber import speech, wav
+from ray.util.state import list_actors
+
+from jobs.promote_model import PromoteJob, main
+from serve.launch import start_service, stop_service
+from serve.promotion import Promotion
+from serve.settings import Autoscaling, ServeConfig
+from sottovoce.errors import ExportGateError
+from sottovoce.model.adapter import LoraSettings
+from sottovoce.model.checkpoint import adapt_base, save_checkpoint
+from sottovoce.model.variants import read_variant_record, write_variant_record
+
+pytestmark = pytest.mark.serve
+
+ROOM = 300 * 2**20  # bytes: three of the models below, of which two share a base; all five take some 420 MiB
+TIMEOUT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_checkpoint, tiny_export, micro_assets, tmp_path_factory) -> Path:
+    """A models folder with a checkpoint, an adapter on it, and exports, one with a refused variant."""
+    models = tmp_path_factory.mktemp("models")
+    shutil.copytree(micro_assets, models / "micro-checkpoint")
+    adapted = adapt_base(str(models / "micro-checkpoint"), LoraSettings(rank=4), token_ids=lambda _: (), seed=0)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in adapted.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    save_checkpoint(adapted, models / "adapter")
+    shutil.copytree(tiny_export, models / "exported")
+    shutil.copytree(tiny_export, models / "refused")
+    record = read_variant_record(models / "refused" / "int8")
+    write_variant_record(record.model_copy(update={"is_servable": False, "wer": 0.5}), models / "refused" / "int8")
+    main(PromoteJob(promotion=Promotion(checkpoint=str(tiny_checkpoint), models_folder=models)))
+    return models
+
+
+@pytest.fixture(scope="module")
+def base_url(folder: Path, local_ray: str) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = ServeConfig(
+        models_folder=str(folder),
+        max_model_bytes=ROOM,
+        transcriber_scaling=Autoscaling(min_replicas=2, max_replicas=2),
+    )
+    yield start_service(config, port=port)
+    stop_service()
+
+
+def ask(base_url: str, model: str = "sottovoce") -> httpx.Response:
+    return httpx.post(
+        f"{base_url}/audio/transcriptions",
+        files={"file": ("speech.wav", wav(speech(2.5)))},
+        data={"model": model, "language": "en"},
+        timeout=TIMEOUT_S,
+    )
+
+
+def heard(base_url: str, model: str = "sottovoce") -> str:
+    response = ask(base_url, model)
+    assert response.status_code == 200, response.text
+    return str(response.json()["text"])
+
+
+@dataclass
+class Stream:
+    """Clients that ask without a pause, and every answer they get."""
+
+    base_url: str
+    answers: list[httpx.Response] = field(default_factory=list)
+    slowest_s: float = 0.0
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self.stopped.is_set():
+            started = time.monotonic()
+            self.answers.append(ask(self.base_url))
+            self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until five answers in a row are this text."""
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            latest = self.answers[-5:]
+            if len(latest) == 5 and all(one.status_code == 200 and one.json()["text"] == text for one in latest):
+                return
+            time.sleep(0.1)
+        pytest.fail(f"the service never came to answer {text!r}, but {self.answers[-1].text}")
+
+
+def test_a_model_is_promoted_and_rolled_back_under_load_and_no_request_fails(base_url, folder):
+    old, new = heard(base_url), heard(base_url, "micro-checkpoint")
+    assert old != new
+    stream = Stream(base_url)
+    clients = [threading.Thread(target=stream.run) for _ in range(3)]
+    for client in clients:
+        client.start()
+    try:
+        stream.wait_for(old)
+        main(PromoteJob(promotion=Promotion(checkpoint=str(folder / "micro-checkpoint"), models_folder=folder)))
+        stream.wait_for(new)
+        main(PromoteJob(promotion=Promotion(rollback=True, models_folder=folder)))
+        stream.wait_for(old)
+    finally:
+        stream.stopped.set()
+        for client in clients:
+            client.join()
+    assert {answer.status_code for answer in stream.answers} == {200}
+    assert {answer.json()["text"] for answer in stream.answers} == {old, new}
+
+
+def test_a_checkpoint_an_adapter_and_an_exported_variant_answer_in_one_service(base_url, folder):
+    listed = {model["id"] for model in httpx.get(f"{base_url}/models").json()["data"]}
+    assert {"sottovoce", "whisper-1", "micro-checkpoint", "adapter", "adapter@torch"} <= listed
+    assert {"exported@int8", "exported@fp32", "refused@fp32"} <= listed
+    texts = {model: heard(base_url, model) for model in ("micro-checkpoint", "adapter", "exported@fp32")}
+    assert len(set(texts.values())) == 3
+    assert heard(base_url, "exported@fp32") == heard(base_url), "the promoted checkpoint is the same model"
+    assert heard(base_url, "whisper-1") == heard(base_url)
+
+
+def test_a_refused_variant_is_neither_promoted_nor_served(base_url, folder):
+    before = heard(base_url)
+    with pytest.raises(ExportGateError, match="int8 scores WER 0"):
+        main(PromoteJob(promotion=Promotion(export=str(folder / "refused"), variant="int8", models_folder=folder)))
+    assert heard(base_url) == before
+    response = ask(base_url, "refused@int8")
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "WER 0.5000 against 0.1000" in error["message"]
+    assert ask(base_url, "refused@torch").status_code == 404
+    assert ask(base_url, "refused").status_code == 200, "its fp32 variant passed"
+
+
+def test_models_make_room_for_each_other_within_the_budget(base_url):
+    models = ("sottovoce", "micro-checkpoint", "adapter", "exported@fp32", "exported@int8", "refused")
+    first = {model: heard(base_url, model) for model in models}
+    after_one_round = transcriber_bytes()
+    for _ in range(2):
+        assert {model: heard(base_url, model) for model in models} == first
+    grown = [after - before for before, after in zip(after_one_round, transcriber_bytes(), strict=True)]
+    assert max(grown) < 100 * 2**20, "what is dropped is really let go of"
+
+
+def transcriber_bytes() -> list[int]:
+    """Resident memory of this test's own transcriber replicas."""
+    own_ray = ray.get_runtime_context().gcs_address  # others may run on this machine
+    actors = list_actors(address=own_ray, filters=[("state", "=", "ALIVE")])
+    pids = sorted(actor.pid for actor in actors if "Transcriber" in actor.class_name)
+    assert len(pids) == 2
+    return [psutil.Process(pid).memory_info().rss for pid in pids]
