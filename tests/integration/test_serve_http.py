@@ -18,6 +18,7 @@ import ray
 import soundfile
 import srt
 import webvtt
+from ffmpeg_files import encode, encode_to_pipe
 from openai.types.audio import (
     Transcription,
     TranscriptionTextDeltaEvent,
@@ -231,6 +232,29 @@ def test_a_body_above_the_limit_is_a_413_declared_or_not(base_url, is_chunked):
     headers = {"content-type": request.headers["content-type"]}
     response = httpx.post(f"{base_url}/audio/transcriptions", content=content, headers=headers, timeout=60.0)
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_files_of_a_real_encoder_say_what_the_wav_says(client, sentences, tmp_path):
+    spoken, text = sentences[0].waveform, transcribe(client, wav(sentences[0].waveform)).text
+    channels = np.repeat(spoken[:, None], 8, axis=1)
+    for data in (
+        encode(spoken, tmp_path / "a.m4a", "-ar", "44100", "-b:a", "96k"),
+        encode_to_pipe(spoken, "webm", "-c:a", "libopus", "-b:a", "64k"),
+        encode_to_pipe(spoken, "flac", "-ar", "96000"),
+        encode(channels, tmp_path / "a.opus", "-b:a", "512k"),
+    ):
+        answer = transcribe(client, data)  # as speech.wav, whatever it is
+        assert score_texts([text], [answer.text], normalizer="basic").wer.rate <= MAX_WER
+        assert answer.usage.seconds == pytest.approx(len(spoken) / 16_000, abs=0.1)
+
+
+@pytest.mark.parametrize("algorithm", [None, "auto"])
+def test_silence_and_noise_have_no_words(client, algorithm):
+    fields = {"chunking_strategy": algorithm} if algorithm else {}
+    hum = 0.05 * sum(np.sin(2 * np.pi * 50 * k * np.arange(96_000) / 16_000) / k for k in (1, 2, 3, 5))
+    noise = np.random.default_rng(0).normal(scale=0.05, size=96_000)
+    for sound in (np.zeros(96_000), noise, hum):
+        assert transcribe(client, wav(sound.astype(np.float32)), **fields).text == ""
 
 
 def test_requests_at_once_get_the_answers_they_get_alone(client, sentences):
