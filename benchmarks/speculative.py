@@ -50,9 +50,9 @@ class SpeculativeBenchmark(Config):
     """Whose decoder the target's costs as much as."""
     noises: tuple[float, ...] = (0.0, 0.8, 1.2)
     """Of the assistant's decoder weights, in multiples of their deviation."""
-    batch_sizes: tuple[int, ...] = (1, 8)
+    batch_sizes: tuple[int, ...] = (1, 4)
     """Windows decoded together."""
-    num_windows: int = 8
+    num_windows: int = 4
     """Windows of speech, of up to 9.5 s."""
     repetitions: int = 5
     """Of each timing; the median counts."""
