@@ -67,12 +67,26 @@ class Transcribers:
 
 
 def chunked(spoken: SpokenNumbers) -> Reader:
-    windows = plan_windows(spoken.recording, spoken.spans, window_samples=WINDOW, before_samples=1600, after_samples=0)
+    windows = plan_windows(
+        spoken.recording,
+        spoken.spans,
+        window_samples=WINDOW,
+        shortest_samples=WINDOW // 2,
+        before_samples=1600,
+        after_samples=0,
+    )
     return ChunkedReader(spoken.recording, TIMED, windows)
 
 
 def sequential(spoken: SpokenNumbers) -> Reader:
-    return SequentialReader(spoken.recording, TIMED, window_samples=WINDOW, follow_text=False, end_in_pauses=False)
+    return SequentialReader(
+        spoken.recording,
+        TIMED,
+        window_samples=WINDOW,
+        shortest_samples=WINDOW // 2,
+        follow_text=False,
+        end_in_pauses=False,
+    )
 
 
 def hear(

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from sottovoce.audio.pcm import to_pcm
 from sottovoce.recognize.longform.recording import Recording
@@ -15,14 +16,20 @@ def test_stretches_of_pcm_and_of_waveforms_are_the_same():
     assert of_pcm.duration_s == of_waveform.duration_s == 10.0
 
 
-def test_a_pause_is_found_where_it_is_quietest_within_the_bounds():
+def test_a_pause_is_found_where_it_is_longest_within_the_bounds():
     samples = NOISE.copy()
-    samples[int(4.0 * SAMPLING_RATE) : int(4.2 * SAMPLING_RATE)] *= 0.1
-    samples[int(8.0 * SAMPLING_RATE) : int(8.2 * SAMPLING_RATE)] = 0.0
+    samples[int(4.0 * SAMPLING_RATE) : int(4.2 * SAMPLING_RATE)] = 0.0
+    samples[int(8.0 * SAMPLING_RATE) : int(8.4 * SAMPLING_RATE)] = 0.0
     recording = Recording(samples)
-    assert abs(recording.find_pause(2 * SAMPLING_RATE, 6 * SAMPLING_RATE) - 4.1 * SAMPLING_RATE) <= 160
-    assert abs(recording.find_pause(2 * SAMPLING_RATE, 9 * SAMPLING_RATE) - 8.1 * SAMPLING_RATE) <= 160
-    assert 2 * SAMPLING_RATE < recording.find_pause(2 * SAMPLING_RATE, 3 * SAMPLING_RATE) <= 3 * SAMPLING_RATE
+    assert recording.find_pause(2 * SAMPLING_RATE, 6 * SAMPLING_RATE) == pytest.approx(4.1 * SAMPLING_RATE, abs=160)
+    assert recording.find_pause(2 * SAMPLING_RATE, 9 * SAMPLING_RATE) == pytest.approx(8.2 * SAMPLING_RATE, abs=160)
+
+
+def test_where_nobody_pauses_it_is_the_quietest_place():
+    hum = np.full(10 * SAMPLING_RATE, 0.3, np.float32)
+    hum[5 * SAMPLING_RATE : int(5.03 * SAMPLING_RATE)] = 0.29  # too short for a pause
+    found = Recording(hum).find_pause(2 * SAMPLING_RATE, 9 * SAMPLING_RATE)
+    assert 4.85 * SAMPLING_RATE < found < 5.15 * SAMPLING_RATE
 
 
 def test_silence_is_what_is_nowhere_above_60_db_below_full_scale():

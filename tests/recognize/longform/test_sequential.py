@@ -15,7 +15,8 @@ TIMED = DecodeOptions(timestamps=True)
 
 
 def reader_of(recording: Recording, options: DecodeOptions = TIMED, **settings) -> SequentialReader:
-    defaults = {"window_samples": int(WINDOW_S * SAMPLING_RATE), "follow_text": False, "end_in_pauses": False}
+    window = int(WINDOW_S * SAMPLING_RATE)
+    defaults = {"window_samples": window, "shortest_samples": window // 2, "follow_text": False, "end_in_pauses": False}
     return SequentialReader(recording, options, **defaults | settings)
 
 

@@ -15,16 +15,24 @@ _LONGEST_SILENCE_S = 2.0  # inside a window; more would be decoded for nothing, 
 
 
 def plan_windows(
-    recording: Recording, speech: Iterable[Span], *, window_samples: int, before_samples: int, after_samples: int
+    recording: Recording,
+    speech: Iterable[Span],
+    *,
+    window_samples: int,
+    shortest_samples: int,
+    before_samples: int,
+    after_samples: int,
 ) -> Iterator[Span]:
     """Gather speech into windows, each as soon as it is full.
 
-    Neighbours share no sample, and every sample of speech is in a window.
+    Neighbours share no sample, and every sample of speech is in a window. Speech that no window holds is cut in the
+    longest pause that leaves a window full enough.
 
     Args:
-        recording: where speech longer than a window may be cut.
+        recording: where speech may be cut.
         speech: spans in order, without margins.
         window_samples: the longest window.
+        shortest_samples: the shortest that is cut off longer speech.
         before_samples: kept before speech, where there is room.
         after_samples: kept after speech, where there is room.
 
@@ -33,23 +41,21 @@ def plan_windows(
     """
     before, after = (min(margin, window_samples // 4) for margin in (before_samples, after_samples))
     longest = window_samples - before - after
-    window: Span | None = None
+    shortest = min(shortest_samples, longest // 2)
     free_from = 0  # the first sample that no window has
-    for start, end in _cut_long(recording, speech, longest=longest):
-        if (
-            window is not None
-            and start - window[1] <= _LONGEST_SILENCE_S * SAMPLING_RATE
-            and end - window[0] <= longest
-        ):
-            window = window[0], end
-            continue
-        if window is not None:
-            free_until = (window[1] + start) // 2
-            yield _with_margins(window, before, after, free_from, free_until)
-            free_from = min(window[1] + after, free_until)
-        window = start, end
+    window: Span | None = None
+    for start, end in speech:
+        if window is not None and start - window[1] > _LONGEST_SILENCE_S * SAMPLING_RATE:
+            last = min(window[1] + after, start)
+            yield max(free_from, window[0] - before), last
+            free_from, window = last, None
+        window = (start if window is None else window[0]), end
+        while window[1] - window[0] > longest:
+            cut = recording.find_pause(window[0] + shortest, window[0] + longest)
+            yield max(free_from, window[0] - before), cut
+            free_from, window = cut, (cut, window[1])
     if window is not None:
-        yield _with_margins(window, before, after, free_from, recording.num_samples)
+        yield max(free_from, window[0] - before), min(window[1] + after, recording.num_samples)
 
 
 @dataclass
@@ -136,18 +142,3 @@ class ChunkedReader:
 def _is_same(one: WindowRequest, other: WindowRequest) -> bool:
     """Say whether two requests are for the same stretch; the language may have become known between them."""
     return (one.start, one.end) == (other.start, other.end)
-
-
-def _cut_long(recording: Recording, speech: Iterable[Span], *, longest: int) -> Iterator[Span]:
-    """Cut spans that no window holds at their quietest places."""
-    for first, end in speech:
-        start = first
-        while end - start > longest:
-            cut = recording.find_pause(start + longest // 2, start + longest)
-            yield start, cut
-            start = cut
-        yield start, end
-
-
-def _with_margins(window: Span, before: int, after: int, free_from: int, free_until: int) -> Span:
-    return max(free_from, window[0] - before, 0), max(window[1], min(window[1] + after, free_until))

@@ -8,12 +8,13 @@ from typing import cast
 
 import numpy as np
 
+from sottovoce.audio.pauses import find_pauses
 from sottovoce.audio.pcm import to_pcm
 from sottovoce.audio.silence import SILENCE_DBFS, peak_dbfs, quietest_place
 from sottovoce.audio.voice_activity import Span, as_waveform, find_speech, load_voice_activity, voice_gain
 from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
 
-_MARGIN_SAMPLES = SAMPLING_RATE // 10  # heard on both sides of where a cut may be: half of what quiet is averaged over
+_MARGIN_SAMPLES = SAMPLING_RATE // 8  # heard on both sides of where a cut may be: more than half of what is averaged
 _BLOCK_SAMPLES = 30 * SAMPLING_RATE  # looked at together
 
 
@@ -44,10 +45,16 @@ class Recording:
         return cast("Pcm", stretch) if stretch.dtype == np.int16 else to_pcm(cast("Waveform", stretch))
 
     def find_pause(self, start: int, end: int) -> int:
-        """Find the place in (start, end] where nobody speaks, or as little as anywhere."""
+        """Find the middle of the longest pause in (start, end], or the quietest place where nobody pauses."""
         first = max(0, start - _MARGIN_SAMPLES)
         heard = self.waveform(first, end + _MARGIN_SAMPLES)
-        return first + quietest_place(heard, start - first, end - first)
+        low, high = start - first, end - first
+        spans = [(round(s * SAMPLING_RATE), round(e * SAMPLING_RATE)) for s, e in find_pauses(heard)]
+        inside = [(max(s, low), min(e, high)) for s, e in spans if s < high and e > low]
+        if not inside:
+            return first + quietest_place(heard, low, high)
+        longest = max(inside, key=lambda span: span[1] - span[0])
+        return first + max(low + 1, sum(longest) // 2)
 
     def find_speech(self, start: int, end: int, *, threshold: float, min_silence_s: float) -> Iterator[Span]:
         """Find where somebody speaks in a stretch; see ``voice_activity.find_speech``."""

@@ -24,6 +24,7 @@ class SequentialReader:
         options: DecodeOptions,
         *,
         window_samples: int,
+        shortest_samples: int,
         follow_text: bool,
         end_in_pauses: bool,
         voice_threshold: float | None = None,
@@ -33,7 +34,8 @@ class SequentialReader:
         Args:
             recording: what is read.
             options: of every window.
-            window_samples: the model's longest context.
+            window_samples: the longest window.
+            shortest_samples: the shortest that is cut in a pause.
             follow_text: whether a window's decoder reads the text before it. The first windows are decoded without it
                 too: where that gives likelier other words, the model was not trained to follow a text, and falls
                 silent or invents when it is given one, so it gets none from then on.
@@ -45,6 +47,7 @@ class SequentialReader:
         self._recording = recording
         self._options = options
         self._window_samples = window_samples
+        self._shortest_samples = min(shortest_samples, window_samples // 2)
         self._follow_text = follow_text
         self._trials_left = _NUM_TRIALS
         self._with_text: tuple[WindowRequest, WindowResult] | None = None
@@ -117,7 +120,7 @@ class SequentialReader:
             if end >= self._recording.num_samples:
                 end = self._recording.num_samples
             elif self._cuts_in_pauses:
-                end = self._recording.find_pause((self._position + end) // 2, end)
+                end = self._recording.find_pause(self._position + self._shortest_samples, end)
             if self._is_spoken(self._position, end):
                 return WindowRequest(start=self._position, end=end, options=self._options)
             self._position = end if end == self._recording.num_samples else end - _ONSET_SAMPLES
@@ -153,7 +156,7 @@ class SequentialReader:
             self._writes_times = not (runs_on and result.segments[0].start_s == 0.0)
         if not is_cut or not (runs_on or (rest and rest[0].start == request.start)):
             return rest
-        pause = self._recording.find_pause((request.start + request.end) // 2, request.end)
+        pause = self._recording.find_pause(request.start + self._shortest_samples, request.end)
         options = rest[0].options if rest else request.options
         return [replace(request, end=pause, options=options, is_final=True)]
 
