@@ -27,7 +27,9 @@ from sottovoce.model.variants import read_variant_record, write_variant_record
 
 pytestmark = pytest.mark.serve
 
-ROOM = 300 * 2**20  # bytes: three of the models below, of which two share a base; all five take some 420 MiB
+# Bytes: two of the models below. All of them, and the default model in both replicas, would take some 550 MiB by
+# serve/loading.py's count, more than both replicas have: some must go.
+ROOM = 230 * 2**20
 TIMEOUT_S = 120.0
 
 
@@ -69,7 +71,8 @@ def ask(base_url: str, model: str = "sottovoce") -> httpx.Response:
     return httpx.post(
         f"{base_url}/audio/transcriptions",
         files={"file": ("speech.wav", wav(speech(2.5)))},
-        data={"model": model, "language": "en"},
+        # Above 0 there is one attempt, where random weights would make six; so near to 0 nothing is left to chance.
+        data={"model": model, "language": "en", "temperature": "0.001"},
         timeout=TIMEOUT_S,
     )
 
@@ -110,7 +113,7 @@ def test_a_model_is_promoted_and_rolled_back_under_load_and_no_request_fails(bas
     old, new = heard(base_url), heard(base_url, "micro-checkpoint")
     assert old != new
     stream = Stream(base_url)
-    clients = [threading.Thread(target=stream.run) for _ in range(3)]
+    clients = [threading.Thread(target=stream.run) for _ in range(2)]
     for client in clients:
         client.start()
     try:
