@@ -29,7 +29,7 @@ class Limits(Config):
     max_uploads: int = Field(default=512, gt=0)
     """Requests one gateway replica holds open, slow uploads included."""
     max_requests_per_key: int | None = Field(default=None, gt=0)
-    """Requests with one API key that one gateway replica holds open, 429 above it; without keys, everyone shares one."""
+    """Requests with one API key that one gateway replica holds open, 429 above it; without keys, all count together."""
     num_decoders: int = Field(default=2, gt=0)
     """Recordings one gateway replica decodes at a time."""
     max_windows_in_flight: int = Field(default=8, gt=0)
