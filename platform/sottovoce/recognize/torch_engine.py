@@ -130,7 +130,7 @@ class TorchRecognizer:
         """Choose as greedy decoding without times does, from logits that were read all at once.
 
         Args:
-            logits: (N, V), each of the token after a prefix and some text; not the same afterwards.
+            logits: (N, V), each of the token after a prefix and some text; -inf afterwards for what may not be written.
             is_first: (N,) where there is no text yet.
 
         Returns:
