@@ -3,6 +3,9 @@
 The adapters stay beside the base's matrices instead of being added to them: a switch sets a flag in each layer and
 writes the few embedding rows an adapter may bring, and nothing of the base is held twice. The rows are swapped here and
 not by peft, which would copy the whole embedding at every token.
+
+A call then takes 1.0 to 1.3 times one with merged weights, and a switch 3 ms (micro, rank 16 in every matrix, 1 or 8
+windows, processor time on one thread of a Xeon, 2026-11-21), where each merged copy would take the base's memory again.
 """
 
 import filecmp
