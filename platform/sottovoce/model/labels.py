@@ -154,8 +154,8 @@ def _transcript_ids(
 def _prompt_ids(tokenizer: WhisperTokenizerFast, text: str | None, *, room: int) -> list[int]:
     """Give the mark of previous text and the last tokens that fit; nothing where there is no text or no room."""
     num_tokens = min(MAX_PROMPT_TOKENS, room - 1)
-    text_ids = text_ids(tokenizer, text or "")[-num_tokens:] if num_tokens > 0 else []
-    return [_token_id(tokenizer, "<|startofprev|>"), *text_ids] if text_ids else []
+    ids = text_ids(tokenizer, text or "")[-num_tokens:] if num_tokens > 0 else []
+    return [_token_id(tokenizer, "<|startofprev|>"), *ids] if ids else []
 
 
 def text_ids(tokenizer: WhisperTokenizerFast, text: str) -> list[int]:
