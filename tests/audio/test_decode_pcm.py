@@ -52,6 +52,7 @@ def test_ten_minutes_are_never_held_in_float32():
         (encode(noise(3.0, 16_000), 16_000), AudioTooLongError),
         (encode(np.array([0.0, np.nan], np.float32), 16_000, subtype="FLOAT"), NonFiniteAudioError),
     ],
+    ids=["nothing", "no audio", "too long", "not finite"],
 )
 def test_what_is_wrong_with_a_recording_is_raised(data, error):
     with pytest.raises(error):
