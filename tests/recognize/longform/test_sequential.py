@@ -116,21 +116,22 @@ def given(listener: Listener) -> list[int]:
     return [len(request.options.previous_ids) for request in listener.requests]
 
 
-def test_windows_follow_on_from_the_tokens_before_them_and_two_are_tried_without():
+def test_windows_follow_on_from_the_tokens_before_them_and_three_are_tried_without():
     spoken = say(60, seed=5)
     listener = FollowingListener(spoken)
     assert join_segments(read(reader_of(spoken.recording, follow_text=True), listener)) == spoken.text
     numbers = given(listener)
     assert numbers[0] == 0
-    assert numbers[1:5] == [numbers[1], 0, numbers[3], 0]
-    assert all(0 < one < other for one, other in pairwise(numbers[5:]))
+    assert numbers[1:7] == [numbers[1], 0, numbers[3], 0, numbers[5], 0]
+    assert all(0 < one < other for one, other in pairwise(numbers[7:]))
     assert set(listener.requests[-1].options.previous_ids) == {1000, 1, 1001}
 
 
-def test_a_model_that_falls_silent_after_text_gets_none_and_loses_nothing():
+@pytest.mark.parametrize("logprob", [-0.001, -0.3])
+def test_a_model_that_falls_silent_after_text_gets_none_and_loses_nothing(logprob):
     spoken = say(60, seed=6)
     listener = FollowingListener(spoken)
-    listener.loses_words, listener.logprob = True, -0.3
+    listener.loses_words, listener.logprob = True, logprob
     assert join_segments(read(reader_of(spoken.recording, follow_text=True), listener)) == spoken.text
     assert sum(number > 0 for number in given(listener)) == 1
 

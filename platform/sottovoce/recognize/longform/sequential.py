@@ -10,8 +10,9 @@ from sottovoce.recognize.longform.window import MIN_WINDOW_SAMPLES, WindowReques
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
 
 _DRAWN_ABOVE = 0.5  # temperature: text drawn above it is no context to follow on from, as in openai-whisper
-_NUM_TRIALS = 2  # windows that are decoded with and without the text before them
+_NUM_TRIALS = 3  # windows that are decoded with and without the text before them
 _ONSET_SAMPLES = SAMPLING_RATE // 4  # heard again after a window without a voice: a word may begin at its end
+_LEAST_LENGTH = 0.8  # of the text without: a model may be certain of an end that comes too soon (guess)
 _EDGE_S = 0.1  # words that last to this near a window's end may be cut by it (guess: shorter than a syllable)
 
 
@@ -37,7 +38,7 @@ class SequentialReader:
             window_samples: the longest window.
             shortest_samples: the shortest that is cut in a pause.
             follow_text: whether a window's decoder reads the text before it. The first windows are decoded without it
-                too: where that gives likelier other words, the model was not trained to follow a text, and falls
+                too: where that gives likelier or many more words, the model was not trained to follow a text, and falls
                 silent or invents when it is given one, so it gets none from then on.
             end_in_pauses: end every window where nobody speaks, for a model that was trained on whole utterances and
                 does not tell the one that a window's end cuts through. Otherwise windows end so only while the model
@@ -108,7 +109,8 @@ class SequentialReader:
         """Choose between a window's results, and stop giving text to a model that does worse with it."""
         self._with_text = None
         self._trials_left -= 1
-        if with_text.text == without_text.text or with_text.avg_logprob >= without_text.avg_logprob:
+        is_whole = len(with_text.text) >= _LEAST_LENGTH * len(without_text.text)
+        if (is_whole and with_text.avg_logprob >= without_text.avg_logprob) or with_text.text == without_text.text:
             return request, with_text
         self._follow_text, self._previous_ids = False, ()
         return replace(request, options=replace(request.options, previous_ids=())), without_text
