@@ -215,7 +215,7 @@ def _hear_in_gateway(data: bytes, algorithm: Literal["chunked", "sequential"], m
     """Transcribe through the gateway's code with windows that say nothing; gives MiB above idle, at the most."""
     import psutil  # here: in a process of its own, whose idle memory counts what it imports
 
-    from serve.served_model import ServedModel
+    from serve.models.served_model import ServedModel
     from serve.settings import Limits
     from serve.transcript import transcribe_recording
     from sottovoce.schema import Pcm, WindowResult, WindowSegment

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from serve.promotion import Promotion, change_model
+from serve.models.promotion import Promotion, change_model
 from sottovoce.config import Config, load_config, setup_logging
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import ray
 
 from serve.launch import start_ray, start_service
-from serve.promotion import Promotion, promote
+from serve.models.promotion import Promotion, promote
 from serve.settings import ServeConfig
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.demo.ask import ask_service

@@ -7,8 +7,8 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from serve.gateway import Gateway
+from serve.models.shelf import Shelf, open_shelf
 from serve.settings import Autoscaling, ServeConfig
-from serve.shelf import Shelf, open_shelf
 from serve.transcriber import Transcriber
 
 _GATEWAY_CPUS = 0.1  # decoding comes in bursts; a gateway must fit beside an engine on two cores

@@ -13,24 +13,24 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from serve.admission import Admission
-from serve.api import Health, Model, ModelList, Readiness
-from serve.catalog import Catalog
-from serve.deadline import Deadline
-from serve.edge import Edge
 from serve.errors import InvalidRequestError, NotReadyError
-from serve.events import EventStream, transcript_events
-from serve.formats import format_transcript
-from serve.forms import TranscriptionForm, TranslationForm
-from serve.keys import read_api_keys
-from serve.model_plan import ModelSource
-from serve.openapi import install_schema, json_docs, speech_docs
-from serve.problems import problem_response
-from serve.served_model import ServedModel
+from serve.http.admission import Admission
+from serve.http.api import Health, Model, ModelList, Readiness
+from serve.http.deadline import Deadline
+from serve.http.edge import Edge
+from serve.http.events import EventStream, transcript_events
+from serve.http.formats import format_transcript
+from serve.http.forms import TranscriptionForm, TranslationForm
+from serve.http.keys import read_api_keys
+from serve.http.openapi import install_schema, json_docs, speech_docs
+from serve.http.problems import problem_response
+from serve.http.speech_request import SpeechRequest, read_transcription, read_translation, shown
+from serve.http.upload import read_form
+from serve.models.catalog import Catalog
+from serve.models.model_plan import ModelSource
+from serve.models.served_model import ServedModel
 from serve.settings import Limits
-from serve.speech_request import SpeechRequest, read_transcription, read_translation, shown
 from serve.transcript import Hearing, transcribe_recording
-from serve.upload import read_form
 from serve.windows import TranscriberHandle, describe_model, send_window
 from sottovoce.recognize.longform.options import LongFormOptions
 

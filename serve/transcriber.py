@@ -7,14 +7,14 @@ from ray import serve as ray_serve
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from serve.engine import Engine, Window
-from serve.loaded import LoadedList, ModelRoom
-from serve.loading import LoadedModel, ModelLoader
-from serve.served_model import ServedModel
-from serve.shelf import Shelf
+from serve.models.loaded import LoadedList, ModelRoom
+from serve.models.loading import LoadedModel, ModelLoader
+from serve.models.served_model import ServedModel
+from serve.models.shelf import Shelf
 from sottovoce.errors import ConfigError, SottovoceError
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
-_NO_COUNT = -1  # Serve's word for any number of models: bytes decide, see serve/loaded.py
+_NO_COUNT = -1  # Serve's word for any number of models: bytes decide, see serve/models/loaded.py
 _SERVES_LIST = "__serve_multiplex_wrapper"  # where Ray 2.60 keeps a replica's list of models
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
-from serve.served_model import ServedModel
+from serve.models.served_model import ServedModel
 from serve.settings import Limits
 from sottovoce.audio.decode import decode_pcm
 from sottovoce.recognize.longform.algorithms import build_reader

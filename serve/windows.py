@@ -9,7 +9,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from serve.errors import OverloadedError, TranscriberLostError
-from serve.served_model import ServedModel
+from serve.models.served_model import ServedModel
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 _MAX_RETRIES = 2

@@ -18,7 +18,7 @@ from ray.util.state import list_actors
 
 from jobs.promote_model import PromoteJob, main
 from serve.launch import start_service, stop_service
-from serve.promotion import Promotion
+from serve.models.promotion import Promotion
 from serve.settings import Autoscaling, ServeConfig
 from sottovoce.errors import ExportGateError
 from sottovoce.model.adapter import LoraSettings
@@ -28,7 +28,7 @@ from sottovoce.model.variants import read_variant_record, write_variant_record
 pytestmark = pytest.mark.serve
 
 # Bytes: two of the models below. All of them, and the default model in both replicas, would take some 550 MiB by
-# serve/loading.py's count, more than both replicas have: some must go.
+# serve/models/loading.py's count, more than both replicas have: some must go.
 ROOM = 230 * 2**20
 TIMEOUT_S = 120.0
 

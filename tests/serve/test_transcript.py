@@ -12,7 +12,7 @@ from fake_transcriber import speech, wav
 from spoken_numbers import Listener, SpokenNumbers, TimingListener, result, say
 
 from serve.errors import OverloadedError
-from serve.served_model import ServedModel
+from serve.models.served_model import ServedModel
 from serve.settings import Limits
 from serve.transcript import Hearing, transcribe_recording
 from sottovoce.errors import AudioDecodeError, AudioTooLongError

@@ -12,8 +12,8 @@ import soundfile
 import soxr
 from ray.exceptions import ActorUnavailableError
 
-from serve.model_plan import ModelEntry, ModelPlan
-from serve.served_model import ServedModel
+from serve.models.model_plan import ModelEntry, ModelPlan
+from serve.models.served_model import ServedModel
 from sottovoce.demo.speech import Voice, speak
 from sottovoce.schema import DecodeOptions, Pcm, TokenLogprob, WindowResult, WindowSegment, WordTime
 

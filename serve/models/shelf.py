@@ -9,9 +9,9 @@ from pathlib import Path
 
 import sottovoce.demo
 from serve.errors import ModelNotFoundError
-from serve.model_files import digest_files, find_variants, newest_file, refusal
-from serve.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
-from serve.registry import Release, read_record, read_records, release_files
+from serve.models.model_files import digest_files, find_variants, newest_file, refusal
+from serve.models.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
+from serve.models.registry import Release, read_record, read_records, release_files
 from serve.settings import NamedModel, ServeConfig, ServedFiles, Variant, is_name, resolve_path
 from sottovoce.errors import CheckpointError
 

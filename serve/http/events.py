@@ -13,9 +13,9 @@ from typing import TypeAlias
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from serve.api import ErrorResponse, Logprob, TextDelta, TextDone, TokenUsage
-from serve.deadline import Deadline
-from serve.problems import describe_problem
+from serve.http.api import ErrorResponse, Logprob, TextDelta, TextDone, TokenUsage
+from serve.http.deadline import Deadline
+from serve.http.problems import describe_problem
 from sottovoce.recognize.longform.segment import Segment, deltas
 from sottovoce.schema import POSITIONS_PER_SECOND
 

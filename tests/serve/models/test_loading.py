@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from serve.loading import _FIXED_BYTES, _TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes
-from serve.model_plan import ModelPlan
+from serve.models.loading import _FIXED_BYTES, _TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes
+from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.model.checkpoint import adapt_base, save_checkpoint

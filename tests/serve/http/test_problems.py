@@ -5,7 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from serve import errors
-from serve.problems import describe_problem, problem_response
+from serve.http.problems import describe_problem, problem_response
 from sottovoce.errors import (
     AudioDecodeError,
     AudioTooLongError,

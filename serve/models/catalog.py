@@ -14,8 +14,8 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serve.errors import ModelLoadError, ModelNotFoundError, ModelRefusedError
-from serve.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, ModelSource, split_id
-from serve.served_model import ServedModel
+from serve.models.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, ModelSource, split_id
+from serve.models.served_model import ServedModel
 from serve.windows import TranscriberHandle, describe_everywhere, describe_model
 from sottovoce.errors import SottovoceError
 

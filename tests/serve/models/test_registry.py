@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 
-from serve.registry import ModelRecord, Release, change_record, read_record, read_records, release_folder
+from serve.models.registry import ModelRecord, Release, change_record, read_record, read_records, release_folder
 from sottovoce.errors import CheckpointError
 
 

@@ -10,9 +10,9 @@ from collections import OrderedDict
 from typing import Protocol
 
 from serve.errors import ModelLoadError, ModelNotFoundError
-from serve.loading import Footprint, LoadedModel, ModelLoader, count_bytes
-from serve.model_plan import ModelPlan
-from serve.shelf import Shelf
+from serve.models.loading import Footprint, LoadedModel, ModelLoader, count_bytes
+from serve.models.model_plan import ModelPlan
+from serve.models.shelf import Shelf
 from sottovoce.errors import SottovoceError
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from serve.errors import InvalidRequestError
-from serve.forms import ResponseFormat, ServerVad, SpeechForm, TranscriptionForm, TranslationForm
+from serve.http.forms import ResponseFormat, ServerVad, SpeechForm, TranscriptionForm, TranslationForm
 from sottovoce.config import Config
 from sottovoce.recognize.longform.options import FALLBACK_TEMPERATURES, LongFormOptions
 from sottovoce.schema import DecodeOptions, Task

@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from serve.engine import warm_up
-from serve.model_files import TORCH, digest_files
-from serve.model_plan import ModelPlan
+from serve.models.model_files import TORCH, digest_files
+from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import is_adapter
 from sottovoce.model.checkpoint import Adapted, find_adapted, load_checkpoint, resolve_folder

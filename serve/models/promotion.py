@@ -14,10 +14,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from serve.loading import ModelLoader
-from serve.model_files import TORCH, digest_files, find_variants, holds_checkpoint, refusal
-from serve.model_plan import ModelPlan
-from serve.registry import (
+from serve.models.loading import ModelLoader
+from serve.models.model_files import TORCH, digest_files, find_variants, holds_checkpoint, refusal
+from serve.models.model_plan import ModelPlan
+from serve.models.registry import (
     CHECKPOINT_FOLDER,
     EXPORT_FOLDER,
     ModelRecord,

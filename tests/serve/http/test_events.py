@@ -11,10 +11,10 @@ from asgi_exchange import Exchange, exchange
 from fake_transcriber import FakeSource, FakeTranscriber, speech, wav
 from ray.exceptions import ActorUnavailableError
 
-from serve.api import TextDelta
-from serve.deadline import Deadline
-from serve.events import EventStream
 from serve.gateway import Gateway
+from serve.http.api import TextDelta
+from serve.http.deadline import Deadline
+from serve.http.events import EventStream
 from serve.settings import Limits
 
 PATH = "/v1/audio/transcriptions"

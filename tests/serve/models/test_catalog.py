@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from serve.catalog import Catalog
 from serve.errors import ModelLoadError, ModelNotFoundError, ModelRefusedError
-from serve.model_plan import ModelEntry, ModelPlan
-from serve.served_model import ServedModel
+from serve.models.catalog import Catalog
+from serve.models.model_plan import ModelEntry, ModelPlan
+from serve.models.served_model import ServedModel
 
 
 class Replicas:
@@ -250,7 +250,7 @@ def test_a_model_that_vanishes_is_not_found_any_more():
 
 
 def test_an_unreadable_folder_changes_nothing_and_is_told_once(caplog, monkeypatch):
-    monkeypatch.setattr("serve.catalog._POLL_S", 0.001)
+    monkeypatch.setattr("serve.models.catalog._POLL_S", 0.001)
 
     async def run() -> None:
         source = Source()

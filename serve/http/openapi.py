@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from serve import api
-from serve.forms import TranscriptionForm, TranslationForm
+from serve.http import api
+from serve.http.forms import TranscriptionForm, TranslationForm
 
 _REF = "#/components/schemas/{model}"
 _KEY_SCHEME = "apiKey"

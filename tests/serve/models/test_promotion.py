@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from serve.promotion import Promotion, change_model, promote, roll_back
-from serve.registry import read_record, release_folder
+from serve.models.promotion import Promotion, change_model, promote, roll_back
+from serve.models.registry import read_record, release_folder
 from sottovoce.errors import CheckpointError, ConfigError, ExportGateError
 from sottovoce.model.variants import read_variant_record, write_variant_record
 
@@ -15,7 +15,7 @@ from sottovoce.model.variants import read_variant_record, write_variant_record
 @pytest.fixture
 def no_trial(monkeypatch):
     """Leave the trial out, which takes seconds, where it is not what is tested."""
-    monkeypatch.setattr("serve.promotion._try_out", lambda _: None)
+    monkeypatch.setattr("serve.models.promotion._try_out", lambda _: None)
 
 
 def refuse(export: Path, variant: str, folder: Path) -> Path:

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from serve.errors import ModelNotFoundError
-from serve.model_files import FoundVariants, find_variants, is_hub_id
-from serve.promotion import Promotion, promote, roll_back
+from serve.models.model_files import FoundVariants, find_variants, is_hub_id
+from serve.models.promotion import Promotion, promote, roll_back
+from serve.models.shelf import EMBEDDED_MODEL, open_shelf
 from serve.settings import ServeConfig
-from serve.shelf import EMBEDDED_MODEL, open_shelf
 from sottovoce.model.variants import VariantRecord, write_variant_record
 
 
 @pytest.fixture(autouse=True)
 def _no_trial(monkeypatch):
     """These models are empty files: what is tried out is tested in test_promotion."""
-    monkeypatch.setattr("serve.promotion._try_out", lambda _: None)
+    monkeypatch.setattr("serve.models.promotion._try_out", lambda _: None)
 
 
 def make_checkpoint(folder: Path) -> Path:

@@ -6,8 +6,8 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.keys import ApiKeys
-from serve.problems import problem_response
+from serve.http.keys import ApiKeys
+from serve.http.problems import problem_response
 
 REQUEST_ID_HEADER = "x-request-id"
 _MAX_REQUEST_ID_LENGTH = 128

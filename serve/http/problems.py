@@ -8,7 +8,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from serve.api import ErrorBody, ErrorResponse
 from serve.errors import (
     BodyTooLargeError,
     ContentTypeError,
@@ -22,6 +21,7 @@ from serve.errors import (
     TranscriberLostError,
     UnauthorizedError,
 )
+from serve.http.api import ErrorBody, ErrorResponse
 from sottovoce.errors import (
     AudioError,
     AudioTooLongError,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from serve.api import (
+from serve.http.api import (
     BaseModel,
     DurationUsage,
     Transcription,
@@ -12,8 +12,8 @@ from serve.api import (
     TranscriptionWord,
     VerboseTranscription,
 )
-from serve.events import segment_logprobs
-from serve.speech_request import SpeechRequest
+from serve.http.events import segment_logprobs
+from serve.http.speech_request import SpeechRequest
 from sottovoce.recognize.longform.segment import Segment, Transcript
 from sottovoce.schema import FRAMES_PER_SECOND
 from sottovoce.text.subtitles import Cue, write_srt, write_vtt

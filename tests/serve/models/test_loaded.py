@@ -6,9 +6,9 @@ from collections import OrderedDict
 import pytest
 
 from serve.errors import ModelLoadError, ModelNotFoundError
-from serve.loaded import ModelRoom
-from serve.loading import Footprint, LoadedModel
-from serve.model_plan import ModelPlan
+from serve.models.loaded import ModelRoom
+from serve.models.loading import Footprint, LoadedModel
+from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError
 
 

@@ -1,0 +1,1 @@
+"""OpenAI's audio API over HTTP: forms and checks, answers and errors."""
