@@ -49,12 +49,8 @@ def collator(checkpoint: Checkpoint) -> Iterator[Collator]:
         yield Collator(checkpoint.tokenizer, checkpoint.context, pictures)
 
 
-def test_words_and_loss_are_those_of_the_model_alone(
-    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
-) -> None:
-    prepare_whisper(checkpoint.model, method="full", dropout=0.1, gradient_checkpointing=False)
-    objective = WhisperObjective(checkpoint.model, label_smoothing=0.1)
-    evaluator = Evaluator(
+def build_evaluator(checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]) -> Evaluator:
+    return Evaluator(
         checkpoint,
         utterances,
         collator=collator,
@@ -63,6 +59,14 @@ def test_words_and_loss_are_those_of_the_model_alone(
         normalizer="none",
         spelling={},
     )
+
+
+def test_words_and_loss_are_those_of_the_model_alone(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
+) -> None:
+    prepare_whisper(checkpoint.model, method="full", dropout=0.1, gradient_checkpointing=False)
+    objective = WhisperObjective(checkpoint.model, label_smoothing=0.1)
+    evaluator = build_evaluator(checkpoint, collator, utterances)
     evaluation = evaluator.evaluate(objective)
     assert objective.training
     options = [DecodeOptions(language="en", max_new_tokens=evaluator.max_new_tokens)] * len(utterances)
@@ -89,15 +93,7 @@ def test_only_windows_the_model_would_write_otherwise_are_decoded(
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(5)  # with which some windows end and some go on to the last token there is room for
         checkpoint.model.model.decoder.embed_tokens.weight[end_id] = 0.3 * torch.randn(32)
-    evaluator = Evaluator(
-        checkpoint,
-        utterances,
-        collator=collator,
-        accelerator=Accelerator(cpu=True),
-        batch_size=2,
-        normalizer="none",
-        spelling={},
-    )
+    evaluator = build_evaluator(checkpoint, collator, utterances)
     windows = [read_audio(utterance.audio) for utterance in utterances]
     options = DecodeOptions(language="en", max_new_tokens=evaluator.max_new_tokens)
     results = TorchRecognizer(checkpoint).recognize(windows, [options] * len(windows))
@@ -128,15 +124,7 @@ def test_every_batch_is_noted_and_one_that_takes_too_much_memory_is_named(
         def read_labels(self, *_: torch.Tensor) -> torch.Tensor:
             return torch.empty(2**60)  # more than any machine has
 
-    evaluator = Evaluator(
-        checkpoint,
-        utterances,
-        collator=collator,
-        accelerator=Accelerator(cpu=True),
-        batch_size=2,
-        normalizer="none",
-        spelling={},
-    )
+    evaluator = build_evaluator(checkpoint, collator, utterances)
     noted: list[str] = []
     evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0), note=noted.append)
     assert noted == ["evaluating"] * 3 + ["waiting for the other ranks"]
