@@ -44,9 +44,14 @@ def wait_for_step(output: Path, step: int) -> None:
 
 def training_workers() -> list[psutil.Process]:
     """The training workers among this process's own descendants."""
-    children = psutil.Process().children(recursive=True)
-    own = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
-    return [process for process in own if any("RayTrainWorker" in part for part in process.cmdline())]
+    return [process for process in psutil.Process().children(recursive=True) if _is_training_worker(process)]
+
+
+def _is_training_worker(process: psutil.Process) -> bool:
+    try:
+        return any("RayTrainWorker" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:  # ended since it was listed, or a zombie, which has no command line
+        return False
 
 
 def kill_one_training_worker() -> int:
