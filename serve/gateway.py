@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI, Request
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -17,7 +18,7 @@ from serve.errors import InvalidRequestError, NotReadyError
 from serve.http.admission import Admission
 from serve.http.api import Health, Model, ModelList, Readiness
 from serve.http.deadline import Deadline
-from serve.http.edge import Edge
+from serve.http.edge import DOCS_FILES, Edge
 from serve.http.events import EventStream, transcript_events
 from serve.http.formats import format_transcript
 from serve.http.forms import TranscriptionForm, TranslationForm
@@ -86,8 +87,8 @@ class Gateway:
         Args:
             is_behind_serve: whether Serve's proxy stands before it.
         """
-        application = FastAPI(
-            title="Sottovoce", lifespan=self._lifespan, redoc_url=None, swagger_ui_oauth2_redirect_url=None
+        application = FastAPIOffline(
+            title="Sottovoce", lifespan=self._lifespan, redoc_url=None, static_url=DOCS_FILES.rstrip("/")
         )
         speech = "/v1/audio"
         application.post(f"{speech}/transcriptions", **speech_docs(TranscriptionForm))(self.create_transcription)

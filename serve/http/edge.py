@@ -10,6 +10,8 @@ from serve.http.keys import ApiKeys
 from serve.http.problems import problem_response
 
 REQUEST_ID_HEADER = "x-request-id"
+DOCS_FILES = "/docs/files/"
+"""Where the documentation's own script and style are, so that it needs nothing from another host."""
 _MAX_REQUEST_ID_LENGTH = 128
 # Probes carry no key. The documentation is the same for every service and names nothing of this one, and a browser
 # that opens a page has no way to send a key: with one wanted, nobody could read it.
@@ -41,7 +43,7 @@ class Edge:
             return
         exchange = _Exchange(scope, send, writes_id=self._writes_id)
         try:
-            if scope["path"] not in _PUBLIC_PATHS:
+            if scope["path"] not in _PUBLIC_PATHS and not scope["path"].startswith(DOCS_FILES):
                 scope["state"]["client"] = self._keys.check(Headers(scope=scope).get("authorization"))
             await self._app(scope, receive, exchange.send)
         except Exception as error:  # noqa: BLE001 - the one place where anything becomes an answer

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import socket
 import statistics
@@ -180,7 +181,10 @@ def test_probes_and_documentation_are_open(base_url):
     assert httpx.get(f"{root}/readyz", timeout=60.0).json() == {"status": "ready"}
     assert httpx.get(f"{root}/healthz").json() == {"status": "ok"}
     assert "/v1/audio/transcriptions" in httpx.get(f"{root}/openapi.json").json()["paths"]
-    assert "openapi.json" in httpx.get(f"{root}/docs").text
+    page = httpx.get(f"{root}/docs").text
+    assert "'/openapi.json'" in page
+    for path in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert httpx.get(f"{root}{path}").status_code == 200
 
 
 def test_openais_client_raises_its_own_error_classes(client, sentences):

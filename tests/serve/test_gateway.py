@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 
 import httpx
 import numpy as np
@@ -267,6 +268,18 @@ def test_keys_are_wanted_on_every_path_but_probes_and_documentation(make_client,
     assert client.get("/v1/models", headers={"authorization": "Bearer second"}).status_code == 200
     for wrong in ("Bearer firs", "Bearer first, second", "Basic first", "Bearer ", "first", "Bearer \xff"):
         assert client.get("/v1/models", headers={"authorization": wrong.encode("latin-1")}).status_code == 401
+
+
+def test_documentation_asks_nothing_of_another_host(make_client, monkeypatch):
+    monkeypatch.setenv("SOME_KEYS", "first")
+    client = make_client(api_keys_env="SOME_KEYS")
+    wanted = re.findall(r'(?:src|href)="([^"]+)"', client.get("/docs").text)
+    assert len(wanted) == 3
+    for path in wanted:
+        assert path.startswith("/docs/files/")
+        assert client.get(path).status_code == 200
+    for path in ("/docs/files/", "/docs/files/nope.js", "/docs/files/../../v1/models", "/docs/files/%2e%2e/core.py"):
+        assert client.get(path).status_code in {401, 404}
 
 
 def test_a_named_variable_without_keys_refuses_to_start(monkeypatch):
