@@ -1,6 +1,7 @@
 """Fixtures every test may use."""
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from narrow_whisper import narrow_config, narrow_generation
+from service_keys import API_KEYS, KEYS_VARIABLE
 from transformers import WhisperTokenizerFast
 
 from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
@@ -34,6 +36,7 @@ def local_ray() -> Iterator[str]:
     """The Ray of all tests in this process that need one, on four CPUs, with a dashboard; gives its address."""
     import ray  # here: most runs of the tests need none
 
+    os.environ[KEYS_VARIABLE] = ",".join(API_KEYS)
     # "local": without it ray.init joins any cluster that `ray start` left running on this machine.
     context = ray.init(
         address="local", num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False

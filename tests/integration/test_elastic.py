@@ -1,7 +1,6 @@
 """A run on a cluster whose nodes come and go: it shrinks, grows, and learns what it would have learned."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from benchmarks.audited_training import (
     AuditedTraining,
@@ -59,12 +59,8 @@ class Nodes:
 def nodes() -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster  # here: most runs of the tests need no Ray
 
-    with (
-        socket.socket() as free
-    ):  # Ray tries the port even where it shows no dashboard, and leaks its try where it fails
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": port}
+    # Ray tries the dashboard's port even where it shows none, and leaks its try where it fails.
+    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": free_port()}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     yield Nodes(cluster)
     cluster.shutdown()

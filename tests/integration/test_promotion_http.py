@@ -1,7 +1,6 @@
 """Many models in one running service: promoted, rolled back, refused, and dropped for want of room."""
 
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,13 +10,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import ray
 import torch
 from fake_transcriber import speech, wav
-from ray.util.state import list_actors
+from real_service import running_service, transcriber_pids
 
 from jobs.promote_model import PromoteJob, main
-from serve.launch import start_service, stop_service
 from serve.models.promotion import Promotion
 from serve.settings import Autoscaling, ServeConfig
 from sottovoce.errors import ExportGateError
@@ -55,16 +52,13 @@ def folder(tiny_checkpoint, tiny_export, micro_assets, tmp_path_factory) -> Path
 
 @pytest.fixture(scope="module")
 def base_url(folder: Path, local_ray: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     config = ServeConfig(
         models_folder=str(folder),
         max_model_bytes=ROOM,
         transcriber_scaling=Autoscaling(min_replicas=2, max_replicas=2),
     )
-    yield start_service(config, port=port)
-    stop_service()
+    with running_service(config) as url:
+        yield url
 
 
 def ask(base_url: str, model: str = "sottovoce") -> httpx.Response:
@@ -166,8 +160,6 @@ def test_models_make_room_for_each_other_within_the_budget(base_url):
 
 def transcriber_bytes() -> list[int]:
     """Resident memory of this test's own transcriber replicas."""
-    own_ray = ray.get_runtime_context().gcs_address  # others may run on this machine
-    actors = list_actors(address=own_ray, filters=[("state", "=", "ALIVE")])
-    pids = sorted(actor.pid for actor in actors if "Transcriber" in actor.class_name)
+    pids = sorted(transcriber_pids())
     assert len(pids) == 2
     return [psutil.Process(pid).memory_info().rss for pid in pids]

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import srt
+from real_service import running_service
 
-from serve.launch import start_service, stop_service
 from serve.settings import ServeConfig
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
@@ -40,11 +39,8 @@ BLOCKS = blocks((ROOT / "README.md").read_text(encoding="utf-8"))
 
 @pytest.fixture(scope="module")
 def address(micro_assets: Path, local_ray: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    yield start_service(ServeConfig(model=str(micro_assets), variant="torch"), port=port).removesuffix("/v1")
-    stop_service()
+    with running_service(ServeConfig(model=str(micro_assets), variant="torch")) as url:
+        yield url.removesuffix("/v1")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import io
 import os
 import re
 import signal
-import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import ray
 import soundfile
 import srt
 import webvtt
@@ -26,9 +24,8 @@ from openai.types.audio import (
     TranscriptionTextDoneEvent,
     TranslationVerbose,
 )
-from ray.util.state import list_actors
+from real_service import running_service, transcriber_pids
 
-from serve.launch import start_service, stop_service
 from serve.settings import Autoscaling, Limits, ServeConfig
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
@@ -74,17 +71,14 @@ def joined(sentences: list[TimedSpeech]) -> Waveform:
 
 @pytest.fixture(scope="module")
 def base_url(micro_assets: Path, local_ray: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     config = ServeConfig(
         model=str(micro_assets),
         variant="torch",
         limits=Limits(max_body_bytes=2 * 2**20, max_duration_s=60.0),
         transcriber_scaling=Autoscaling(min_replicas=2, max_replicas=2),
     )
-    yield start_service(config, port=port)
-    stop_service()
+    with running_service(config) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -287,10 +281,3 @@ def test_requests_survive_the_death_of_a_transcriber(client, sentences):
         answers = [answer.result() for answer in pending]
     assert answers == alone * 3
     assert victim not in transcriber_pids()
-
-
-def transcriber_pids() -> list[int]:
-    """Processes of this test's own transcriber replicas."""
-    own_ray = ray.get_runtime_context().gcs_address  # others may run on this machine
-    actors = list_actors(address=own_ray, filters=[("state", "=", "ALIVE")])
-    return [actor.pid for actor in actors if "Transcriber" in actor.class_name]

@@ -1,5 +1,4 @@
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from ports import free_port
 from torch import Tensor, nn
 
 from sottovoce.train.buckets import settle_buckets
@@ -57,10 +57,7 @@ def train(rank: int, port: int, first: int, last: int, folder: str) -> None:
 
 
 def start(first: int, last: int, folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train, (port, first, last, str(folder)), nprocs=NUM_RANKS)  # type: ignore[no-untyped-call]
+    torch.multiprocessing.spawn(train, (free_port(), first, last, str(folder)), nprocs=NUM_RANKS)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.slow
