@@ -1,6 +1,8 @@
 """cluster.yaml and jobs/runtime_env.yaml, read the way Ray reads them, without a cloud."""
 
 import copy
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,12 @@ def test_every_node_installs_the_pinned_versions_from_files_it_receives(cluster:
     local = [Path(path) for path in cluster["file_mounts"].values() if not path.startswith("~")]
     assert {Path("platform"), Path("pyproject.toml"), Path("constraints.txt")} <= set(local)
     assert not [str(path) for path in local if not (root / path).exists()]
+
+
+def test_every_node_installs_extras_that_exist(cluster: Settings, root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (installed,) = re.findall(r"-e '\.\[([\w,]+)\]'", " ".join(cluster["head_setup_commands"]))
+    assert set(installed.split(",")) <= set(project["optional-dependencies"])
 
 
 def test_the_runtime_env_is_one_that_ray_knows(runtime_env: Settings, root: Path) -> None:

@@ -11,7 +11,8 @@
     │   ├── NonFiniteAudioError           NaN or infinite samples
     │   └── AudioTooLongError             longer than the limit
     ├── StorageError (OSError)            a disk or a server does not answer now; no fault of any recording
-    │   └── CheckpointWriteError          a checkpoint that storage refused; those before it are kept
+    │   ├── CheckpointWriteError          a checkpoint that storage refused; those before it are kept
+    │   └── CheckpointCopyError           a checkpoint there is no room for on the machine that reads it
     ├── ManifestError (ValueError)        a manifest or corpus cannot be read
     │   └── TooManyRejectsError           more rejects than the job allows
     ├── RowsLostError (RuntimeError)      rows that went into a stage and did not come out
@@ -79,7 +80,7 @@ class TrackerUnavailableError(ConfigError):
     """A tracker whose package is not installed here."""
 
     sentence = (
-        "tracker {0!r} needs the package {1}, which is not installed here; pip install 'sottovoce[trackers]' on every "
+        "tracker {0!r} needs the package {1}, which is not installed here; pip install -c constraints.txt -e '.[trackers]' on every "
         "node, or leave it out of trackers"
     )
 
@@ -146,6 +147,15 @@ class CheckpointWriteError(StorageError):
     )
 
 
+class CheckpointCopyError(StorageError):
+    """A checkpoint that could not be copied to the machine that reads it; where it is kept is not at fault."""
+
+    sentence = (
+        "cannot write {0}, this machine's copy of a checkpoint: {1}; free space there, or set TMPDIR on every node to "
+        "a folder with room, then run the same command again: the checkpoint itself is untouched"
+    )
+
+
 class ManifestError(SottovoceError, ValueError):
     """A manifest or a corpus folder that cannot be read."""
 
@@ -203,10 +213,10 @@ class LanguageError(SottovoceError, ValueError):
 class LabelTooLongError(SottovoceError, ValueError):
     """A transcript with more tokens than the decoder has positions."""
 
-    sentence = "the transcript has {0} tokens with prefix and end token, more than {1}; split the recording"
+    sentence = "the transcript of {2} has {0} tokens with prefix and end token, more than {1}; split the recording"
 
-    def __init__(self, num_tokens: int, limit: int) -> None:
-        super().__init__(num_tokens, limit)
+    def __init__(self, num_tokens: int, limit: int, utterance: str = "this recording") -> None:
+        super().__init__(num_tokens, limit, utterance)
 
 
 class CheckpointError(SottovoceError, ValueError):

@@ -32,7 +32,7 @@ def find_what_four_bit_lacks(*, has_gpu: bool) -> str | None:
     """Name what is missing to hold a model in 4 bits; None where nothing is."""
     if not has_gpu:
         return "a CUDA device"
-    return None if find_spec("bitsandbytes") else "the package bitsandbytes (pip install 'sottovoce[qlora]')"
+    return None if find_spec("bitsandbytes") else "the package bitsandbytes (pip install -c constraints.txt -e '.[qlora]')"
 
 
 def four_bit_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -144,7 +144,7 @@ def test_a_tracker_that_is_not_installed_is_an_error_that_names_the_extra(monkey
     monkeypatch.setattr(
         "sottovoce.train.figures.tracker_environment._PACKAGES", {"mlflow": ("mlflow-no-such-package",)}
     )
-    with pytest.raises(TrackerUnavailableError, match=r"pip install 'sottovoce\[trackers\]'"):
+    with pytest.raises(TrackerUnavailableError, match=r"pip install -c constraints.txt -e '.\[trackers\]'"):
         check_trackers(("mlflow",))
 
 
