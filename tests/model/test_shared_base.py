@@ -46,6 +46,10 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(input_features=features, decoder_input_ids=torch.tensor([[50_258, 50_259, 310, 330]])).logits
 
 
+def num_weights(shared: SharedBase) -> int:
+    return sum(weight.numel() for weight in shared.checkpoint.model.parameters())
+
+
 def test_each_adapter_computes_as_merged_and_the_base_as_before(tiny_checkpoint, adapters):
     shared = SharedBase(tiny_checkpoint)
     model = shared.checkpoint.model
@@ -93,12 +97,12 @@ def test_removing_one_leaves_the_others(tiny_checkpoint, adapters):
 
 def test_an_adapter_takes_only_its_own_weights(tiny_checkpoint, adapters):
     shared = SharedBase(tiny_checkpoint)
-    count = sum(weight.numel() for weight in shared.checkpoint.model.parameters())
+    count = num_weights(shared)
     name, _ = shared.add(find_adapted(adapters["plain"]))
     own = sum(weight.numel() for weight in load_file(adapters["plain"] / "adapter_model.safetensors").values())
-    assert sum(weight.numel() for weight in shared.checkpoint.model.parameters()) == count + own
+    assert num_weights(shared) == count + own
     shared.remove(name)
-    assert sum(weight.numel() for weight in shared.checkpoint.model.parameters()) == count
+    assert num_weights(shared) == count
 
 
 def test_files_that_do_not_belong_together_are_refused_and_change_nothing(tiny_checkpoint, adapters, tmp_path):
@@ -129,6 +133,57 @@ def test_weights_of_another_shape_are_refused_and_change_nothing(tiny_checkpoint
     with pytest.raises(CheckpointError, match="cannot be added"):
         shared.add(find_adapted(broken))
     assert torch.equal(logits(shared.checkpoint.model), base)
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_one_tensor_of_another_shape_leaves_the_base_to_itself(tiny_checkpoint, adapters, tmp_path, name):
+    """All the others fit, and peft has copied them by the time it meets this one."""
+    broken = tmp_path / "broken"
+    shutil.copytree(adapters["plain"], broken)
+    path = broken / "adapter_model.safetensors"
+    weights = load_file(path)
+    last = max(weights)
+    save_file(weights | {last: weights[last][:, :1].contiguous()}, path)
+    shared = SharedBase(tiny_checkpoint)
+    if name == "second":
+        shared.add(find_adapted(adapters["rows"]))
+    base, size = logits(shared.checkpoint.model), num_weights(shared)
+    with pytest.raises(CheckpointError, match="cannot be added"):
+        shared.add(find_adapted(broken))
+    with shared.using(None):
+        assert torch.equal(logits(shared.checkpoint.model), base)
+    assert num_weights(shared) == size, "nothing of it stays in memory"
+    good, _ = shared.add(find_adapted(adapters["plain"]))
+    with shared.using(good):
+        torch.testing.assert_close(
+            logits(shared.checkpoint.model), logits(load_checkpoint(adapters["plain"]).model), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_an_adapter_peft_stops_halfway_at_leaves_nothing(tiny_checkpoint, adapters, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(adapters["plain"], broken)
+    config = json.loads((broken / "adapter_config.json").read_text())
+    halves = {"target_modules": ["q_proj", "final_layer_norm"], "init_lora_weights": False}
+    (broken / "adapter_config.json").write_text(json.dumps({**config, **halves}))
+    shared = SharedBase(tiny_checkpoint)
+    base, size = logits(shared.checkpoint.model), num_weights(shared)
+    with pytest.raises(CheckpointError, match="cannot be added"):
+        shared.add(find_adapted(broken))
+    assert torch.equal(logits(shared.checkpoint.model), base)
+    assert num_weights(shared) == size
+
+
+def test_an_adapter_without_a_tokenizer_leaves_nothing(tiny_checkpoint, adapters, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(adapters["plain"], broken)
+    for name in ("tokenizer.json", "vocab.json"):
+        (broken / name).unlink()
+    shared = SharedBase(tiny_checkpoint)
+    size = num_weights(shared)
+    with pytest.raises(CheckpointError, match="broken"):
+        shared.add(find_adapted(broken))
+    assert (shared.adapters, num_weights(shared)) == ((), size)
 
 
 def test_the_bases_tokenizer_serves_all_adapters_but_those_with_another(tiny_checkpoint, adapters, tmp_path):

@@ -12,7 +12,7 @@ import filecmp
 import itertools
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # peft takes seconds to import, and only those with an adapte
 
 _TOKENIZER_FILE = "tokenizer.json"
 _ROWS_KEY = ".trainable_tokens_delta"  # how peft's file calls the embedding rows
+_MATRICES_PREFIX = "lora_"  # what the names of peft's modules for LoRA begin with
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class SharedBase:
             CheckpointError: its files are missing or damaged, or do not fit the base.
         """
         name = f"adapter{next(self._numbers)}"
+        tokenizer = self.checkpoint.tokenizer
+        if not shares_tokenizer(adapted):
+            tokenizer = load_tokenizer(adapted.configs, adapted.folder)
+        context = AudioContext.of(read_model_config(adapted.configs))
         try:
             generation_config = GenerationConfig.from_pretrained(adapted.configs, local_files_only=True)
             weights = load_file(adapted.folder / ADAPTER_WEIGHTS_FILE)
@@ -99,11 +104,7 @@ class SharedBase:
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             reason = f"its adapter cannot be added to {adapted.base.name}: {error}"
             raise CheckpointError(adapted.folder, reason) from error
-        context = AudioContext.of(read_model_config(adapted.configs))
         self._settings[name] = _Setting(context, generation_config, rows)
-        tokenizer = self.checkpoint.tokenizer
-        if not shares_tokenizer(adapted):
-            tokenizer = load_tokenizer(adapted.configs, adapted.folder)
         return name, Checkpoint(model=self.checkpoint.model, tokenizer=tokenizer, source=str(adapted.folder))
 
     def remove(self, name: str) -> None:
@@ -144,26 +145,39 @@ class SharedBase:
             self.checkpoint.model.model.decoder.embed_tokens.weight[token_ids] = rows
 
     def _inject(self, name: str, folder: Path, weights: dict[str, Tensor]) -> _Rows | None:
-        """Add an adapter's matrices to the layers; the base stays what computes."""
+        """Add an adapter's matrices to the layers; the base stays what computes, whether they fit or not."""
         from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = True
         self._activate(None)
         rows = self._take_rows(config, weights)
-        if self._peft_model is None:
-            self._peft_model = PeftModel(self.checkpoint.model, config, adapter_name=name)
-        else:
-            self._peft_model.add_adapter(name, config)
-        self._peft_model.eval()  # its new modules begin in training
-        expected = get_peft_model_state_dict(self._peft_model, adapter_name=name, save_embedding_layers=False)
-        if expected.keys() != weights.keys():
-            self._peft_model.delete_adapter(name)
-            self._select(None)
-            raise CheckpointError(folder, f"{ADAPTER_CONFIG_FILE} and {ADAPTER_WEIGHTS_FILE} do not belong together")
-        set_peft_model_state_dict(self._peft_model, weights, adapter_name=name)
+        with ExitStack() as refused:
+            refused.callback(self._discard, name)  # peft leaves what it has injected, and active
+            if self._peft_model is None:
+                self._peft_model = PeftModel(self.checkpoint.model, config, adapter_name=name)
+            else:
+                self._peft_model.add_adapter(name, config)
+            self._peft_model.eval()  # its new modules begin in training
+            expected = get_peft_model_state_dict(self._peft_model, adapter_name=name, save_embedding_layers=False)
+            if expected.keys() != weights.keys():
+                reason = f"{ADAPTER_CONFIG_FILE} and {ADAPTER_WEIGHTS_FILE} do not belong together"
+                raise CheckpointError(folder, reason)
+            set_peft_model_state_dict(self._peft_model, weights, adapter_name=name)
+            refused.pop_all()
         self._select(None)
         return rows
+
+    def _discard(self, name: str) -> None:
+        """Take out what has been injected of an adapter, all of it or a part."""
+        from peft.functional import delete_adapter, set_adapter
+
+        model = self.checkpoint.model
+        set_adapter(model, [], inference_mode=True)  # otherwise peft chooses another in its place
+        delete_adapter(model, name, prefix=_MATRICES_PREFIX)
+        if self._peft_model is not None:
+            self._peft_model.peft_config.pop(name, None)
+            self._select(None)
 
     def _take_rows(self, config: "LoraConfig", weights: dict[str, Tensor]) -> _Rows | None:
         """Take the embedding rows out of an adapter, so that peft does not see them."""
