@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import load_checkpoint, read_model_config, save_checkpoint
@@ -70,6 +70,31 @@ def test_damaged_weights_raise_checkpoint_error(tiny_checkpoint: Path, tmp_path:
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(CheckpointError, match="cut"):
+        load_checkpoint(folder)
+
+
+def test_weights_that_lack_a_tensor_are_refused_by_its_name(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "part")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.decoder.layers.0.fc1.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"part: .* lack model\.decoder\.layers\.0\.fc1\.weight, which"):
+        load_checkpoint(folder)
+
+
+def test_a_config_with_more_layers_than_the_weights_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "deep")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "encoder_layers": 2}))
+    with pytest.raises(CheckpointError, match=r"deep: .* lack model\.encoder\.layers\.1\.\S+ and \d+ more, which"):
+        load_checkpoint(folder)
+
+
+def test_an_output_layer_of_its_own_that_is_not_stored_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "untied")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": False}))
+    with pytest.raises(CheckpointError, match=r"lack proj_out\.weight, "):
         load_checkpoint(folder)
 
 

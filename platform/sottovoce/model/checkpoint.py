@@ -1,7 +1,7 @@
 """Load and save Whisper checkpoints: a folder of Hugging Face files, or a Hub id; a whole model, or an adapter."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -275,19 +275,30 @@ def _load_model(
     if four_bit is not None:
         placed = {"quantization_config": four_bit_config(four_bit), "device_map": {"": torch.cuda.current_device()}}
     try:
-        model: TrimmedWhisper = TrimmedWhisper.from_pretrained(
+        found: Any = TrimmedWhisper.from_pretrained(  # a pair, of which transformers' types know nothing
             folder,
             config=config,
             use_safetensors=True,
             dtype=torch.float32,
             local_files_only=True,
+            output_loading_info=True,
             **placed,
         )
+        model: TrimmedWhisper = found[0]
         model.generation_config = GenerationConfig.from_pretrained(configs, local_files_only=True)
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(source, f"{error}") from error
+    _refuse_missing(found[1]["missing_keys"], source)
     model.eval()  # type: ignore[no-untyped-call]
     return model
+
+
+def _refuse_missing(names: Sequence[str], source: str | Path) -> None:
+    """Refuse a model that transformers has filled up with random weights; those tied to others are not among them."""
+    if names:
+        first, *others = sorted(names)
+        more = f" and {len(others)} more" if others else ""
+        raise CheckpointError(source, f"its weights' files lack {first}{more}, which config.json asks for")
 
 
 def _refuse_adapter(folder: Path) -> None:
