@@ -18,7 +18,7 @@ from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.schema import Reject
 from sottovoce.train.buckets import settle_buckets
 from sottovoce.train.checkpoints.saver import Saver, build_store, found_checkpoint
-from sottovoce.train.checkpoints.state import load_training_state, read_resumed
+from sottovoce.train.checkpoints.state import load_training_state, read_resumed, read_run_state
 from sottovoce.train.checkpoints.store import CheckpointStore
 from sottovoce.train.collate import Collator, TrainBatch
 from sottovoce.train.cursor import check_cursor, find_cursor
@@ -36,6 +36,7 @@ from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board, find_heart
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
+from sottovoce.train.shaping_settings import check_settings, shaping_settings
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.skipped_steps import SkippedSteps
 from sottovoce.train.slots import SlotShare, fill_steps
@@ -58,6 +59,9 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     heart = find_heart(task.board, stuck_after_s=training.stuck_after_s)
     with raised_by_worker(), heart.beating():
         store = build_store(training.checkpoints, output=task.output)
+            if folder is not None:
+                settings = shaping_settings(training, precision=task.precision)
+                check_settings(read_run_state(folder).settings, settings, location=store.location)
         with found_checkpoint(store) as folder:
             checkpoint = load_start(training, task.stream.utterances, precision=task.precision, resume_folder=folder)
             loop = WorkerLoop(task, training, checkpoint=checkpoint, store=store, resume_folder=folder, heart=heart)
@@ -247,6 +251,7 @@ class WorkerLoop:
             first = next(iter(self._rejects.values()))
             raise TooManyRejectsError(first.audio, len(self._rejects), num_utterances, allowed)
 
+            settings=shaping_settings(self._config, precision=self._task.precision),
     def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
         """Write a checkpoint; every rank has part in it."""
         self._skipped.settle()

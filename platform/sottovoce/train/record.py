@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import Field, JsonValue
+
 from sottovoce.schema import Record, Reject
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.cursor import Cursor
@@ -40,6 +42,8 @@ class RunState(Record):
     step: int = 0
     cursor: Cursor | None = None
     """Where in its data the run goes on; none in checkpoints of older releases."""
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """What its weights follow from, see ``shaping_settings``; none in checkpoints of older releases."""
     rows: tuple[EvaluationRow, ...] = ()
     rejects: tuple[Reject, ...] = ()
     """Training recordings that could not be decoded so far."""
