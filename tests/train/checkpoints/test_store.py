@@ -1,13 +1,15 @@
 """What a store keeps, and in which order; what happens to it when writes fail is in test_store_faults.py."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sottovoce.errors import CheckpointError, StorageError
-from sottovoce.train.checkpoints.disk import Disk, LocalDisk
+from sottovoce.errors import CheckpointCopyError, CheckpointError, StorageError
+from sottovoce.train.checkpoints.disk import Disk, LocalDisk, RemoteDisk
+from sottovoce.train.checkpoints.disk_files import check_file, write_file
 from sottovoce.train.checkpoints.store import CheckpointStore
 
 
@@ -105,6 +107,26 @@ def test_storage_that_does_not_answer_is_no_reason_to_use_an_older_checkpoint(tm
     store = CheckpointStore("runs", disk=Unreachable(disk))
     with pytest.raises(StorageError, match=r"runs/step-00000002.*TimeoutError"), store.latest():
         pass
+
+
+def test_a_machine_without_room_for_a_copy_says_so_and_does_not_blame_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore("memory://bucket/runs")
+    write(store, 1, 0.5)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unmounted"))
+    with pytest.raises(CheckpointCopyError, match=r"a temporary folder.*unmounted.*set TMPDIR"), store.latest():
+        pass
+    MemoryFileSystem.store.clear()
+
+
+def test_a_full_disk_under_a_copy_is_named_as_the_place_to_free() -> None:
+    disk = RemoteDisk(MemoryFileSystem(), "/bucket")
+    disk.make_folder("")
+    digest = write_file(disk, "weights", [b"a few bytes"])
+    with pytest.raises(CheckpointCopyError, match=r"/dev/full, .*: No space left on device; free space there.*TMPDIR"):
+        check_file(disk, "weights", digest, location="bucket", copy=Path("/dev/full"))
+    MemoryFileSystem.store.clear()
 
 
 class Unreachable:

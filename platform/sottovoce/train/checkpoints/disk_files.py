@@ -4,11 +4,18 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sottovoce.audio.remote import client_errors
-from sottovoce.errors import CheckpointError, CheckpointWriteError, SottovoceError, StorageError
+from sottovoce.errors import (
+    CheckpointCopyError,
+    CheckpointError,
+    CheckpointWriteError,
+    SottovoceError,
+    StorageError,
+)
 from sottovoce.train.checkpoints.disk import BLOCK_BYTES, Disk
 from sottovoce.train.checkpoints.saved import FileDigest
 
@@ -55,18 +62,13 @@ def check_file(disk: Disk, path: str, expected: FileDigest, *, location: str, co
     Raises:
         CheckpointError: the file is not what it must be, or not there.
         StorageError: the disk does not answer.
+        CheckpointCopyError: the copy cannot be written.
     """
     digest, size, name = hashlib.sha256(), 0, f"{location}/{path}"
-    with ExitStack() as stack:
-        target = None
-        if copy is not None:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            target = stack.enter_context(copy.open("wb"))
-        for block in _read(disk, path, name):
-            digest.update(block)
-            size += len(block)
-            if target is not None:
-                target.write(block)
+    blocks = _read(disk, path, name)
+    for block in blocks if copy is None else _copied(blocks, copy):
+        digest.update(block)
+        size += len(block)
     check_size(size, expected, name=name)
     if digest.hexdigest() != expected.sha256:
         raise CheckpointError(name, "its sha256 is not that of what was written")
@@ -89,6 +91,21 @@ def read_file(disk: Disk, path: str, *, location: str) -> bytes:
         CheckpointError, StorageError: as ``check_file``.
     """
     return b"".join(_read(disk, path, f"{location}/{path}"))
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder on this machine, which goes with the block.
+
+    Raises:
+        CheckpointCopyError: none can be made.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="sottovoce-checkpoint-")
+    except OSError as error:  # of which tempfile says itself where it looked
+        raise CheckpointCopyError("a temporary folder", str(error)) from error
+    with folder:
+        yield Path(folder.name)
 
 
 def remove_tree(disk: Disk, path: str) -> None:
@@ -124,6 +141,20 @@ def _read(disk: Disk, path: str, name: str) -> Iterator[bytes]:
         yield from disk.read(path)
     except client_errors() as error:
         raise name_read_fault(error, name) from error
+
+
+def _copied(blocks: Iterable[bytes], copy: Path) -> Iterator[bytes]:
+    """Pass on what is written to a file of this machine."""
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with copy.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+                yield block
+    except SottovoceError:  # of where the blocks come from
+        raise
+    except OSError as error:
+        raise CheckpointCopyError(str(copy), _describe(error)) from error
 
 
 def _blocks(content: Iterable[bytes | memoryview]) -> Iterator[memoryview]:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from sottovoce.audio.remote import client_errors, redact
@@ -30,6 +29,7 @@ from sottovoce.train.checkpoints.disk_files import (
     name_write_fault,
     read_file,
     remove_tree,
+    temporary_folder,
     write_file,
 )
 from sottovoce.train.checkpoints.saved import (
@@ -142,7 +142,7 @@ class CheckpointStore:
 
         Raises:
             NoGoodCheckpointError: there are some, and all are damaged.
-            StorageError: storage does not answer.
+            StorageError: storage does not answer, or there is no room here for a copy.
         """
         with self._first_good(by_age, under) as opened:
             yield opened
@@ -267,7 +267,7 @@ class CheckpointStore:
         """Verify what is needed of a checkpoint, and bring it here where it is elsewhere."""
         files = {path: digest for path, digest in saved.files.items() if _is_under(path, under)}
         here = self._disk.folder(saved.name)
-        folder = here or Path(stack.enter_context(TemporaryDirectory(prefix="sottovoce-checkpoint-")))
+        folder = here or stack.enter_context(temporary_folder())
         for path, digest in files.items():
             copy = None if here else folder / path
             check_file(self._disk, f"{saved.name}/{path}", digest, location=self.location, copy=copy)
