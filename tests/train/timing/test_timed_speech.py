@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from sottovoce.audio.decode import read_audio
 from sottovoce.schema import Utterance, WordTime
+from sottovoce.train.timing import timed_speech
 from sottovoce.train.timing.timed_speech import TimedPiece, TimedSpeech, join_utterances, word_errors
 
 RATE = 16_000
@@ -58,6 +60,43 @@ def test_languages_are_not_mixed_in_a_window(utterances):
 @pytest.mark.parametrize("max_s", [1.0, 2.0])
 def test_utterances_too_long_to_be_joined_give_nothing(utterances, max_s):
     assert join_utterances(utterances, max_s=max_s, max_examples=9) == []
+
+
+@pytest.fixture
+def readings(monkeypatch) -> list[str]:
+    """What is decoded, as it is asked for."""
+    asked = []
+
+    def read(reference, **part):
+        asked.append(reference)
+        return read_audio(reference, **part)
+
+    monkeypatch.setattr(timed_speech, "read_audio", read)
+    return asked
+
+
+def with_durations(utterances, *durations_s) -> list[Utterance]:
+    pairs = zip(utterances, durations_s, strict=False)
+    return [one.model_copy(update={"duration_s": duration_s}) for one, duration_s in pairs]
+
+
+def test_nothing_is_decoded_that_cannot_be_joined(utterances, readings):
+    assert join_utterances(utterances, max_s=2.0, max_examples=9) == []
+    assert readings == []
+    alone = with_durations(utterances, 1.3, 8.0, 6.0, 1.3)  # 8 s would fit with 1.3 s, but not with the next
+    join_utterances(alone[1:], max_s=10.0, max_examples=9)
+    assert readings == [one.audio for one in alone[2:]]
+
+
+def test_an_utterance_too_long_for_any_other_does_not_part_its_neighbours(utterances, readings):
+    join_utterances(with_durations(utterances, 1.3, 9.5, 1.3), max_s=10.0, max_examples=9)
+    assert readings == [utterances[0].audio, utterances[2].audio]
+
+
+def test_a_corpus_that_cannot_be_read_is_given_up(tmp_path, utterances, readings):
+    gone = [utterances[0].model_copy(update={"audio": str(tmp_path / f"gone-{place}.wav")}) for place in range(100)]
+    assert join_utterances(gone, max_s=10.0, max_examples=2) == []
+    assert len(readings) == 16
 
 
 SPEECH = TimedSpeech(np.zeros(RATE, np.float32), (TimedPiece("one two", 0.1, 0.5), TimedPiece("three.", 0.6, 0.9)))

@@ -13,6 +13,7 @@ from sottovoce.demo.pool import speak_sentence
 from sottovoce.errors import CheckpointError
 from sottovoce.schema import Utterance
 from sottovoce.train.record import AlignmentRecord
+from sottovoce.train.timing import word_timing
 from sottovoce.train.timing.word_timing import derive_after_run, derive_alignment_heads
 
 MAX_ERROR_S = 0.1
@@ -82,3 +83,14 @@ def test_a_run_comes_out_even_where_its_heads_cannot_be_derived(checkpoint, utte
     record = derive_after_run(checkpoint, utterances, device="cpu")
     assert (record.heads, record.is_derived) == (((0, 5),), False)
     assert "cannot use the model" in record.remark
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), RuntimeError("CUDA error"), MemoryError()])
+def test_a_run_comes_out_whatever_torch_or_the_disk_says(checkpoint, utterances, monkeypatch, fault):
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(word_timing, "choose_heads", fail)
+    record = derive_after_run(checkpoint, utterances, device="cpu")
+    assert (record.heads, record.is_derived) == (((0, 5),), False)
+    assert type(fault).__name__ in record.remark

@@ -4,7 +4,7 @@ Shapes: S samples.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from sottovoce.schema import SAMPLING_RATE, Utterance, Waveform, WordTime
 
 _MAX_PIECES = 4
 _GAP_S = (0.1, 0.4)  # between utterances; at the ends too
+_MAX_READ = 8  # utterances for each window wanted, twice what the fullest hold: many that cannot be read end the search
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def join_utterances(
     """Join up to four utterances of one language at a time, with gaps of silence.
 
     Left out are utterances without text, translations (their words follow no sound), those that cannot be decoded,
-    which the training itself has counted, and those too long to stand with another.
+    which the training itself has counted, and those too long to stand with another. Durations say which fit together,
+    so that nothing is decoded but what is joined.
 
     Args:
         utterances: taken in this order; those in front are used where not all are needed.
@@ -54,20 +56,17 @@ def join_utterances(
     Returns:
         Windows of at least two pieces; as many as the utterances give.
     """
-    generator = random.Random(seed)
+    max_samples = int(max_s * SAMPLING_RATE)
     examples: list[TimedSpeech] = []
-    window = _Window("", max_s=max_s, generator=generator)
-    for utterance in utterances:
-        if len(examples) == max_examples:
+    num_read = 0
+    joinable = _find_joinable(utterances, max_samples=max_samples)
+    for window in _plan_windows(joinable, max_samples=max_samples, generator=random.Random(seed)):
+        if len(examples) == max_examples or num_read >= _MAX_READ * max_examples:
             break
-        waveform = _read(utterance)
-        if waveform is None:
-            continue
-        if not window.takes(waveform, utterance.language):
-            examples += window.finish()
-            window = _Window(utterance.language, max_s=max_s, generator=generator)
-        window.add(waveform, utterance.text.strip())
-    return [*examples, *window.finish()][:max_examples]
+        num_read += len(window.utterances)
+        speech = _join(window)
+        examples += [] if speech is None else [speech]
+    return examples
 
 
 def word_errors(words: Sequence[WordTime], speech: TimedSpeech) -> list[float] | None:
@@ -95,45 +94,82 @@ def word_errors(words: Sequence[WordTime], speech: TimedSpeech) -> list[float] |
     return errors if place == len(words) else None
 
 
+@dataclass(frozen=True)
 class _Window:
-    """A window that is being filled."""
+    """Utterances that stand together, and the samples of silence around them: one more than utterances."""
 
-    def __init__(self, language: str, *, max_s: float, generator: random.Random) -> None:
-        self._language = language
-        self._max_samples = int(max_s * SAMPLING_RATE)
-        self._generator = generator
-        self._pieces: list[TimedPiece] = []
-        self._parts = [self._gap()]
-
-    def takes(self, waveform: Waveform, language: str) -> bool:
-        """Tell whether an utterance and the gap after it fit."""
-        room = self._max_samples - self._num_samples - round(_GAP_S[1] * SAMPLING_RATE)
-        return language == self._language and len(self._pieces) < _MAX_PIECES and len(waveform) <= room
-
-    def add(self, waveform: Waveform, text: str) -> None:
-        start_s, end_s = sound_span(waveform)
-        offset_s = self._num_samples / SAMPLING_RATE
-        self._pieces.append(TimedPiece(text, offset_s + start_s, offset_s + end_s))
-        self._parts += [waveform, self._gap()]
-
-    def finish(self) -> list[TimedSpeech]:
-        """Give the window, where there are two pieces or more."""
-        if len(self._pieces) < 2:
-            return []
-        return [TimedSpeech(np.concatenate(self._parts), tuple(self._pieces), self._language)]
+    utterances: tuple[Utterance, ...] = ()
+    gaps: tuple[int, ...] = ()
 
     @property
-    def _num_samples(self) -> int:
-        return sum(map(len, self._parts))
+    def num_samples(self) -> int:
+        return sum(self.gaps) + sum(map(_count_samples, self.utterances))
 
-    def _gap(self) -> Waveform:
-        return np.zeros(round(self._generator.uniform(*_GAP_S) * SAMPLING_RATE), dtype=np.float32)
+
+def _find_joinable(utterances: Sequence[Utterance], *, max_samples: int) -> list[Utterance]:
+    """Give those whose times can be known and that leave room for the shortest of their language beside them."""
+    spoken = [one for one in utterances if one.text.strip() and one.task != "translate"]
+    shortest: dict[str, int] = {}
+    for one in spoken:
+        shortest[one.language] = min(_count_samples(one), shortest.get(one.language, max_samples))
+    room = max_samples - round((2 * _GAP_S[0] + _GAP_S[1]) * SAMPLING_RATE)  # what ``_takes`` leaves at the most
+    return [one for one in spoken if _count_samples(one) + shortest[one.language] <= room]
+
+
+def _plan_windows(utterances: Sequence[Utterance], *, max_samples: int, generator: random.Random) -> Iterator[_Window]:
+    """Put utterances together that follow one another and fit, by their durations; those left alone are left out."""
+
+    def draw_gap() -> int:
+        return round(generator.uniform(*_GAP_S) * SAMPLING_RATE)
+
+    window = _Window(gaps=(draw_gap(),))
+    for utterance in utterances:
+        if not _takes(window, utterance, max_samples=max_samples):
+            if len(window.utterances) > 1:
+                yield window
+            window = _Window(gaps=(draw_gap(),))
+        window = _Window((*window.utterances, utterance), (*window.gaps, draw_gap()))
+    if len(window.utterances) > 1:
+        yield window
+
+
+def _takes(window: _Window, utterance: Utterance, *, max_samples: int) -> bool:
+    """Tell whether a window that has been begun takes one more, and the longest gap after it."""
+    if not window.utterances:
+        return False
+    longer = _Window((*window.utterances, utterance), (*window.gaps, round(_GAP_S[1] * SAMPLING_RATE)))
+    is_alike = utterance.language == window.utterances[0].language
+    return is_alike and len(longer.utterances) <= _MAX_PIECES and longer.num_samples <= max_samples
+
+
+def _join(window: _Window) -> TimedSpeech | None:
+    """Read a window's utterances; None where fewer than two can be read."""
+    pieces: list[TimedPiece] = []
+    parts = [_silence(window.gaps[0])]
+    for utterance, gap in zip(window.utterances, window.gaps[1:], strict=True):
+        waveform = _read(utterance)
+        if waveform is None:
+            continue
+        start_s, end_s = sound_span(waveform)
+        offset_s = sum(map(len, parts)) / SAMPLING_RATE
+        pieces.append(TimedPiece(utterance.text.strip(), offset_s + start_s, offset_s + end_s))
+        parts += [waveform, _silence(gap)]
+    if len(pieces) < 2:
+        return None
+    return TimedSpeech(np.concatenate(parts), tuple(pieces), window.utterances[0].language)
+
+
+def _count_samples(utterance: Utterance) -> int:
+    return round(utterance.duration_s * SAMPLING_RATE)
+
+
+def _silence(num_samples: int) -> Waveform:
+    return np.zeros(num_samples, dtype=np.float32)
 
 
 def _read(utterance: Utterance) -> Waveform | None:
-    if not utterance.text.strip() or utterance.task == "translate":
-        return None
     try:
-        return read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
+        waveform = read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
+        return waveform[: _count_samples(utterance)]  # rates other than 16 kHz may give one more
     except (AudioError, FileNotFoundError):
         return None

@@ -39,9 +39,10 @@ def derive_after_run(
             return derive_alignment_heads(folder, utterances, device=device)
         derive: Any = derive_alignment_heads  # ray's types know no keyword arguments
         record: AlignmentRecord = ray.get(ray.remote(num_gpus=1)(derive).remote(folder, utterances, device=device))
-    except (SottovoceError, RayError) as error:
-        logger.warning("alignment heads stay as the base model has them: %s", error)
-        return AlignmentRecord(heads=_named_heads(folder), is_derived=False, remark=str(error))
+    except (SottovoceError, RayError, OSError, RuntimeError, MemoryError) as error:  # torch's are the last two
+        reason = str(error) if isinstance(error, SottovoceError) else f"{type(error).__name__}: {error}"
+        logger.warning("alignment heads stay as the base model has them: %s", reason)
+        return AlignmentRecord(heads=_named_heads(folder), is_derived=False, remark=reason)
     return record
 
 
@@ -69,7 +70,8 @@ def derive_alignment_heads(
     speech = join_utterances(utterances, max_s=checkpoint.context.max_s, max_examples=_MAX_WINDOWS)
     choice = choose_heads(checkpoint, speech)
     if choice is None:
-        remark = f"no two of {len(utterances)} utterances fit into {checkpoint.context.max_s:g} s together"
+        max_s = checkpoint.context.max_s
+        remark = f"no two of {len(utterances)} utterances, one after the other, fit into {max_s:g} s together"
         logger.warning("alignment heads stay as they are: %s", remark)
         return AlignmentRecord(heads=_named_heads(folder), is_derived=False, remark=remark)
     if choice.is_new:
