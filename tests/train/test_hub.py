@@ -58,6 +58,12 @@ def test_a_refusal_of_the_hub_names_the_repository(checkpoint: Path) -> None:
         push_checkpoint(checkpoint, FakeApi(refuses=True), repo_id="me/throat", private=False)
 
 
+@pytest.mark.parametrize("repo_id", ["me/throat mic", "me/throat/mic", "throat--mic"])
+def test_a_name_the_hub_does_not_allow_is_a_wrong_setting(checkpoint: Path, repo_id: str) -> None:
+    with pytest.raises(ConfigError, match=f"repo_id '{repo_id}' is no name the Hub allows"):
+        push_checkpoint(checkpoint, build_api("hf_no_token"), repo_id=repo_id, private=True)
+
+
 @pytest.mark.parametrize("base", ["openai/whisper-small", "micro", "/home/me/base"])
 def test_an_adapter_is_uploaded_where_its_base_is_on_the_hub(checkpoint: Path, base: str) -> None:
     (checkpoint / "model.safetensors").unlink()

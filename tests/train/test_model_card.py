@@ -136,6 +136,27 @@ def test_the_card_of_an_adapter_says_what_was_trained_and_how_peft_loads_it(base
     compile(snippet, "snippet", "exec")
 
 
+def facts_of(training: TrainingConfig, **changes: object) -> str:
+    return build_model_card(record_of().model_copy(update={"training": training} | changes), name="throat").text
+
+
+def test_the_card_counts_workers_and_the_batches_of_a_step() -> None:
+    assert "- 1 worker on cuda" in facts_of(TrainingConfig(num_workers=1))
+    assert "; 1 batch per step" in facts_of(TrainingConfig(num_workers=1))
+    elastic = facts_of(TrainingConfig(num_workers=(1, 4), accumulation_steps=2))
+    assert "- 1 to 4 workers on cuda" in elastic
+    assert "; 8 batches per step" in elastic
+
+
+def test_the_card_says_what_the_weights_were_held_in() -> None:
+    base = "openai/whisper-small"
+    lora, qlora = (TrainingConfig.model_validate({"base": base, "method": method}) for method in ("lora", "qlora"))
+    assert "precision fp16, weights in fp32" in facts_of(TrainingConfig(base=base))
+    assert "precision fp16, the base's matrices in fp16, the adapter's weights in fp32" in facts_of(lora)
+    assert "precision fp32, weights in fp32" in facts_of(lora, precision="fp32")
+    assert "precision bf16, the base's matrices in 4 bits (NF4)" in facts_of(qlora, precision="bf16")
+
+
 def test_every_method_has_its_words() -> None:
     for method in get_args(Method):
         training = TrainingConfig(method=method)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.adapter import ADAPTER_WEIGHTS_FILE, is_adapter, read_adapter_base
@@ -42,6 +42,7 @@ def push_checkpoint(folder: Path, api: HubApi, *, repo_id: str, private: bool) -
 
     Raises:
         CheckpointError: a file is missing, an adapter's base is not on the Hub, or the Hub refuses.
+        ConfigError: no name the Hub allows.
     """
     missing = [name for name in (*_NEEDED, _weights_file(folder)) if not (folder / name).is_file()]
     if missing:
@@ -49,6 +50,8 @@ def push_checkpoint(folder: Path, api: HubApi, *, repo_id: str, private: bool) -
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a Whisper trained with Sottovoce")
+    except HFValidationError as error:
+        raise ConfigError(f"repo_id {repo_id!r} is no name the Hub allows, as me/whisper-mine is: {error}") from error
     except (HfHubHTTPError, OSError) as error:
         raise CheckpointError(folder, f"the Hub does not take it as {repo_id}: {error}") from error
     logger.info("pushed %s to %s", folder, repo_id)

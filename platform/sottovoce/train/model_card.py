@@ -9,7 +9,7 @@ from sottovoce.model.checkpoint import MICRO
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.diagnosis.finding import Finding
 from sottovoce.train.record import EvaluationRow, TrainingRecord
-from sottovoce.train.settings import Method
+from sottovoce.train.settings import Method, TrainingConfig
 
 _LICENSE = "apache-2.0"
 _METHODS: dict[Method, str] = {
@@ -176,14 +176,34 @@ def _training_facts(record: TrainingRecord) -> list[str]:
     facts = [
         *_method_facts(record),
         f"{record.num_steps} steps in {record.seconds:.0f} s; the best checkpoint is that of step {record.best_step}",
-        f"{training.num_workers} workers on {record.device}, precision {record.precision}, weights in fp32",
+        f"{_workers(training)} on {record.device}, precision {record.precision}, {_held_weights(record)}",
         f"AdamW, betas 0.9 and 0.999, eps 1e-8, weight decay {training.weight_decay:g} on matrices",
         f"learning rate {training.learning_rate:g}, {training.warmup_steps} warm-up steps, then linear to zero",
-        f"gradient norm at most {training.max_grad_norm:g}; {training.accumulation_steps} batches per step",
+        f"gradient norm at most {training.max_grad_norm:g}; {_count(training.num_slots, 'batch', 'batches')} per step",
         f"seed {training.seed}",
     ]
     optional = {"label smoothing": training.label_smoothing, "dropout": training.dropout}
     return facts + [f"{label} {value:g}" for label, value in optional.items() if value]
+
+
+def _workers(training: TrainingConfig) -> str:
+    if isinstance(training.num_workers, int):
+        return _count(training.num_workers, "worker", "workers")
+    fewest, most = training.num_workers
+    return f"{fewest} to {_count(most, 'worker', 'workers')}"
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+def _held_weights(record: TrainingRecord) -> str:
+    """Say what weights were held in while they were trained; see ``load_start``."""
+    if record.training.method == "qlora":
+        return "the base's matrices in 4 bits (NF4), the adapter's weights in fp32"
+    if record.training.method == "lora" and record.precision != "fp32":
+        return f"the base's matrices in {record.precision}, the adapter's weights in fp32"
+    return "weights in fp32"
 
 
 def _evaluation(record: TrainingRecord) -> str:
