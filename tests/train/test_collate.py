@@ -11,7 +11,7 @@ from sottovoce.audio.spec_augment import SpecAugmentConfig
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_labels
 from sottovoce.schema import Example, PcmBatch, Utterance
-from sottovoce.train.collate import Collator, TrainBatch, pad_labels
+from sottovoce.train.collate import Collator, TrainBatch, find_places, pad_labels
 from sottovoce.train.label_mix import LabelMix
 from sottovoce.train.pictures import ThreadedPictures
 
@@ -51,6 +51,7 @@ def test_inputs_are_padded_with_the_end_token_and_targets_masked_by_length() -> 
     inputs, targets = pad_labels([one, other, None], padding_id=END)
     assert inputs.tolist() == [[START, 1, 2], [START, 7, END], [END, END, END]]
     assert targets.tolist() == [[1, 2, END], [7, END, IGNORED], [IGNORED] * 3]
+    assert find_places(targets).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_labels_of_real_text_shift_by_one(collator: Collator) -> None:
@@ -61,6 +62,7 @@ def test_labels_of_real_text_shift_by_one(collator: Collator) -> None:
     assert (batch.decoder_input_ids == START).sum(dim=1).tolist() == [1, 1]
     assert ((batch.labels == END).sum(dim=1)).tolist() == [1, 1]
     assert (batch.labels[0] == IGNORED).any()
+    assert batch.labels.flatten()[batch.places].tolist() == batch.labels[batch.labels != IGNORED].tolist()
 
 
 def test_the_context_is_that_of_the_longest_recording(collator: Collator) -> None:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from sottovoce.audio.decode import read_audio
-from sottovoce.errors import TrainingMemoryError
+from sottovoce.errors import LabelTooLongError, TrainingMemoryError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import Labels, prefix_ids
@@ -130,6 +130,14 @@ def test_every_batch_is_noted_and_one_that_takes_too_much_memory_is_named(
     assert noted == ["evaluating"] * 3 + ["waiting for the other ranks"]
     with pytest.raises(TrainingMemoryError, match=r"evaluating: .* \(4\).*evaluation_batch_size"):
         evaluator.evaluate(Greedy(checkpoint.model, label_smoothing=0.0))
+
+
+def test_a_transcript_that_does_not_fit_the_decoder_names_its_utterance(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
+) -> None:
+    long = utterances[1].model_copy(update={"text": "word " * 500})
+    with pytest.raises(LabelTooLongError, match=r"of validation utterance 1 has \d+ tokens"):
+        build_evaluator(checkpoint, collator, [utterances[0], long])
 
 
 def test_batches_hold_one_context_each_and_every_utterance_once() -> None:

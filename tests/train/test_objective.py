@@ -10,6 +10,7 @@ from sottovoce.model.adapter import LoraSettings
 from sottovoce.model.checkpoint import adapt_base, load_checkpoint
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.labels import IGNORED
+from sottovoce.train.collate import find_places
 from sottovoce.train.objective import WhisperObjective, parameter_groups, prepare_whisper
 from sottovoce.train.settings import Method
 
@@ -53,6 +54,26 @@ def test_the_loss_is_that_of_the_model_itself(whisper: TrimmedWhisper) -> None:
     expected = whisper(input_features=features(), decoder_input_ids=INPUTS, labels=TARGETS).loss
     assert loss.num_labels == 5
     assert loss.total.item() / 5 == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_logits_are_those_of_the_labels_that_count_row_by_row(whisper: TrimmedWhisper) -> None:
+    objective = WhisperObjective(prepared(whisper), label_smoothing=0.0)
+    encoded = whisper.model.encoder(features()).last_hidden_state
+    hidden = whisper.model.decoder(input_ids=INPUTS, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
+    places = find_places(TARGETS)
+    found = objective.read_labels(encoded, INPUTS, places)
+    assert torch.equal(found, whisper.proj_out(hidden[TARGETS != IGNORED]))
+    assert objective(features(), INPUTS, TARGETS, places).total == objective(features(), INPUTS, TARGETS).total
+
+
+def test_a_step_needs_no_value_from_the_device(whisper: TrimmedWhisper) -> None:
+    """The meta device has shapes and no values: what would wait for one on a GPU, as a mask's count, fails there."""
+    objective = WhisperObjective(prepared(whisper), label_smoothing=0.1).to("meta")
+    tensors = (features(), INPUTS, TARGETS, find_places(TARGETS))
+    loss = objective(*(tensor.to("meta") for tensor in tensors))
+    loss.total.backward()
+    assert loss.total.is_meta
+    assert loss.num_labels.is_meta
 
 
 def test_label_smoothing_counts_in_training_only(whisper: TrimmedWhisper) -> None:

@@ -41,7 +41,7 @@ class Line(nn.Module):
         self.linear = nn.Linear(4, 1)
         self.fault: str | None = None
 
-    def forward(self, input_features: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> LossSum:
+    def forward(self, input_features: Tensor, decoder_input_ids: Tensor, labels: Tensor, *_: Tensor) -> LossSum:
         found = self.linear(input_features[:, :, 0]).squeeze(1)
         kind, _, where = (self.fault or "").partition(" ")
         number = {"nan": math.nan, "inf": math.inf, "long": 1e25}.get(kind, 0.0)

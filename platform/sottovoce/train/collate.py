@@ -44,6 +44,11 @@ class TrainBatch:
     random_seed: int = 0
     """Of what the model draws (dropout) while it computes this batch, on whatever rank."""
 
+    @property
+    def places(self) -> Tensor:
+        """(N,) of the labels that count; found on the CPU, so that nobody waits for a GPU to learn how many."""
+        return find_places(self.labels)
+
 
 @dataclass(frozen=True)
 class Collator:
@@ -160,3 +165,8 @@ def pad_labels(labels: Sequence[Labels | None], *, padding_id: int) -> tuple[Ten
             inputs[row, : len(one.inputs)] = torch.tensor(one.inputs)
             targets[row, : len(one.targets)] = torch.tensor(one.targets)
     return inputs, targets
+
+
+def find_places(labels: Tensor) -> Tensor:
+    """Give the places (N,) int64 of the labels that count, in the rows of a batch (B, T) one after the other."""
+    return (labels != IGNORED).flatten().nonzero().squeeze(1)

@@ -16,11 +16,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from transformers import WhisperTokenizerFast
 
 from sottovoce.audio.decode import read_audio
+from sottovoce.errors import LabelTooLongError
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext
-from sottovoce.model.labels import IGNORED, encode_example
+from sottovoce.model.labels import Labels, encode_example
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Utterance, Waveform
 from sottovoce.text.group_score import GroupScore, score_utterances
@@ -75,6 +77,9 @@ class Evaluator:
             batch_size: utterances at a time.
             normalizer: of the scores.
             spelling: see ``normalize``.
+
+        Raises:
+            LabelTooLongError: a transcript that does not fit the decoder; named with its utterance.
         """
         self._utterances = utterances
         batches = plan_batches([one.duration_s for one in utterances], collator.context, batch_size=batch_size)
@@ -83,10 +88,7 @@ class Evaluator:
         self._normalizer = normalizer
         self._spelling = spelling
         self._collator = collator
-        self.labels = {  # without timestamps only whether there are samples matters
-            place: encode_example(checkpoint.tokenizer, Example(utterances=(utterance,)), num_samples=[1])
-            for place, utterance in enumerate(utterances)
-        }
+        self.labels = {place: _encode(checkpoint.tokenizer, one) for place, one in enumerate(utterances)}
         longest = max(len(labels.inputs) + 1 for labels in self.labels.values() if labels)
         self.max_new_tokens = min(MAX_LABEL_TOKENS - _PREFIX_LENGTH, int(_MARGIN * longest))
         """What a hypothesis may have."""
@@ -139,22 +141,23 @@ class Evaluator:
             each is the likeliest after those before it, and Whisper's rule for silence lets them stand.
         """
         device = self._accelerator.device
-        inputs, labels = batch.decoder_input_ids.to(device), batch.labels.to(device)
-        rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
-        wanted = labels[rows, columns]
+        places, num_tokens = batch.places, batch.labels.shape[1]
+        wanted = batch.labels.flatten().index_select(0, places).to(device)
+        rows, columns = (places // num_tokens).to(device), (places % num_tokens).to(device)
         with torch.inference_mode(), self._accelerator.autocast():
-            logits = objective.read_labels(encoded, inputs, labels)
+            logits = objective.read_labels(encoded, batch.decoder_input_ids.to(device), places.to(device))
             losses = nn.functional.cross_entropy(logits, wanted, reduction="none").double()
             is_text = columns >= _PREFIX_LENGTH - 1  # before it stand the labels of the prefix
             is_first = columns == _PREFIX_LENGTH - 1
             is_wrong = is_text & (self._recognizer.would_write(logits, is_first=is_first) != wanted)
+            # of the logits as ``would_write`` leaves them: what may not be written takes no part of the probability
             surprises = nn.functional.cross_entropy(logits, wanted, reduction="none").double()
-        zeros = torch.zeros(len(labels), dtype=torch.float64, device=device)
+        zeros = torch.zeros(len(batch.labels), dtype=torch.float64, device=device)
         mistakes = zeros.index_add(0, rows, is_wrong.double())
         doubts = zeros.index_add(0, rows, torch.where(is_text, surprises, 0.0))
         lengths = zeros.index_add(0, rows, is_text.double())
         is_right = (lengths > 0) & (mistakes == 0) & (doubts < _TRUSTED * lengths)
-        return torch.stack([losses.sum(), lengths.new_tensor(float(len(wanted)))]), is_right.tolist()
+        return torch.stack([losses.sum(), lengths.new_full((), float(len(wanted)))]), is_right.tolist()
 
     def _recognize(self, places: Sequence[int], encoded: Tensor, is_right: Sequence[bool]) -> list[str]:
         """Give the texts of a batch; those that are known to be right are not decoded."""
@@ -195,6 +198,14 @@ def plan_batches(durations_s: Sequence[float], context: AudioContext, *, batch_s
         for _, places in sorted(groups.items(), reverse=True)
         for first in range(0, len(places), batch_size)
     ]
+
+
+def _encode(tokenizer: WhisperTokenizerFast, utterance: Utterance) -> Labels | None:
+    try:  # without timestamps only whether there are samples matters
+        return encode_example(tokenizer, Example(utterances=(utterance,)), num_samples=[1])
+    except LabelTooLongError as error:
+        num_tokens, limit, _ = error.args
+        raise LabelTooLongError(num_tokens, limit, f"validation utterance {utterance.id}") from error
 
 
 def _read(utterance: Utterance) -> Waveform:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.models.whisper import modeling_whisper
 
 from sottovoce.model.context import TrimmedWhisper
-from sottovoce.model.labels import IGNORED
+from sottovoce.train.collate import find_places
 from sottovoce.train.settings import Method
 
 _LAYERS_WITH_DROPOUT = (
@@ -39,29 +39,32 @@ class WhisperObjective(nn.Module):
         self.whisper = whisper
         self._label_smoothing = label_smoothing
 
-    def forward(self, input_features: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> LossSum:
+    def forward(
+        self, input_features: Tensor, decoder_input_ids: Tensor, labels: Tensor, places: Tensor | None = None
+    ) -> LossSum:
         """Compute the loss.
 
         Args:
             input_features: (B, M, F).
             decoder_input_ids: (B, T), the start token first.
             labels: (B, T), each the token after its input; IGNORED where none counts.
+            places: (N,) as ``find_places`` gives them; where None they are looked for here, and that waits for a GPU.
         """
         encoded = self.whisper.model.encoder(input_features).last_hidden_state
-        return self.score_encoded(encoded, decoder_input_ids, labels)
+        return self.score_encoded(encoded, decoder_input_ids, labels, find_places(labels) if places is None else places)
 
-    def score_encoded(self, encoded: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> LossSum:
+    def score_encoded(self, encoded: Tensor, decoder_input_ids: Tensor, labels: Tensor, places: Tensor) -> LossSum:
         """Compute the loss where the encoder (B, P, D) has run already; see ``forward``."""
         smoothing = self._label_smoothing if self.training else 0.0
-        wanted = labels[labels != IGNORED]
-        logits = self.read_labels(encoded, decoder_input_ids, labels)
+        wanted = labels.flatten().index_select(0, places)
+        logits = self.read_labels(encoded, decoder_input_ids, places)
         total = nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="sum")
-        return LossSum(total, torch.tensor(float(wanted.numel()), device=total.device))
+        return LossSum(total, torch.full((), float(len(wanted)), device=total.device))
 
-    def read_labels(self, encoded: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> Tensor:
+    def read_labels(self, encoded: Tensor, decoder_input_ids: Tensor, places: Tensor) -> Tensor:
         """Give the logits (N, V), float32, of the labels that count, row by row; see ``forward``."""
         output = self.whisper.model.decoder(input_ids=decoder_input_ids, encoder_hidden_states=encoded, use_cache=False)
-        logits: Tensor = self.whisper.proj_out(output.last_hidden_state[labels != IGNORED]).float()
+        logits: Tensor = self.whisper.proj_out(output.last_hidden_state.flatten(0, 1).index_select(0, places)).float()
         return logits
 
 

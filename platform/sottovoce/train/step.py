@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from sottovoce.model.labels import IGNORED
 from sottovoce.train.collate import TrainBatch
 from sottovoce.train.failure import describe_batch, memory_explained
 from sottovoce.train.heartbeat import Heart
@@ -81,7 +80,8 @@ class Stepper:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         accelerator, device = self._accelerator, self._accelerator.device
-        num_labels = torch.tensor(float(sum(int((batch.labels != IGNORED).sum()) for batch in batches)), device=device)
+        # torch.full, not torch.tensor, which waits until the device has taken it: nobody waits for the step before
+        num_labels = torch.full((), float(sum(len(batch.places) for batch in batches)), device=device)
         num_everywhere: Any = accelerator.reduce(num_labels.clone())
         scale = accelerator.num_processes / num_everywhere.clamp(min=1.0)  # ranks' gradients are averaged, not summed
         total = torch.zeros((), device=device)
@@ -109,6 +109,7 @@ class Stepper:
                 batch.input_features.to(device, non_blocking=True),
                 batch.decoder_input_ids.to(device, non_blocking=True),
                 batch.labels.to(device, non_blocking=True),
+                batch.places.to(device, non_blocking=True),
             )
             total: Tensor = loss.total.detach()
             if is_last:
