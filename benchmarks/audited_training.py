@@ -115,6 +115,16 @@ class AuditedStream:
         """What of it the model hears at once."""
         return self.stream.examples
 
+    @property
+    def tasks_per_worker(self) -> int:
+        """See ``SpeechStream``."""
+        return self.stream.tasks_per_worker
+
+    @property
+    def prefetch_batches(self) -> int:
+        """See ``SpeechStream``."""
+        return self.stream.prefetch_batches
+
     def steps_per_epoch(self, num_slots: int) -> int:
         """See ``SpeechStream``."""
         return self.stream.steps_per_epoch(num_slots)

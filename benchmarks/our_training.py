@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +31,16 @@ class Pace:
 def read_pace(output: Path, *, num_warmup_steps: int) -> Pace:
     """Read the pace of a run from its curves, logged every ``num_warmup_steps``; the first of them do not count.
 
-    A run logs its mean pace since its start, so what lies between two points is the difference of both.
+    A run logs at each point the pace since the one before.
     """
-    curves = [point for point in read_curves(output / CURVES_FILE) if "train/steps_per_s" in point.values]
-    points = {point.step: point.values for point in curves}
-    last_step = max(points)
-    seconds = {step: step / points[step]["train/steps_per_s"] for step in (num_warmup_steps, last_step)}
-    audio_s = {step: seconds[step] * points[step]["train/audio_s_per_s"] for step in seconds}
-    return Pace(
-        last_step - num_warmup_steps,
-        seconds[last_step] - seconds[num_warmup_steps],
-        audio_s[last_step] - audio_s[num_warmup_steps],
-    )
+    points = [point for point in read_curves(output / CURVES_FILE) if "train/steps_per_s" in point.values]
+    seconds = audio_s = 0.0
+    for before, point in pairwise(points):
+        passed_s = (point.step - before.step) / point.values["train/steps_per_s"]
+        seconds += passed_s
+        audio_s += passed_s * point.values["train/audio_s_per_s"]
+    assert points[0].step == num_warmup_steps, "the steps that do not count are the first interval"
+    return Pace(points[-1].step - num_warmup_steps, seconds, audio_s)
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,14 @@ class ToneStream:
     def utterances(self) -> tuple[Utterance, ...]:
         """The recording."""
         return (self.recording,)
+
+    @property
+    def tasks_per_worker(self) -> None:
+        """Say that nothing is decoded."""
+
+    @property
+    def prefetch_batches(self) -> None:
+        """Say that nothing is decoded."""
 
     def steps_per_epoch(self, num_slots: int) -> int:
         """Give the steps of an epoch."""

@@ -23,7 +23,24 @@ def test_waiting_for_data_is_given_as_share_and_seconds(data_wait_s: float, seve
     assert finding is not None
     assert finding.severity == severity
     assert f"({data_wait_s:.0f} of 500 s)" in finding.seen
-    assert finding.changes[0].name == "data.tasks_per_worker"
+
+
+def test_a_run_that_waits_is_advised_to_decode_twice_as_much_as_it_did() -> None:
+    record = make_record(ROWS, data_wait_s=150.0)
+    data = record.data.model_copy(update={"tasks_per_worker": 4, "prefetch_batches": 6})
+    finding = find_data_wait(record.model_copy(update={"data": data}), ())
+    assert finding is not None
+    assert [change.describe() for change in finding.changes] == [
+        "data.tasks_per_worker=8 (was 4)",
+        "data.prefetch_batches=12 (was 6)",
+    ]
+
+
+def test_an_older_record_that_does_not_say_how_it_decoded_gets_advice_in_words() -> None:
+    finding = find_data_wait(make_record(ROWS, data_wait_s=150.0), ())
+    assert finding is not None
+    assert finding.changes == ()
+    assert finding.advice
 
 
 def test_a_stream_that_only_starts_slowly_is_not_blamed() -> None:
@@ -32,6 +49,15 @@ def test_a_stream_that_only_starts_slowly_is_not_blamed() -> None:
     record = make_record(ROWS, data_wait_s=50.0)
     assert find_data_wait(record, starts_slowly) is None
     assert find_data_wait(record, waits_always) is not None
+
+
+def test_a_wait_counts_by_the_time_it_takes_and_not_by_the_number_of_points() -> None:
+    """One interval of twenty waits nine tenths of its time, and takes ten times as long for it."""
+    waits = make_curve("train/data_wait", [0.0] * 10 + [0.9] + [0.0] * 10)
+    paces = make_curve("train/steps_per_s", [1.0] * 10 + [0.1] + [1.0] * 10)
+    record = make_record(ROWS, data_wait_s=150.0)
+    assert find_data_wait(record, waits) is None, "a twentieth of the points"
+    assert find_data_wait(record, (*waits, *paces)) is not None
 
 
 def test_skipped_steps_are_counted_with_the_first() -> None:
@@ -71,6 +97,8 @@ def test_rejects_are_counted_by_reason_and_many_are_a_warning() -> None:
     assert few is not None
     assert few.severity == "note"
     assert "3 recordings (0.6 %) were left out: too long 2, silent 1." in few.seen
+    assert "manifest's rejects.jsonl" in few.advice
+    assert "training_rejects.jsonl in the run's folder" in few.advice
     many = find_rejects(make_record(ROWS, rejects={"silent": 20}))
     assert many is not None
     assert many.severity == "warning"

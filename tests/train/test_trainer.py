@@ -1,4 +1,6 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -72,6 +74,9 @@ def test_a_context_the_wrong_way_round_is_refused() -> None:
 
 def test_data_is_summed_up_with_rejects_by_reason() -> None:
     rejects = [Reject(id=f"r{i}", audio="r.wav", reason="silent", detail="") for i in range(2)]
-    summary = summarize_data([utterance(1_800.0, speaker="a"), utterance(1_800.5, speaker="a")], [utterance()], rejects)
+    train = [utterance(1_800.0, speaker="a"), utterance(1_800.5, speaker="a")]
+    stream: Any = SimpleNamespace(utterances=train, tasks_per_worker=4, prefetch_batches=3)
+    summary = summarize_data(stream, [utterance()], rejects)
     assert (summary.num_train, summary.num_speakers, summary.rejects) == (2, 1, {"silent": 2})
     assert summary.train_hours == pytest.approx(1.0, abs=1e-3)
+    assert (summary.tasks_per_worker, summary.prefetch_batches) == (4, 3)

@@ -235,7 +235,6 @@ class WorkerLoop:
         self._post.update(phase="training", evaluations=tuple(map(describe_row, self._rows)))
         if decision.stops and self._accelerator.is_main_process:
             logger.info("stopped early: %s", decision.reason)
-        self._meter.restart()
         return stops
 
     def _check_rejects(self) -> None:

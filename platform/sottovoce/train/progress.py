@@ -36,10 +36,11 @@ class Snapshot:
     loss: float | None = None
     """Mean of the last steps."""
     steps_per_s: float = 0.0
+    """Of the last steps, as what follows."""
     audio_s_per_s: float = 0.0
     """Seconds of speech trained on in a second, all workers together."""
     data_wait: float = 0.0
-    """Share of the steps' time in which the first worker waited for a batch."""
+    """Share of the last steps' time in which the worker that waited most had no batch to go on with."""
     skipped_steps: int = 0
     """Steps that changed nothing, because loss or gradient was not finite."""
     skipped_in_a_row: int = 0

@@ -78,6 +78,10 @@ class DataSummary(Record):
     """Speakers the manifest names in the train split; 0 where it names none."""
     rejects: dict[str, int]
     """Rows the preparation rejected and recordings training could not decode, by reason."""
+    tasks_per_worker: int | None = None
+    """Decoding tasks that ran at a time for each worker; not known of runs of older releases."""
+    prefetch_batches: int | None = None
+    """Batches each worker held ready; as above."""
 
 
 class AlignmentRecord(Record):

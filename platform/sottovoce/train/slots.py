@@ -23,6 +23,14 @@ class TrainingStream(Protocol):
     def examples(self) -> Sequence[Example]:
         """What of it the model hears at once."""
 
+    @property
+    def tasks_per_worker(self) -> int | None:
+        """Tasks that decode at a time for each worker; None where nothing is decoded."""
+
+    @property
+    def prefetch_batches(self) -> int | None:
+        """Batches each worker holds ready; as above."""
+
     def steps_per_epoch(self, num_slots: int) -> int:
         """Give the steps of an epoch of so many batches each."""
 

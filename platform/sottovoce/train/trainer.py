@@ -246,7 +246,7 @@ def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Trai
         training=config,
         device=task.device,
         precision=task.precision,
-        data=summarize_data(task.stream.utterances, task.validation, prepare_rejects),
+        data=summarize_data(task.stream, task.validation, prepare_rejects),
         num_parameters=count.base,
         num_trained_parameters=count.trained,
         normalizer=name_normalizer(task.validation, config.normalizer),
@@ -257,10 +257,9 @@ def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Trai
     )  # fmt: skip
 
 
-def summarize_data(
-    train: Sequence[Utterance], validation: Sequence[Utterance], rejects: Sequence[Reject]
-) -> DataSummary:
-    """Count what a run learned from."""
+def summarize_data(stream: TrainingStream, validation: Sequence[Utterance], rejects: Sequence[Reject]) -> DataSummary:
+    """Count what a run learned from, and say how it was decoded."""
+    train = stream.utterances
     return DataSummary(
         num_train=len(train),
         train_hours=sum(one.duration_s for one in train) / 3600,
@@ -270,3 +269,5 @@ def summarize_data(
         num_speakers=len({one.speaker for one in train if one.speaker is not None}),
         rejects=dict(Counter(reject.reason for reject in rejects)),
     )
+        tasks_per_worker=stream.tasks_per_worker,
+        prefetch_batches=stream.prefetch_batches,

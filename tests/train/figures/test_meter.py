@@ -46,14 +46,39 @@ def test_evaluations_and_checkpoints_are_not_in_the_steps_time() -> None:
     assert counted.data_wait_s == 1.0
 
 
-def test_the_share_of_wait_is_measured_anew_after_an_evaluation() -> None:
-    counted = meter()
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("sottovoce.train.figures.meter.time.monotonic", lambda: self.now)
+
+
+def test_each_reading_gives_what_came_after_the_one_before_and_a_row_all_since_the_last_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, counted = Clock(monkeypatch), meter()
     counted.start()
-    counted.take(slow_batches())
-    counted.restart()
-    time.sleep(PAUSE_S)
-    assert counted.read()["data_wait"] == 0.0
-    assert counted.data_wait_s >= PAUSE_S
+
+    def train(num_steps: int, *, waited_s: float, step_s: float, loss: float) -> dict[str, float]:
+        def batch() -> Iterator[None]:
+            clock.now += waited_s
+            yield None
+
+        for _ in range(num_steps):
+            counted.take(batch())
+            clock.now += step_s - waited_s
+            counted.add(torch.tensor(loss), torch.tensor(1.0), audio_s=6.0)
+        return counted.read()
+
+    slow = train(4, waited_s=1.5, step_s=2.0, loss=3.0)
+    with counted.stopped():
+        clock.now += 100.0  # an evaluation
+    fast = train(10, waited_s=0.0, step_s=0.5, loss=1.0)
+    names = ("data_wait", "steps_per_s", "audio_s_per_s", "loss")
+    assert [slow[name] for name in names] == pytest.approx([0.75, 0.5, 3.0, 3.0])
+    assert [fast[name] for name in names] == pytest.approx([0.0, 2.0, 12.0, 1.0])
+    assert counted.own["data_wait"] == 0.0
+    assert counted.take_mean_loss() == pytest.approx((4 * 3.0 + 10 * 1.0) / 14)
+    assert (counted.data_wait_s, counted.step_s, counted.audio_s) == pytest.approx((6.0, 13.0, 84.0))
 
 
 def test_the_pace_counts_steps_and_speech_and_the_loss_is_per_label() -> None:

@@ -8,7 +8,7 @@ from sottovoce.page.template import format_percent
 from sottovoce.train.diagnosis.finding import Finding, SettingChange, change, slower
 from sottovoce.train.diagnosis.series import series_of
 from sottovoce.train.figures.curves import CurvePoint
-from sottovoce.train.record import TrainingRecord
+from sottovoce.train.record import DataSummary, TrainingRecord
 
 _DATA_WAIT = 0.05  # Sottovoce's own bar
 _LONG_DATA_WAIT = 0.2  # guess
@@ -18,12 +18,12 @@ _LOST_SCALE = 1.0  # guess: below it the scaler shrinks gradients, which it is t
 _MANY_REJECTS = 0.01  # what our jobs allow by default
 _NUM_NAMED = 3
 
+_ENOUGH_POINTS = 2  # the first holds the start of the stream
 
 def find_data_wait(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Finding | None:
     """Tell whether the steps waited for data, beyond the start of the stream."""
-    later = series_of(curves, "train/data_wait").values[1:]
-    wait = record.data_wait
-    if wait <= _DATA_WAIT or (len(later) and float(np.mean(later)) <= _DATA_WAIT):
+    wait, later = record.data_wait, _wait_after_start(curves)
+    if wait <= _DATA_WAIT or (later is not None and later <= _DATA_WAIT):
         return None
     return Finding(
         name="data_wait",
@@ -32,10 +32,26 @@ def find_data_wait(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Find
         f"{record.step_s:.0f} s), waiting for decoded audio.",
         advice="Decode more at a time, on more CPU cores or further nodes; lighter augmentation and audio near the "
         "workers help, too.",
-        changes=(
-            SettingChange(name="data.tasks_per_worker", value=2),
-            SettingChange(name="data.prefetch_batches", value=4),
-        ),
+        changes=_decode_more(record.data),
+    )
+
+
+def _wait_after_start(curves: Sequence[CurvePoint]) -> float | None:
+    """Give the share of the steps' time that was waited after the first point; None where that is not known."""
+    waits, paces = series_of(curves, "train/data_wait"), series_of(curves, "train/steps_per_s")
+    if len(waits) < _ENOUGH_POINTS:
+        return None
+    seconds = np.ones(len(waits) - 1)
+    if np.array_equal(waits.steps, paces.steps):
+        seconds = np.diff(waits.steps) / np.maximum(paces.values[1:], 1e-9)  # an interval that waits takes longer
+    return float(np.average(waits.values[1:], weights=seconds))
+
+
+def _decode_more(data: DataSummary) -> tuple[SettingChange, ...]:
+    """Propose twice what the run had; nothing where its record does not say."""
+    settings = (("data.tasks_per_worker", data.tasks_per_worker), ("data.prefetch_batches", data.prefetch_batches))
+    return tuple(
+        SettingChange(name=name, value=max(1, 2 * had), before=had) for name, had in settings if had is not None
     )
 
 

@@ -49,7 +49,6 @@ class Meter:
         self._started = time.monotonic() - seconds
         self._own = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels
         self._own_audio_s = 0.0
-        self._recent = (0.0, 0.0)
         self.loss_since_row = loss_since_row
         """Sum of all ranks' losses since the last row, and the labels it is over, up to the last ``collect``."""
         self.audio_s = audio_s
@@ -61,7 +60,7 @@ class Meter:
         """Of the figures last read, those that differ on this rank."""
         self._step_s = step_s
         self._running_since: float | None = None
-        self.restart()
+        self._begin_interval(step_s)
 
     @property
     def seconds(self) -> float:
@@ -87,11 +86,6 @@ class Meter:
         finally:
             self.start()
 
-    def restart(self) -> None:
-        """Measure the pace anew, as after an evaluation."""
-        self._pace_step_s, self._pace_wait_s = self.step_s, self.data_wait_s
-        self._pace_audio_s, self._pace_steps = self.audio_s, 0
-
     def take(self, batches: Iterator[T]) -> T:
         """Give the next batch, and count how long it took to come."""
         asked = time.monotonic()
@@ -103,7 +97,7 @@ class Meter:
         """Count one step's summed loss on this rank, its labels, and its seconds of speech."""
         self._own += torch.stack([total, num_labels])
         self._own_audio_s += audio_s
-        self._pace_steps += 1
+        self._num_steps += 1
 
     def collect(self) -> None:
         """Add up what all ranks counted since the last call; every rank must call it."""
@@ -123,27 +117,35 @@ class Meter:
             gradient_norm: of the last step, before clipping.
             loss_scale: what fp16 multiplies the loss with; 1 in other precisions.
             steps_per_s, audio_s_per_s: pace in steps and in seconds of speech.
-            data_wait: share of the time, of the rank that waited most.
+            data_wait: share of the steps' time, of the rank that waited most.
             memory_gib: see ``measure_memory``, of the rank with the most.
         """
         self.collect()
-        (total, num_labels), self._recent = self._recent, (0.0, 0.0)
-        seconds = max(1e-9, self.step_s - self._pace_step_s)
+        total, num_labels = self._recent
+        step_s = self.step_s
+        seconds = max(1e-9, step_s - self._read_step_s)
         self.own = {
-            "data_wait": (self.data_wait_s - self._pace_wait_s) / seconds,
+            "data_wait": (self.data_wait_s - self._read_wait_s) / seconds,
             "memory_gib": measure_memory(self._accelerator.device),
         }
         own = torch.tensor([list(self.own.values())], device=self._accelerator.device)
         most = self._accelerator.gather(own).amax(dim=0).tolist()
         scaler = self._accelerator.scaler
-        return {
+        figures = {
             "loss": total / num_labels if num_labels else math.nan,
             "gradient_norm": 0.0 if self.gradient_norm is None else float(self.gradient_norm),
-            "steps_per_s": self._pace_steps / seconds,
-            "audio_s_per_s": (self.audio_s - self._pace_audio_s) / seconds,
+            "steps_per_s": self._num_steps / seconds,
+            "audio_s_per_s": (self.audio_s - self._read_audio_s) / seconds,
             "loss_scale": 1.0 if scaler is None else float(scaler.get_scale()),
             **dict(zip(self.own, most, strict=True)),
         }
+        self._begin_interval(step_s)
+        return figures
+
+    def _begin_interval(self, step_s: float) -> None:
+        """Let what the next ``read`` gives begin at this time in steps."""
+        self._read_step_s, self._read_wait_s, self._read_audio_s = step_s, self.data_wait_s, self.audio_s
+        self._num_steps, self._recent = 0, (0.0, 0.0)
 
     def take_mean_loss(self) -> float:
         """Give all ranks' mean loss since the last call; every rank must call it."""
