@@ -109,7 +109,9 @@ def test_a_word_after_a_window_of_noise_is_heard_from_its_beginning(voice):
     assert found[-1][1] == 11.0 + len(voice) / SAMPLING_RATE
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.1}, {"prefix_padding_s": -1.0}, {"algorithm": "other"}])
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 1.1}, {"prefix_padding_s": -1.0}, {"algorithm": "other"}, {"window_s": 0.9}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValidationError):
         LongFormOptions(**wrong)

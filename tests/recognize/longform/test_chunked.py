@@ -1,5 +1,6 @@
 from dataclasses import replace
 from itertools import pairwise
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from spoken_numbers import BusyListener, Listener, SpokenNumbers, StuckListener,
 from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import join_segments
+from sottovoce.recognize.longform.window import WindowRequest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions
 
 WINDOW = 5 * SAMPLING_RATE
@@ -130,6 +132,38 @@ def test_segments_are_given_out_as_soon_as_those_before_them_are_known():
     assert reader.take(second, listener.hear(second)) == []
     assert [one.seek_s for one in reader.take(first, listener.hear(first))] == [first.start_s, second.start_s]
     assert [one.seek_s for one in reader.take(third, listener.hear(third))] == [third.start_s]
+
+
+def test_a_window_that_another_thread_asks_for_while_a_result_is_taken_waits_for_it():
+    """The result's request has a window looked for by another thread whenever it is itself looked at."""
+    spoken = say(60, seed=0)
+    reader = ChunkedReader(spoken.recording, DecodeOptions(), iter(plan(spoken.recording, spoken.spans)))
+    listener = Listener(spoken)
+    asked: list[Thread] = []
+    given: list[WindowRequest | None] = []
+
+    class Watched(WindowRequest):
+        def __getattribute__(self, name):
+            if name == "start" and not (asked and asked[-1].is_alive()):
+                asked.append(Thread(target=lambda: given.append(reader.next_window())))
+                asked[-1].start()
+                asked[-1].join(0.05)  # where nothing holds it back it is done by then
+            return super().__getattribute__(name)
+
+    first, second = reader.next_window(), reader.next_window()
+    heard = listener.hear(second)
+    assert reader.take(Watched(start=second.start, end=second.end, options=second.options), heard) == []
+    for thread in asked:
+        thread.join()
+    segments = reader.take(first, listener.hear(first))
+    waiting = [request for request in given if request is not None]
+    assert len(waiting) == len(asked)
+    while waiting:
+        request = waiting.pop()
+        segments += reader.take(request, listener.hear(request))
+        if (request := reader.next_window()) is not None:
+            waiting.append(request)
+    assert join_segments(segments) == spoken.text
 
 
 def test_while_the_language_is_unknown_windows_are_decoded_one_at_a_time():

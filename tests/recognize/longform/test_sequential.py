@@ -84,6 +84,55 @@ def test_it_ends_whatever_the_times_say(heard_s):
     read(reader_of(spoken.recording), Stubborn(spoken), most_windows=2_000)
 
 
+class InterruptedRecording(Recording):
+    """Calls back wherever a pause is looked for, as another thread might call then."""
+
+    interrupt = staticmethod(lambda: None)
+
+    def find_pause(self, start, end):
+        self.interrupt()
+        return super().find_pause(start, end)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_while_a_result_is_taken_no_window_is_given_to_another_thread(seed):
+    spoken = say(40, seed=seed)
+    recording = InterruptedRecording(spoken.recording.samples)
+    reader, listener, given_meanwhile = reader_of(recording), Listener(spoken), []
+    segments = []
+    while (request := reader.next_window()) is not None:
+        recording.interrupt = lambda: given_meanwhile.append(reader.next_window())
+        segments += reader.take(request, listener.hear(request))
+        del recording.interrupt
+    assert join_segments(segments) == spoken.text
+    assert given_meanwhile
+    assert set(given_meanwhile) == {None}
+
+
+class VoicelessRecording(Recording):
+    """Sound in which nobody speaks."""
+
+    num_stretches = 0
+
+    def is_silent(self, start, end):
+        self.num_stretches += 1
+        assert self.num_stretches < 1_000
+        return False
+
+    def find_speech(self, start, end, *, threshold, min_silence_s):
+        return iter(())
+
+
+@pytest.mark.parametrize("end_in_pauses", [False, True])
+@pytest.mark.parametrize("window_s", [0.1, 0.25, 0.5, 1.0, 5.0])
+def test_windows_without_a_voice_are_left_behind_however_short_they_are(window_s, end_in_pauses):
+    recording = VoicelessRecording(np.full(20 * SAMPLING_RATE, 300, np.int16))
+    window = int(window_s * SAMPLING_RATE)
+    settings = {"window_samples": window, "shortest_samples": window // 2, "voice_threshold": 0.5}
+    assert reader_of(recording, end_in_pauses=end_in_pauses, **settings).next_window() is None
+    assert recording.num_stretches
+
+
 def test_silence_is_not_decoded_and_what_is_skipped_as_silence_is_left_behind():
     listener = Listener(SpokenNumbers(Recording(np.zeros(0, np.int16)), ()))
     assert read(reader_of(Recording(np.zeros(60 * SAMPLING_RATE, np.int16))), listener) == []

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from threading import Lock
 
 from sottovoce.audio.voice_activity import Span
 from sottovoce.recognize.longform.reader import SpokenLanguage
@@ -88,10 +89,10 @@ class ChunkedReader:
         self._options = options
         self._windows = windows
         self._language = SpokenLanguage(options.language)
-        # Threads that ask for windows and that take results share only these two; append and popleft are atomic.
         self._chunks: deque[_Chunk] = deque()
         self._again: deque[WindowRequest] = deque()
         self._is_alone = False
+        self._lock = Lock()  # over everything but the plan, which only one thread reads
 
     @property
     def language(self) -> str | None:
@@ -100,17 +101,31 @@ class ChunkedReader:
 
     def next_window(self) -> WindowRequest | None:
         """Give the next window; while the language is unknown, one at a time."""
-        if not self._language.is_known and self._is_alone:
+        with self._lock:
+            if not self._language.is_known and self._is_alone:
+                return None
+            if self._again:
+                return self._prepare(self._again.popleft())
+        span = next(self._windows, None)  # without the lock: it looks for speech, and results need not wait for that
+        if span is None:
             return None
-        request = self._again.popleft() if self._again else self._next_planned()
-        if request is None:
-            return None
+        with self._lock:
+            request = WindowRequest(start=span[0], end=span[1], options=self._options)
+            self._chunks.append(_Chunk([request]))
+            return self._prepare(request)
+
+    def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
+        """Read a window's result, in any order, and give what is known from the beginning on without a gap."""
+        with self._lock:
+            return self._read(request, result)
+
+    def _prepare(self, request: WindowRequest) -> WindowRequest:
+        """Say what language a window is in, where that is known."""
         self._is_alone = not self._language.is_known
         language = self._language.code if self._language.is_known else None
         return replace(request, options=replace(request.options, language=language))
 
-    def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
-        """Read a window's result, in any order, and give what is known from the beginning on without a gap."""
+    def _read(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
         self._language.hear(result)
         self._is_alone = False
         chunk = next(chunk for chunk in self._chunks if any(_is_same(request, one) for one in chunk.waiting))
@@ -120,14 +135,6 @@ class ChunkedReader:
         if not rest or rest[0].start > request.start:
             chunk.segments[request.start] = read_segments(request, result)
         return self._pop_known()
-
-    def _next_planned(self) -> WindowRequest | None:
-        span = next(self._windows, None)
-        if span is None:
-            return None
-        request = WindowRequest(start=span[0], end=span[1], options=self._options)
-        self._chunks.append(_Chunk([request]))
-        return request
 
     def _pop_known(self) -> list[Segment]:
         known: list[Segment] = []

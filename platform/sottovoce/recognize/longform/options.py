@@ -45,9 +45,9 @@ class LongFormOptions(Config):
     algorithm: Literal["chunked", "sequential"] = "chunked"
     """chunked cuts where nobody speaks and decodes windows side by side, so a long recording is done in the time of
     its slowest windows; sequential decodes them one after the other, each knowing what was said before."""
-    window_s: float | None = Field(default=None, gt=0.0)
-    """Longest window; where None the model's longest context, or a little more than half of it where the model reads
-    trimmed contexts. Never more than the context."""
+    window_s: float | None = Field(default=None, ge=1.0)
+    """Longest window, of a second at least: in less hardly a word is whole. Where None the model's longest context, or
+    a little more than half of it where the model reads trimmed contexts. Never more than the context."""
     condition_on_previous_text: bool = True
     """Of sequential: each window follows on from the text of those before, unless that text was drawn."""
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -24,7 +24,8 @@ class Reader(Protocol):
     def next_window(self) -> WindowRequest | None:
         """Give the next window to decode, or None where a result is needed first, or where nothing is left.
 
-        It may take a while (finding speech), and another thread may take results meanwhile; one thread at a time.
+        It may take a while (finding speech), and another thread may take results meanwhile. One thread at a time asks
+        for windows, and one takes results.
         """
 
     def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:

@@ -59,6 +59,8 @@ class SequentialReader:
         self._position = 0
         self._previous_ids: tuple[int, ...] = ()
         self._again: deque[WindowRequest] = deque()
+        # Whose the state above is: ``take``'s while a result is awaited, else ``next_window``'s. Each of them hands it
+        # over with its last step: a thread that asks for a window while another takes a result finds nothing half done.
         self._is_waiting = False
 
     @property
@@ -73,15 +75,19 @@ class SequentialReader:
         request = self._again.popleft() if self._again else self._next_stretch()
         if request is None:
             return None
-        self._is_waiting = True
         language = self._language.code if self._language.is_known else None
         previous_ids = () if self._with_text else self._previous_ids
         options = replace(request.options, language=language, previous_ids=previous_ids)
+        self._is_waiting = True
         return replace(request, options=options)
 
     def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
         """Read a window's result and move on: to the unfinished rest of it, else to its end."""
+        segments = self._read(request, result)
         self._is_waiting = False
+        return segments
+
+    def _read(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
         if self._with_text is None and self._trials_left and request.options.previous_ids:
             self._with_text = request, result
             self._again.appendleft(request)
@@ -125,7 +131,8 @@ class SequentialReader:
                 end = self._recording.find_pause(self._position + self._shortest_samples, end)
             if self._is_spoken(self._position, end):
                 return WindowRequest(start=self._position, end=end, options=self._options)
-            self._position = end if end == self._recording.num_samples else end - _ONSET_SAMPLES
+            half_way = (self._position + end + 1) // 2  # a window shorter than the onset would never be left
+            self._position = end if end == self._recording.num_samples else max(half_way, end - _ONSET_SAMPLES)
         return None
 
     def _is_spoken(self, start: int, end: int) -> bool:
