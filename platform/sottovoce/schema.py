@@ -177,6 +177,8 @@ class WindowSegment:
     """Timestamp tokens included."""
     words: tuple[WordTime, ...] = ()
     """In order, where they were asked for; within the segment."""
+    token_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of its tokens of text, in order, where they were asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,4 +247,4 @@ class WindowResult:
     words: tuple[WordTime, ...] = ()
     """All segments' words in order, where they were asked for."""
     token_logprobs: tuple[TokenLogprob, ...] = ()
-    """Of the tokens of text, in order, where they were asked for."""
+    """Of all tokens of text in order, where they were asked for; those of an unfinished rest are in no segment."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sottovoce.recognize.window_segments import split_window
-from sottovoce.schema import WindowSegment
+from sottovoce.schema import TokenLogprob, WindowSegment
 
 FROM = 100
 DURATION_S = 5.0
@@ -55,6 +55,23 @@ def test_times_neither_decrease_nor_pass_the_windows_end() -> None:
     pieces, heard_s = split(at(2.0), 1, at(1.0), at(0.5), 2, at(9.0), at(9.5), 3)
     assert pieces == [(2.0, 2.0, " 1"), (2.0, DURATION_S, " 2")]
     assert heard_s is None
+
+
+def test_each_segment_has_its_own_tokens_log_probabilities_after_a_blank_one_and_before_an_unfinished_rest() -> None:
+    blank = 7
+    ids = [at(0.0), blank, at(1.0), at(1.0), 1, 2, at(2.0), at(2.0), 3, at(3.0), at(3.0), 4]
+    known = [TokenLogprob(str(token), -float(token), b"") for token in (blank, 1, 2, 3, 4)]
+    segments, heard_s = split_window(
+        ids,
+        timestamps_from=FROM,
+        decode_raw=lambda tokens: words(tokens) if blank not in tokens else " ",
+        duration_s=DURATION_S,
+        token_logprobs=known,
+    )
+    assert heard_s == 3.0
+    assert [[token.text for token in segment.token_logprobs] for segment in segments] == [["1", "2"], ["3"]]
+    without, _ = split_window(ids, timestamps_from=FROM, decode_raw=words, duration_s=DURATION_S)
+    assert {segment.token_logprobs for segment in without} == {()}
 
 
 def whisper_rule(token_ids: list[int], *, duration_s: float) -> tuple[list[tuple[float, float, str]], float | None]:

@@ -112,6 +112,7 @@ def fake_result(text: str, options: DecodeOptions, *, duration_s: float) -> Wind
         for index, word in enumerate(spoken)
         if options.word_timestamps
     )
+    logprobs = tuple(TokenLogprob(f" {word}", -0.25, f" {word}".encode()) for word in spoken if options.token_logprobs)
     return WindowResult(
         text=text,
         token_ids=(1, 2),
@@ -120,11 +121,9 @@ def fake_result(text: str, options: DecodeOptions, *, duration_s: float) -> Wind
         avg_logprob=-0.5,
         no_speech_prob=0.125,
         compression_ratio=0.5,
-        segments=(WindowSegment(0.0, duration_s, f" {text}", (1, 2), words),) if text else (),
+        segments=(WindowSegment(0.0, duration_s, f" {text}", (1, 2), words, logprobs),) if text else (),
         words=words,
-        token_logprobs=tuple(
-            TokenLogprob(f" {word}", -0.25, f" {word}".encode()) for word in spoken if options.token_logprobs
-        ),
+        token_logprobs=logprobs,
     )
 
 

@@ -3,17 +3,22 @@
 Shapes: T tokens.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice, pairwise
 
 from sottovoce.model.labels import TIMESTAMP_STEP_S
-from sottovoce.schema import WindowSegment
+from sottovoce.schema import TokenLogprob, WindowSegment
 
 Tokens = tuple[int, ...]
 
 
 def split_window(
-    token_ids: Sequence[int], *, timestamps_from: int, decode_raw: Callable[[Tokens], str], duration_s: float
+    token_ids: Sequence[int],
+    *,
+    timestamps_from: int,
+    decode_raw: Callable[[Tokens], str],
+    duration_s: float,
+    token_logprobs: Iterable[TokenLogprob] = (),
 ) -> tuple[tuple[WindowSegment, ...], float | None]:
     """Divide a window's tokens at its times, and tell how far the window is transcribed for certain.
 
@@ -26,6 +31,7 @@ def split_window(
         timestamps_from: the id of ``<|0.00|>``; see ``Vocabulary``.
         decode_raw: words' tokens to text, its leading space kept.
         duration_s: of the window's sound; no time is beyond it.
+        token_logprobs: of the words' tokens, in order; none where they were not asked for.
 
     Returns:
         The segments with text, in order, whose times never decrease; and where the unfinished rest begins [s], None
@@ -41,11 +47,14 @@ def split_window(
     pieces = [ids[first:last] for first, last in pairwise([0, *cuts, *([len(ids)] if is_finished else [])])]
     segments: list[WindowSegment] = []
     end_s = 0.0
+    logprobs = iter(token_logprobs)
     for piece in pieces:
         start_s, end_s = _span(piece, timestamps_from, after_s=end_s, duration_s=duration_s)
-        text = decode_raw(tuple(token for token in piece if token < timestamps_from))
+        words = tuple(token for token in piece if token < timestamps_from)
+        known = tuple(islice(logprobs, len(words)))  # of blank pieces too: those of the next follow them
+        text = decode_raw(words)
         if text.strip():
-            segments.append(WindowSegment(start_s, end_s, text, piece))
+            segments.append(WindowSegment(start_s, end_s, text, piece, token_logprobs=known))
     heard_s = None if is_finished or end_s >= duration_s else end_s
     return tuple(segments), heard_s
 

@@ -97,6 +97,7 @@ def test_tokens_of_text_come_with_their_bytes_and_log_probabilities(vocabulary) 
     assert b"".join(one.utf8 for one in result.token_logprobs).decode() == " é 😀"
     assert any("\ufffd" in one.text for one in result.token_logprobs)
     assert all(-0.01 < one.logprob <= 0.0 for one in result.token_logprobs)
+    assert result.segments[0].token_logprobs == result.token_logprobs
     (without,) = decode(RealSession([[token] for token in ids]), vocabulary, DecodeOptions(timestamps=True))
     assert without.token_logprobs == ()
 

@@ -62,8 +62,13 @@ def _result(
     skipped = is_silence(option, avg_logprob=hypothesis.avg_logprob, no_speech_prob=attempt.no_speech_prob)
     token_ids = () if skipped else hypothesis.token_ids
     text = vocabulary.text(token_ids)
+    logprobs = _token_logprobs(token_ids, hypothesis.logprobs, vocabulary) if option.token_logprobs else ()
     segments, heard_s = split_window(
-        token_ids, timestamps_from=vocabulary.timestamps_from, decode_raw=vocabulary.raw_text, duration_s=duration_s
+        token_ids,
+        timestamps_from=vocabulary.timestamps_from,
+        decode_raw=vocabulary.raw_text,
+        duration_s=duration_s,
+        token_logprobs=logprobs,
     )
     return WindowResult(
         text=text,
@@ -76,7 +81,7 @@ def _result(
         compression_ratio=compression_ratio(text),
         segments=segments,
         heard_s=heard_s,
-        token_logprobs=_token_logprobs(token_ids, hypothesis.logprobs, vocabulary) if option.token_logprobs else (),
+        token_logprobs=logprobs,
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment
-from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, DecodeOptions, TokenLogprob, WindowResult, WordTime
+from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, DecodeOptions, WindowResult, WordTime
 
 MIN_WINDOW_SAMPLES = SAMPLING_RATE // 10  # of 0.1 s: in less no word is heard
 _LEAST_ROOM = (
@@ -32,9 +32,7 @@ class WindowRequest:
 
 
 def read_segments(request: WindowRequest, result: WindowResult) -> list[Segment]:
-    """Give what a window says as segments in the recording's time, each with its own tokens' log-probabilities."""
-    logprobs = list(result.token_logprobs)
-    first_time = _first_time_id(result)
+    """Give what a window says as segments in the recording's time."""
     return [
         Segment(
             seek_s=request.start_s,
@@ -49,7 +47,7 @@ def read_segments(request: WindowRequest, result: WindowResult) -> list[Segment]
             compression_ratio=result.compression_ratio,
             no_speech_prob=result.no_speech_prob,
             words=tuple(_later(word, request.start_s) for word in segment.words),
-            token_logprobs=_take(logprobs, sum(token < first_time for token in segment.token_ids)),
+            token_logprobs=segment.token_logprobs,
         )
         for segment in result.segments
     ]
@@ -82,18 +80,5 @@ def unheard_rest(request: WindowRequest, result: WindowResult, recording: Record
     return [replace(request, end=middle, is_final=True), replace(request, start=middle, is_final=True)]
 
 
-def _first_time_id(result: WindowResult) -> float:
-    """Give an id that all words' tokens are below and no time's is: ids of times are a vocabulary's highest."""
-    num_words = len(result.token_logprobs)
-    ids = sorted(result.token_ids)
-    return ids[num_words] if num_words < len(ids) else float("inf")
-
-
 def _later(word: WordTime, offset_s: float) -> WordTime:
     return replace(word, start_s=offset_s + word.start_s, end_s=offset_s + word.end_s)
-
-
-def _take(logprobs: list[TokenLogprob], count: int) -> tuple[TokenLogprob, ...]:
-    """Take the first ones off a list."""
-    taken, logprobs[:] = tuple(logprobs[:count]), logprobs[count:]
-    return taken
