@@ -36,8 +36,8 @@ from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board, find_heart
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
-from sottovoce.train.shaping_settings import check_settings, shaping_settings
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.shaping_settings import check_settings, shaping_settings
 from sottovoce.train.skipped_steps import SkippedSteps
 from sottovoce.train.slots import SlotShare, fill_steps
 from sottovoce.train.step import Stepper
@@ -59,10 +59,10 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     heart = find_heart(task.board, stuck_after_s=training.stuck_after_s)
     with raised_by_worker(), heart.beating():
         store = build_store(training.checkpoints, output=task.output)
+        with found_checkpoint(store) as folder:
             if folder is not None:
                 settings = shaping_settings(training, precision=task.precision)
                 check_settings(read_run_state(folder).settings, settings, location=store.location)
-        with found_checkpoint(store) as folder:
             checkpoint = load_start(training, task.stream.utterances, precision=task.precision, resume_folder=folder)
             loop = WorkerLoop(task, training, checkpoint=checkpoint, store=store, resume_folder=folder, heart=heart)
         loop.run()
@@ -250,7 +250,6 @@ class WorkerLoop:
             first = next(iter(self._rejects.values()))
             raise TooManyRejectsError(first.audio, len(self._rejects), num_utterances, allowed)
 
-            settings=shaping_settings(self._config, precision=self._task.precision),
     def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
         """Write a checkpoint; every rank has part in it."""
         self._skipped.settle()
@@ -260,6 +259,7 @@ class WorkerLoop:
         self._state = RunState(
             step=step,
             cursor=self._cursor.at(step),
+            settings=shaping_settings(self._config, precision=self._task.precision),
             rows=tuple(self._rows),
             rejects=tuple(self._rejects.values()),
             seconds=self._meter.seconds,

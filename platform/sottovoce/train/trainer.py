@@ -268,6 +268,6 @@ def summarize_data(stream: TrainingStream, validation: Sequence[Utterance], reje
         languages=tuple(sorted({one.language for one in train})),
         num_speakers=len({one.speaker for one in train if one.speaker is not None}),
         rejects=dict(Counter(reject.reason for reject in rejects)),
-    )
         tasks_per_worker=stream.tasks_per_worker,
         prefetch_batches=stream.prefetch_batches,
+    )

@@ -17,8 +17,8 @@ _SCALER_SKIPS = 8  # guess: torch's scaler begins at 65 536 and halves it at eac
 _LOST_SCALE = 1.0  # guess: below it the scaler shrinks gradients, which it is there to prevent
 _MANY_REJECTS = 0.01  # what our jobs allow by default
 _NUM_NAMED = 3
-
 _ENOUGH_POINTS = 2  # the first holds the start of the stream
+
 
 def find_data_wait(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Finding | None:
     """Tell whether the steps waited for data, beyond the start of the stream."""
