@@ -163,7 +163,10 @@ class Gateway:
             if not speech.stream:
                 return format_transcript(await hearing.transcript(), speech, language_names=served.language_names)
             events = transcript_events(
-                hearing.segments(), duration_s=hearing.duration_s, wants_logprobs=speech.wants_logprobs
+                hearing.segments(),
+                duration_s=hearing.duration_s,
+                wants_language=speech.wants_language,
+                wants_logprobs=speech.wants_logprobs,
             )
             held.push_async_callback(events.aclose)
             first = await anext(events)

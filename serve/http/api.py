@@ -1,17 +1,12 @@
 """What goes over the wire, in OpenAI's shapes."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import ConfigDict
 
+from serve.http.omittable import Omittable
 from sottovoce.schema import Task
-
-
-def _absent(schema: dict[str, Any]) -> None:
-    """Leave ``default: null`` out of a field's schema: what was not asked for is left out of the answer."""
-    schema.pop("default", None)
 
 
 class BaseModel(PydanticModel):
@@ -49,11 +44,20 @@ class Logprob(BaseModel):
     """Its UTF-8 bytes: a character of several tokens is whole only in the bytes."""
 
 
+class Language(BaseModel):
+    """A language that was detected."""
+
+    code: str
+    """ISO 639-1."""
+
+
 class Transcription(BaseModel):
     """``response_format=json``."""
 
     text: str
-    logprobs: list[Logprob] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    languages: Omittable[list[Language]] = None
+    """Without ``language``: the one detected, or none where nobody speaks. Not of a translation."""
+    logprobs: Omittable[list[Logprob]] = None
     """With ``include=logprobs``."""
     usage: DurationUsage
 
@@ -90,12 +94,15 @@ class VerboseTranscription(BaseModel):
     task: Task
     language: str
     """English name, lower case: of the language spoken, or ``english`` for a translation."""
+    language_probability: Omittable[float] = None
+    """How likely the language is among all the model knows, where it was detected: without ``language``, and where
+    somebody speaks. Not of a translation. OpenAI's answer has no such field; its client keeps it as an extra one."""
     duration: float
     """Seconds of audio."""
     text: str
-    segments: list[TranscriptionSegment] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    segments: Omittable[list[TranscriptionSegment]] = None
     """With ``timestamp_granularities=segment``, which is the default."""
-    words: list[TranscriptionWord] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    words: Omittable[list[TranscriptionWord]] = None
     """With ``timestamp_granularities=word``."""
     usage: DurationUsage
 
@@ -105,7 +112,7 @@ class TextDelta(BaseModel):
 
     type: Literal["transcript.text.delta"] = "transcript.text.delta"
     delta: str
-    logprobs: list[Logprob] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    logprobs: Omittable[list[Logprob]] = None
     """With ``include=logprobs``: of this piece."""
 
 
@@ -114,7 +121,9 @@ class TextDone(BaseModel):
 
     type: Literal["transcript.text.done"] = "transcript.text.done"
     text: str
-    logprobs: list[Logprob] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_absent)
+    languages: Omittable[list[Language]] = None
+    """Without ``language``: the one detected, or none where nobody speaks."""
+    logprobs: Omittable[list[Logprob]] = None
     """With ``include=logprobs``: of the whole text."""
     usage: TokenUsage
 
@@ -125,7 +134,7 @@ class Model(BaseModel):
     id: str
     object: Literal["model"] = "model"
     created: int
-    """Unix time at which the service loaded it."""
+    """Unix time at which it was promoted, or else its files were written."""
     owned_by: str = "sottovoce"
 
 

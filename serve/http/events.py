@@ -13,7 +13,7 @@ from typing import TypeAlias
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from serve.http.api import ErrorResponse, Logprob, TextDelta, TextDone, TokenUsage
+from serve.http.api import ErrorResponse, Language, Logprob, TextDelta, TextDone, TokenUsage
 from serve.http.deadline import Deadline
 from serve.http.problems import describe_problem
 from sottovoce.recognize.longform.segment import Segment, deltas
@@ -26,13 +26,14 @@ _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 async def transcript_events(
-    segments: AsyncGenerator[Segment, None], *, duration_s: float, wants_logprobs: bool
+    segments: AsyncGenerator[Segment, None], *, duration_s: float, wants_language: bool, wants_logprobs: bool
 ) -> AsyncGenerator[Event, None]:
     """Turn segments into events as they come.
 
     Args:
         segments: in order; closed at the end.
         duration_s: of the recording.
+        wants_language: whether the last event names the language that was detected.
         wants_logprobs: whether events carry tokens' log-probabilities.
 
     Yields:
@@ -41,6 +42,7 @@ async def transcript_events(
     waiting: deque[Segment] = deque()
     pieces = deltas(iter(waiting.popleft, None))  # takes one segment for each piece it gives
     text: list[str] = []
+    languages: list[Language] = []
     logprobs: list[Logprob] = []
     num_tokens = 0
     async with aclosing(segments):
@@ -49,14 +51,21 @@ async def transcript_events(
             text.append(next(pieces))
             of_piece = segment_logprobs(segment)
             logprobs += of_piece
+            languages = languages or segment_languages(segment)
             num_tokens += len(segment.token_ids)
             if text[-1]:
                 yield TextDelta(delta=text[-1], logprobs=of_piece if wants_logprobs else None)
     yield TextDone(
         text="".join(text),
+        languages=languages if wants_language else None,
         logprobs=logprobs if wants_logprobs else None,
         usage=_token_usage(duration_s, num_tokens),
     )
+
+
+def segment_languages(segment: Segment) -> list[Language]:
+    """Give a segment's language if it was detected, as OpenAI writes it."""
+    return [] if segment.language_probability is None else [Language(code=segment.language)]
 
 
 def segment_logprobs(segment: Segment) -> list[Logprob]:

@@ -12,7 +12,7 @@ from serve.http.api import (
     TranscriptionWord,
     VerboseTranscription,
 )
-from serve.http.events import segment_logprobs
+from serve.http.events import segment_languages, segment_logprobs
 from serve.http.speech_request import SpeechRequest
 from sottovoce.recognize.longform.segment import Segment, Transcript
 from sottovoce.schema import FRAMES_PER_SECOND
@@ -42,8 +42,10 @@ def format_transcript(transcript: Transcript, request: SpeechRequest, *, languag
 
 def _plain(transcript: Transcript, request: SpeechRequest) -> Transcription:
     logprobs = [token for segment in transcript.segments for token in segment_logprobs(segment)]
+    languages = next(filter(None, map(segment_languages, transcript.segments)), [])
     return Transcription(
         text=transcript.text,
+        languages=languages if request.wants_language else None,
         logprobs=logprobs if request.wants_logprobs else None,
         usage=DurationUsage(seconds=transcript.duration_s),
     )
@@ -51,6 +53,9 @@ def _plain(transcript: Transcript, request: SpeechRequest) -> Transcription:
 
 def _verbose(transcript: Transcript, request: SpeechRequest, language_names: Mapping[str, str]) -> VerboseTranscription:
     language = "english" if request.task == "translate" else language_names.get(transcript.language)
+    probabilities = [
+        segment.language_probability for segment in transcript.segments if segment.language_probability is not None
+    ]
     segments = [_segment(index, segment) for index, segment in enumerate(transcript.segments)]
     words = [
         TranscriptionWord(word=word.text, start=word.start_s, end=word.end_s)
@@ -60,6 +65,7 @@ def _verbose(transcript: Transcript, request: SpeechRequest, language_names: Map
     return VerboseTranscription(
         task=request.task,
         language=language or transcript.language,
+        language_probability=probabilities[0] if probabilities and request.wants_language else None,
         duration=transcript.duration_s,
         text=transcript.text,
         segments=segments if request.wants_segments else None,

@@ -1,11 +1,11 @@
 """The forms of the audio routes: every field with its range and meaning, checked here and shown in the API's schema."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, InstanceOf, StringConstraints, WithJsonSchema
-from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 
+from serve.http.omittable import Omittable
 from sottovoce.config import Config
 from sottovoce.recognize.longform.options import LongFormOptions
 
@@ -16,11 +16,6 @@ _Upload: TypeAlias = Annotated[InstanceOf[UploadFile], WithJsonSchema({"type": "
 
 _CHUNKED = LongFormOptions()  # whose defaults are OpenAI's: 300 ms, 200 ms, 0.5
 _MAX_VAD_MS = 30_000  # a model's longest context; longer paddings and pauses would leave no place to cut
-
-
-def _absent(schema: dict[str, Any]) -> None:
-    """Leave ``default: null`` out of a field's schema: a form has no null, a field is there or not."""
-    schema.pop("default", None)
 
 
 class ServerVad(Config):
@@ -70,17 +65,13 @@ class TranscriptionForm(SpeechForm):
 
     prompt: str = ""
     """Text in the audio's language the transcript follows on from: names, spellings, style. Only its end is read."""
-    language: Annotated[str, StringConstraints(to_lower=True)] | SkipJsonSchema[None] = Field(
-        default=None, json_schema_extra=_absent
-    )
+    language: Omittable[Annotated[str, StringConstraints(to_lower=True)]] = None
     """ISO 639-1 code of the language spoken, as in ``en``; detected where it is not given."""
     include: tuple[Literal["logprobs"], ...] = ()
     """``logprobs`` adds each token's log-probability; needs ``response_format=json``."""
     timestamp_granularities: tuple[Granularity, ...] = ("segment",)
     """What ``response_format=verbose_json``, which it needs, holds: segments, words with times, or both."""
-    chunking_strategy: Literal["auto"] | ServerVad | SkipJsonSchema[None] = Field(
-        default=None, json_schema_extra=_absent
-    )
+    chunking_strategy: Omittable[Literal["auto"] | ServerVad] = None
     """How long audio is cut: ``auto`` cuts where nobody speaks; a ``server_vad`` object, as JSON text or as
     ``chunking_strategy[type]`` and so on, says how that is found; not given, the service's own setting."""
     stream: bool = False

@@ -51,6 +51,11 @@ class SpeechRequest:
     chunking: ServerVad | None = None
     """How to cut; None for the service's own setting."""
 
+    @property
+    def wants_language(self) -> bool:
+        """Whether to tell which language was detected: none was given, and the text is written in it."""
+        return self.language is None and self.task == "transcribe"
+
     def decode_options(self) -> DecodeOptions:
         """Give what each window's decoding depends on."""
         return DecodeOptions(

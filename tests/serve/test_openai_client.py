@@ -62,6 +62,7 @@ def test_json_with_log_probabilities(ask):
     strict(answer)
     assert answer.usage.seconds == 3.0
     assert bytes(int(byte) for byte in answer.logprobs[0].bytes).decode() == answer.logprobs[0].token
+    assert [language.code for language in answer.languages] == ["de"]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,16 @@ def test_verbose_json_with_words_and_segments(ask):
     assert answer.segments[0].text.strip() == answer.text
 
 
+def test_the_probability_of_a_detected_language_is_an_extra_field_of_verbose_json(ask):
+    answer = ask(
+        lambda client: client.audio.transcriptions.create(
+            file=SPEECH, model="sottovoce", response_format="verbose_json"
+        )
+    )
+    strict(answer)
+    assert (answer.language, answer.model_extra["language_probability"]) == ("german", 0.75)
+
+
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # as OpenAI calls its route
 def test_translations(ask):
     plain = ask(lambda client: client.audio.translations.create(file=SPEECH, model="sottovoce", prompt="Ada"))
@@ -126,6 +137,7 @@ def test_a_stream_of_typed_events(ask):
     assert isinstance(done, TranscriptionTextDoneEvent)
     assert "".join(piece.delta for piece in pieces) == done.text != ""
     assert done.logprobs
+    assert [language.code for language in done.languages] == ["de"]
 
 
 def test_a_streams_error_is_raised_by_the_client(ask, transcriber):

@@ -59,6 +59,7 @@ def test_deltas_are_the_text_that_done_carries_whole(stream, transcriber):
         assert (usage["type"], usage["input_tokens"], usage["output_tokens"]) == ("tokens", 1250, 2 * num_windows)
         assert usage["total_tokens"] == 1250 + 2 * num_windows
         assert "logprobs" not in done
+        assert done["languages"] == [{"code": "de"}]
 
     stream(steps)
 
@@ -76,6 +77,13 @@ def test_the_first_delta_leaves_while_a_later_window_is_still_being_decoded(stre
         assert [event["type"] for event in rest][-1] == "transcript.text.done"
 
     stream(steps)
+
+
+def test_a_given_language_is_not_told_as_detected(stream):
+    async def steps(begun: Exchange) -> None:
+        assert "languages" not in (await begun.rest())[-1]
+
+    stream(steps, language="en")
 
 
 def test_logprobs_of_deltas_are_those_of_done(stream):
@@ -169,5 +177,6 @@ def test_silence_is_done_without_a_delta(stream, transcriber):
     async def steps(begun: Exchange) -> None:
         events = await begun.rest()
         assert [(event["type"], event["text"]) for event in events] == [("transcript.text.done", "")]
+        assert events[0]["languages"] == []
 
     stream(steps)

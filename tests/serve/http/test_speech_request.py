@@ -1,6 +1,8 @@
 """Each form field is honoured or refused by name."""
 
+import numpy as np
 import pytest
+from fake_transcriber import wav
 
 WORDS = {"timestamp_granularities[]": "word", "response_format": "verbose_json"}
 
@@ -79,6 +81,26 @@ def test_a_field_decides_how_windows_are_decoded(post, transcriber, fields, expe
     assert post(**fields).status_code == 200
     options = transcriber.decode_options[0]
     assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_the_detected_language_is_told_with_its_probability_where_none_was_given(post):
+    assert post().json()["languages"] == [{"code": "de"}]
+    verbose = post(response_format="verbose_json").json()
+    assert (verbose["language"], verbose["language_probability"]) == ("german", 0.75)
+    assert "languages" not in post(language="de").json()
+    assert "language_probability" not in post(language="de", response_format="verbose_json").json()
+
+
+def test_where_nobody_speaks_no_language_is_told(post):
+    silence = wav(np.zeros((16_000, 1), np.float32))
+    assert post(silence).json()["languages"] == []
+    assert "language_probability" not in post(silence, response_format="verbose_json").json()
+
+
+def test_a_translation_tells_no_language_that_its_text_is_not_in(client, form):
+    assert "languages" not in client.post("/v1/audio/translations", **form()).json()
+    verbose = client.post("/v1/audio/translations", **form(response_format="verbose_json")).json()
+    assert "language_probability" not in verbose
 
 
 @pytest.mark.parametrize(

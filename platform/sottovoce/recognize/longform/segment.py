@@ -40,7 +40,7 @@ class Transcript:
 
     duration_s: float
     language: str
-    """ISO 639-1: the one asked for, or the one heard for most of the time."""
+    """ISO 639-1: the one asked for, or the one detected in the first window with text; a guess where there is none."""
     segments: tuple[Segment, ...]
 
     @property
