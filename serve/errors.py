@@ -17,6 +17,8 @@ SottovoceError
 
 from sottovoce.errors import SottovoceError
 
+_MAX_SHOWN = 64  # letters
+
 
 class InvalidRequestError(SottovoceError, ValueError):
     """A request that cannot be used as it is: the reason, the form field at fault, OpenAI's short name of the fault."""
@@ -34,6 +36,12 @@ class InvalidRequestError(SottovoceError, ValueError):
     def code(self) -> str:
         """OpenAI's short name of the fault."""
         return str(self.args[2])
+
+
+def shown(value: str) -> str:
+    """Cut what a client sent to what may stand in a message: JSON can spell letters that UTF-8 cannot."""
+    written = value.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return written if len(written) <= _MAX_SHOWN else f"{written[:_MAX_SHOWN]}..."
 
 
 class ModelNotFoundError(SottovoceError, LookupError):

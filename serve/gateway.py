@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from serve.errors import InvalidRequestError, NotReadyError
+from serve.errors import InvalidRequestError, NotReadyError, shown
 from serve.http.admission import Admission
 from serve.http.api import Health, Model, ModelList, Readiness
 from serve.http.deadline import Deadline
@@ -25,7 +25,7 @@ from serve.http.forms import TranscriptionForm, TranslationForm
 from serve.http.keys import read_api_keys
 from serve.http.openapi import install_schema, json_docs, speech_docs
 from serve.http.problems import problem_response
-from serve.http.speech_request import SpeechRequest, read_transcription, read_translation, shown
+from serve.http.speech_request import SpeechRequest, read_transcription, read_translation
 from serve.http.upload import read_form
 from serve.models.catalog import Catalog
 from serve.models.model_plan import ModelSource

@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from serve.errors import InvalidRequestError
+from serve.errors import InvalidRequestError, shown
 from serve.http.forms import ResponseFormat, ServerVad, SpeechForm, TranscriptionForm, TranslationForm
 from sottovoce.config import Config
 from sottovoce.recognize.longform.options import FALLBACK_TEMPERATURES, LongFormOptions
@@ -17,7 +17,6 @@ from sottovoce.schema import DecodeOptions, Task
 Value: TypeAlias = str | UploadFile
 FormT = TypeVar("FormT", bound=Config)
 
-_MAX_SHOWN = 64  # letters of what a client sent
 _LISTS = ("timestamp_granularities", "include")
 _TIMED_FORMATS = ("srt", "verbose_json", "vtt")
 _STREAMED_FORMATS = ("json", "text")
@@ -96,11 +95,12 @@ def read_transcription(form: FormData) -> SpeechRequest:
         values["chunking_strategy"] = _read_chunking(values["chunking_strategy"])
     checked = _check(TranscriptionForm, values)
     if "timestamp_granularities" in checked.model_fields_set and checked.response_format != "verbose_json":
-        _refuse("timestamp_granularities", "needs response_format=verbose_json")
+        _refuse("timestamp_granularities", f"needs response_format=verbose_json, not {checked.response_format}")
     if checked.include and checked.response_format != "json":
-        _refuse("include", "logprobs needs response_format=json")
+        _refuse("include", f"logprobs needs response_format=json, not {checked.response_format}")
     if checked.stream and checked.response_format not in _STREAMED_FORMATS:
-        _refuse("stream", f"true gives events, and needs response_format {' or '.join(_STREAMED_FORMATS)}")
+        formats = " or ".join(_STREAMED_FORMATS)
+        _refuse("stream", f"true gives events, and needs response_format {formats}, not {checked.response_format}")
     chunking = ServerVad(type="server_vad") if checked.chunking_strategy == "auto" else checked.chunking_strategy
     return SpeechRequest(
         file=_check_file(checked),
@@ -135,12 +135,6 @@ def read_translation(form: FormData) -> SpeechRequest:
     )
 
 
-def shown(value: str) -> str:
-    """Cut what a client sent to what may stand in a message: JSON can spell letters that UTF-8 cannot."""
-    written = value.encode("utf-8", errors="backslashreplace").decode("utf-8")
-    return written if len(written) <= _MAX_SHOWN else f"{written[:_MAX_SHOWN]}..."
-
-
 def _group(form: FormData) -> dict[str, Any]:
     """Collect values under their names without brackets; an empty text counts as a field that was not sent.
 
@@ -158,7 +152,7 @@ def _group(form: FormData) -> dict[str, Any]:
         elif key == "chunking_strategy" or key.startswith("chunking_strategy["):
             values.setdefault("chunking_strategy", []).append((key, value))
         elif key in values:
-            raise InvalidRequestError(f"{shown(key)} is given more than once", shown(key), "invalid_value")
+            _refuse(shown(key), "is given more than once; send it once")
         else:
             values[key] = value
     return values
@@ -172,7 +166,7 @@ def _read_chunking(sent: list[tuple[str, Value]]) -> ServerVad | Literal["auto"]
     """
     keys = [key for key, _ in sent]
     if len(set(keys)) < len(keys) or ("chunking_strategy" in keys and len(keys) > 1):
-        _refuse("chunking_strategy", "is given more than once")
+        _refuse("chunking_strategy", f"is given more than once, as {shown(', '.join(keys))}; send one of them")
     key, value = sent[0]
     if key != "chunking_strategy":
         parts = {key.removeprefix("chunking_strategy[").removesuffix("]"): part for key, part in sent}
@@ -181,7 +175,7 @@ def _read_chunking(sent: list[tuple[str, Value]]) -> ServerVad | Literal["auto"]
         return "auto"
     parsed = _parse_json(value)
     if not isinstance(parsed, dict):
-        _refuse("chunking_strategy", "must be auto, or an object of type server_vad")
+        _refuse("chunking_strategy", f"must be auto, or an object of type server_vad{_instead(value)}")
     return _check(ServerVad, parsed, inside="chunking_strategy")
 
 
@@ -222,14 +216,20 @@ def _sentence(param: str, code: str, reason: str, value: object) -> str:
         return f"{param} is missing"
     if code == "unknown_parameter":
         return f"unknown parameter {param!r}"
-    given = f", not {shown(value)!r}" if isinstance(value, str) else ""
-    return f"{param}: {reason[:1].lower()}{reason[1:]}{given}"
+    return f"{param}: {reason[:1].lower()}{reason[1:]}{_instead(value)}"
+
+
+def _instead(value: object) -> str:
+    """Say what was sent: text, a file, or what a JSON text holds."""
+    if isinstance(value, UploadFile):
+        return ", not a file"
+    return f", not {shown(value)!r}" if isinstance(value, str) else f", not {shown(repr(value))}"
 
 
 def _check_file(form: SpeechForm) -> UploadFile:
     """Refuse a file of no bytes, which no decoder need see."""
     if not form.file.size:
-        raise InvalidRequestError("file is empty", "file", "invalid_value")
+        _refuse("file", "is empty, of 0 bytes; send a recording")
     return form.file
 
 

@@ -7,9 +7,8 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from serve.errors import BodyTooLargeError, ContentTypeError, InvalidRequestError
+from serve.errors import BodyTooLargeError, ContentTypeError, InvalidRequestError, shown
 
-_MAX_SHOWN = 64  # letters of what a client sent that may stand in a message
 _MAX_FILES = 1
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 16 * 2**10  # a prompt of 224 tokens needs one or two KiB
@@ -45,12 +44,13 @@ async def read_form(request: Request, *, max_body_bytes: int) -> AsyncIterator[F
 def _check_headers(request: Request, max_body_bytes: int) -> None:
     content_type = request.headers.get("content-type", "")
     if content_type.split(";")[0].strip().lower() != "multipart/form-data":
-        raise ContentTypeError(content_type[:_MAX_SHOWN])
+        raise ContentTypeError(shown(content_type))
     declared = request.headers.get("content-length")
     if declared is None:
         return  # a chunked body: counted while it arrives
     if not (declared.isascii() and declared.isdigit()):
-        raise InvalidRequestError("content-length is no number", None, "invalid_content_length")
+        message = f"content-length {shown(declared)!r} is no number of bytes; send the body's, or send it in chunks"
+        raise InvalidRequestError(message, None, "invalid_content_length")
     if int(declared) > max_body_bytes:
         raise BodyTooLargeError(max_body_bytes)
 

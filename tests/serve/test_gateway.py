@@ -132,6 +132,13 @@ def test_a_body_that_is_no_form_is_a_415_and_a_broken_form_a_400(client):
     )
 
 
+def test_a_content_length_that_is_no_number_is_a_400_that_names_it(client):
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "12x"}
+    error = error_of(client.post("/v1/audio/transcriptions", content=b"x", headers=headers))
+    assert error["code"] == "invalid_content_length"
+    assert "'12x'" in error["message"]
+
+
 def test_two_files_and_too_many_fields_are_a_400(client):
     files = [("file", ("a.wav", b"a")), ("file", ("b.wav", b"b"))]
     assert client.post("/v1/audio/transcriptions", files=files).status_code == 400

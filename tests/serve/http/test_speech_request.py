@@ -56,6 +56,46 @@ def test_a_field_that_cannot_be_used_is_refused_by_name(post, transcriber, field
 
 
 @pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"timestamp_granularities": "word"}, "timestamp_granularities needs response_format=verbose_json, not json"),
+        ({"include": "logprobs", "response_format": "vtt"}, "include logprobs needs response_format=json, not vtt"),
+        (
+            {"stream": "true", "response_format": "srt"},
+            "stream true gives events, and needs response_format json or text, not srt",
+        ),
+        ({"language": ["en", "de"]}, "language is given more than once; send it once"),
+        (
+            {"chunking_strategy[type]": ["server_vad", "server_vad"]},
+            "chunking_strategy is given more than once, as chunking_strategy[type], chunking_strategy[type]; "
+            "send one of them",
+        ),
+        (
+            {"chunking_strategy": "x" * 99},
+            f"chunking_strategy must be auto, or an object of type server_vad, not '{64 * 'x'}...'",
+        ),
+        (
+            {"chunking_strategy": '{"type": "server_vad", "threshold": 2}'},
+            "chunking_strategy.threshold: input should be less than or equal to 1, not 2",
+        ),
+        (
+            {"temperature": "warm"},
+            "temperature: input should be a valid number, unable to parse string as a number, not 'warm'",
+        ),
+        ({"data": b""}, "file is empty, of 0 bytes; send a recording"),
+    ],
+)
+def test_a_refusal_names_what_was_sent_and_what_is_wanted(post, fields, sentence):
+    assert post(**fields).json()["error"]["message"] == sentence
+
+
+def test_a_file_where_text_is_wanted_is_called_a_file(client, form):
+    files = {"model": (None, "sottovoce"), "chunking_strategy": ("strategy.json", b"{}")}
+    message = client.post("/v1/audio/transcriptions", files=files).json()["error"]["message"]
+    assert message == "chunking_strategy must be auto, or an object of type server_vad, not a file"
+
+
+@pytest.mark.parametrize(
     ("fields", "expected"),
     [
         ({}, {"language": None, "task": "transcribe", "timestamps": False, "word_timestamps": False, "prompt": ""}),
