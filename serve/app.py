@@ -7,13 +7,13 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from serve.gateway import Gateway
+from serve.http.problems import RETRY_AFTER_S
 from serve.models.shelf import Shelf, open_shelf
 from serve.settings import Autoscaling, ServeConfig
 from serve.transcriber import Transcriber
 
 _GATEWAY_CPUS = 0.1  # decoding comes in bursts; a gateway must fit beside an engine on two cores
 _BATCHES_IN_REPLICA = 4  # one running, the others in a queue that batches are filled from
-_RETRY_AFTER_S = 1.0
 
 
 def build_app(args: ServeConfig) -> Application:
@@ -55,7 +55,7 @@ def _build_gateway(config: ServeConfig, shelf: Shelf, transcriber: Application) 
         # Above the gateway's own limit, so that the gateway answers 503 itself, in OpenAI's shape.
         max_ongoing_requests=math.ceil(1.25 * limits.max_uploads),
         max_queued_requests=limits.max_uploads,
-        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=_RETRY_AFTER_S),
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
     )(ray_serve.ingress()(Gateway))
     return deployment.bind(
         transcriber,

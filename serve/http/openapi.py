@@ -1,7 +1,7 @@
 """The API's schema, as ``/openapi.json`` gives it and ``/docs`` shows it: forms, answers, events and errors."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -48,8 +48,19 @@ _ANSWERS = (
 )
 
 
-def speech_docs(form: type[TranscriptionForm] | type[TranslationForm]) -> dict[str, Any]:
-    """Describe a route that takes a form with a recording: arguments for FastAPI's route decorators."""
+class RouteDocs(TypedDict):
+    """Arguments for FastAPI's route decorators."""
+
+    response_model: None
+    """What is answered is checked by our own models, and described here."""
+    responses: dict[int | str, dict[str, Any]]
+    """By status, as OpenAPI writes them."""
+    openapi_extra: NotRequired[dict[str, Any]]
+    """The form, as OpenAPI writes it."""
+
+
+def speech_docs(form: type[TranscriptionForm] | type[TranslationForm]) -> RouteDocs:
+    """Describe a route that takes a form with a recording."""
     content: dict[str, Any] = {
         "application/json": {"schema": {"anyOf": [_ref(api.Transcription), _ref(api.VerboseTranscription)]}},
         "text/plain": {"schema": {"type": "string", "description": "The text, or SRT or WebVTT subtitles."}},
@@ -76,7 +87,7 @@ def _event() -> dict[str, Any]:
     return {"type": "object", "required": ["data"], "properties": {"data": event}}
 
 
-def json_docs(answer: type[api.BaseModel], *errors: int, description: str) -> dict[str, Any]:
+def json_docs(answer: type[api.BaseModel], *errors: int, description: str) -> RouteDocs:
     """Describe a route that answers with one JSON model."""
     content = {"application/json": {"schema": _ref(answer)}}
     return {
@@ -138,7 +149,7 @@ def _schemas() -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _errors(*statuses: int) -> dict[int | str, Any]:
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {"application/json": {"schema": _ref(api.ErrorResponse)}}
     return {status: {"description": _ERRORS[status], "content": content} for status in statuses}
 

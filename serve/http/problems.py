@@ -34,7 +34,7 @@ from sottovoce.errors import (
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 _RATE = "requests"  # OpenAI's type for a limit on requests, beside "tokens"
-_RETRY_AFTER_S = "1"  # a window takes well below a second on the models this serves on CPU
+RETRY_AFTER_S = 1  # a window takes well below a second on the models this serves on CPU
 
 # The first class that fits counts: status, type, code, the form field at fault.
 _TABLE: tuple[tuple[type[Exception], int, str, str | None, str | None], ...] = (
@@ -59,8 +59,8 @@ _TABLE: tuple[tuple[type[Exception], int, str, str | None, str | None], ...] = (
 )
 _HEADERS: dict[int, dict[str, str]] = {
     401: {"www-authenticate": "Bearer"},
-    429: {"retry-after": _RETRY_AFTER_S},
-    503: {"retry-after": _RETRY_AFTER_S},
+    429: {"retry-after": str(RETRY_AFTER_S)},
+    503: {"retry-after": str(RETRY_AFTER_S)},
     504: {"x-should-retry": "false"},  # OpenAI's clients would send the same slow request twice more
 }
 
