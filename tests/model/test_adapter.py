@@ -166,6 +166,29 @@ def test_a_base_whose_weights_changed_is_refused(tiny_checkpoint: Path, folder: 
         load_checkpoint(folder, base=tmp_path / "other")
 
 
+def test_a_base_that_lacks_a_part_of_its_weights_is_told_which(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    base = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(base, tmp_path / "parts")
+    (tmp_path / "parts" / "model.safetensors").unlink()
+    base.model.save_pretrained(tmp_path / "parts", max_shard_size="1MB")
+    save_checkpoint(adapted(tmp_path / "parts"), tmp_path / "adapter")
+    load_checkpoint(tmp_path / "adapter")
+    first, *others = sorted((tmp_path / "parts").glob("model-*.safetensors"))
+    assert others
+    first.unlink()
+    with pytest.raises(CheckpointError, match=rf"parts: it lacks {first.name}\. Name another"):
+        load_checkpoint(tmp_path / "adapter")
+    (tmp_path / "parts" / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"parts: it lacks a model\.safetensors\.index\.json that can be read"):
+        load_checkpoint(tmp_path / "adapter")
+
+
+def test_a_folder_without_weights_is_no_base(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty: it lacks model\.safetensors"):
+        load_checkpoint(folder, base=tmp_path / "empty")
+
+
 def test_an_adapter_is_no_base_for_another(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="itself an adapter; merge it first"):
         adapt_base(str(folder), SETTINGS, token_ids=lambda _tokenizer: (), seed=0)

@@ -78,10 +78,12 @@ class AdapterBase:
         """See that a folder holds the very weights the adapter was trained on.
 
         Raises:
-            CheckpointError: it holds others.
+            CheckpointError: it holds others, or not all of them.
         """
         if self.weights_sha256 is not None and _digest_weights(folder) != self.weights_sha256:
-            raise CheckpointError(folder, "its weights are not those the adapter was trained on")
+            missing = _find_missing_file(folder)
+            reason = f"it lacks {missing}" if missing else "its weights are not those the adapter was trained on"
+            raise CheckpointError(folder, reason)
 
 
 class Adapter:
@@ -233,3 +235,14 @@ def _digest_weights(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def _find_missing_file(folder: Path) -> str | None:
+    """Name a file of weights that a model's folder should hold and does not; of several parts its index names them."""
+    index, names = folder / "model.safetensors.index.json", ["model.safetensors"]
+    if index.is_file():
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (OSError, ValueError, KeyError, AttributeError):
+            return f"a {index.name} that can be read"
+    return next((name for name in sorted(names) if not (folder / name).is_file()), None)

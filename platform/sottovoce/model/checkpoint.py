@@ -230,7 +230,9 @@ def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
         return _MICRO_FOLDER
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES)))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError as error:
+        raise CheckpointError(source, "no such folder, and no name the Hub allows") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(source, f"no such folder, and the Hub does not give it: {error}") from error
 
 
