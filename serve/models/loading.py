@@ -107,10 +107,14 @@ class ModelLoader:
             CheckpointError: its files are missing or damaged, or the export gate refused it.
         """
         started = time.monotonic()
-        recognizer = self._load(plan, footprint)
-        warm_up(recognizer)
-        _log.info("%s loaded in %.1f s as %s", plan.key, time.monotonic() - started, recognizer.name)
-        return LoadedModel(plan, recognizer, footprint)
+        model = LoadedModel(plan, self._load(plan, footprint), footprint)
+        try:
+            warm_up(model.recognizer)
+        except BaseException:
+            self.unload(model)  # its adapter would stay in the base, which others use
+            raise
+        _log.info("%s loaded in %.1f s as %s", plan.key, time.monotonic() - started, model.recognizer.name)
+        return model
 
     def unload(self, model: LoadedModel) -> None:
         """Take an adapter out of its base; of other models nothing is left once nobody refers to them."""
@@ -136,8 +140,9 @@ class ModelLoader:
 
 
 def _base_id(folder: Path) -> str:
-    """Tell a base from another, also from one that was written to the same folder later."""
-    return f"{folder.resolve()}:{digest_files(str(folder))}"
+    """Tell a base from another, however its folder is spelled, and from one that was written there later."""
+    resolved = str(folder.resolve())
+    return f"{resolved}:{digest_files(resolved)}"
 
 
 def _weight_bytes(folder: Path) -> int:

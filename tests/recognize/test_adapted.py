@@ -1,7 +1,9 @@
 """Recognizers that share a base: each gives what its merged model gives."""
 
+import pytest
 import torch
 
+from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.model.checkpoint import adapt_base, find_adapted, load_checkpoint, save_checkpoint
 from sottovoce.model.shared_base import SharedBase
@@ -34,3 +36,16 @@ def test_a_shared_adapter_and_its_base_recognize_what_they_do_alone(tiny_checkpo
     assert shared.adapters == ()
     base.close()
     assert [result.token_ids for result in base.recognize(speech_like[:4], options)] == expected[0]
+
+
+def test_an_adapter_without_a_recognizer_does_not_stay_in_its_base(tiny_checkpoint, tmp_path, monkeypatch):
+    save_checkpoint(adapt_base(str(tiny_checkpoint), LoraSettings(rank=2), token_ids=lambda _: (), seed=0), tmp_path)
+    shared = SharedBase(tiny_checkpoint)
+
+    def fail(*_: object, **__: object) -> None:
+        raise CheckpointError(tmp_path, "its assistant has another vocabulary")
+
+    monkeypatch.setattr("sottovoce.recognize.adapted.TorchRecognizer", fail)
+    with pytest.raises(CheckpointError, match="another vocabulary"):
+        share_adapter(shared, find_adapted(tmp_path), num_threads=1)
+    assert shared.adapters == ()

@@ -77,4 +77,8 @@ def share_adapter(
         CheckpointError: its files are missing or damaged, or do not fit the base.
     """
     name, checkpoint = shared.add(adapted)
-    return AdaptedRecognizer(shared, checkpoint, name, num_threads=num_threads, assistant=assistant)
+    try:
+        return AdaptedRecognizer(shared, checkpoint, name, num_threads=num_threads, assistant=assistant)
+    except BaseException:
+        shared.remove(name)  # nobody else knows its name
+        raise

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from serve.models.loading import _FIXED_BYTES, _TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes
 from serve.models.model_plan import ModelPlan
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, LanguageError
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.model.checkpoint import adapt_base, save_checkpoint
 from sottovoce.model.variants import onnx_path
@@ -90,3 +90,25 @@ def test_a_base_is_held_once_for_itself_and_its_adapters_and_let_go_with_the_las
     del base, adapted
     gc.collect()
     assert len(loader._bases) == 0
+
+
+def test_an_adapter_that_cannot_decode_does_not_stay_in_its_base(tiny_checkpoint, adapter, monkeypatch):
+    loader = ModelLoader(num_threads=1)
+    base = loader.load(plan(tiny_checkpoint), loader.measure(plan(tiny_checkpoint)))
+
+    def fail(_: object) -> None:
+        raise LanguageError("none")
+
+    monkeypatch.setattr("serve.models.loading.warm_up", fail)
+    for _ in range(2):
+        with pytest.raises(LanguageError):
+            loader.load(plan(adapter), loader.measure(plan(adapter)))
+    assert base.recognizer.shared.adapters == ()
+
+
+def test_a_base_is_one_however_its_folder_is_spelled(tiny_checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tiny_checkpoint)
+    monkeypatch.chdir(tiny_checkpoint.parent)
+    folders = (tiny_checkpoint, tmp_path / "link", Path(tiny_checkpoint.name))
+    loader = ModelLoader(num_threads=1)
+    assert len({loader.measure(plan(folder)).base for folder in folders}) == 1
