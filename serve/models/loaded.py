@@ -22,9 +22,11 @@ class LoadedList(Protocol):
     """Serve's list of a replica's models: the least recently used first."""
 
     models: "OrderedDict[str, LoadedModel]"
+    _push_multiplexed_replica_info: bool
+    """Whether Serve's controller is to be told of the list; Ray 2.60 sets it where it drops a model by count itself."""
 
     async def unload_model_lru(self) -> None:
-        """Drop the first; requests for it are then routed as if it had never been here."""
+        """Drop the first."""
 
 
 class ModelRoom:
@@ -77,6 +79,7 @@ class ModelRoom:
             async with engine:
                 oldest, model = next(iter(loaded.models.items()))
                 await loaded.unload_model_lru()
+                loaded._push_multiplexed_replica_info = True  # or requests for it would still be sent here first
                 await asyncio.to_thread(self._loader.unload, model)
             del model
             await asyncio.to_thread(self._loader.free_memory)

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
+import ray.serve.multiplex
+from ray.serve.multiplex import _ModelMultiplexWrapper
 
 from serve.errors import ModelLoadError, ModelNotFoundError
 from serve.models.loaded import ModelRoom
@@ -46,6 +49,7 @@ class FakeList:
 
     def __init__(self) -> None:
         self.models: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._push_multiplexed_replica_info = False
 
     async def unload_model_lru(self) -> None:
         self.models.popitem(last=False)
@@ -120,3 +124,29 @@ def test_a_model_is_dropped_only_after_the_call_that_is_running():
         return during, list(replica.loaded.models)
 
     assert asyncio.run(run()) == (["a-60"], ["b-60"])
+
+
+def test_the_controller_is_told_of_what_was_dropped_and_of_nothing_else():
+    async def run() -> tuple[bool, bool]:
+        replica = Replica()
+        await replica.load("a-60", "b-40")
+        before = replica.loaded._push_multiplexed_replica_info
+        await replica.load("c-60")
+        return before, replica.loaded._push_multiplexed_replica_info
+
+    assert asyncio.run(run()) == (False, True)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_ray_still_reads_the_flag_we_set(monkeypatch, is_told):
+    """Its list needs a replica to be made in; what reads the flag does not."""
+    told: list[list[str]] = []
+    client = SimpleNamespace(record_request_routing_info=lambda info: told.append(info.multiplexed_model_ids))
+    monkeypatch.setattr(ray.serve.multiplex, "_get_global_client", lambda: client)
+    ignored = SimpleNamespace(set=lambda *_, **__: None)
+    ray_list = _ModelMultiplexWrapper.__new__(_ModelMultiplexWrapper)
+    ray_list.models, ray_list._model_load_tasks, ray_list._replica_id = OrderedDict(kept=None), set(), None
+    ray_list.num_models_gauge = ray_list.registered_model_gauge = ignored
+    ray_list._push_multiplexed_replica_info = is_told
+    ray_list._push_model_ids_info()
+    assert told == ([["kept"]] if is_told else [])
