@@ -233,7 +233,7 @@ def _hear_in_gateway(data: bytes, algorithm: Literal["chunked", "sequential"], m
                 send=send,
                 options=DecodeOptions(),
                 long_form=LongFormOptions(algorithm=algorithm),
-                served=ServedModel("none", 2.0, max_window_s, {"en": "english"}),
+                served=ServedModel(2.0, max_window_s, {"en": "english"}),
                 limits=Limits(),
                 decoders=threads,
             )

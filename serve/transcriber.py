@@ -88,12 +88,10 @@ class Transcriber:
         model = await self._load(key)
         recognizer = model.recognizer
         return ServedModel(
-            name=recognizer.name,
             min_window_s=recognizer.context.min_s,
             max_window_s=recognizer.context.max_s,
             language_names={code: LANGUAGES.get(code, code) for code in recognizer.languages},
             key=key,
-            created=model.plan.created,
         )
 
     def check_health(self) -> None:
@@ -114,6 +112,7 @@ class Transcriber:
             async with self._engine.lock:
                 if self._loaded.models.get(key) is model:  # or it was dropped while others computed
                     return await self._engine.recognize(model.recognizer, windows)
+            del model  # dropped to make room: it would stay in memory here while it is loaded a second time
 
     async def _load(self, key: str) -> LoadedModel:
         """Load a model; a caller who gives up does not stop it for the others."""
@@ -136,7 +135,7 @@ def _default_key(shelf: Shelf) -> str:
         ConfigError: there is no such model, or only variants that the export gate refused.
     """
     entry = shelf.read().get(shelf.default)
-    plan = None if entry is None else entry.plans.get(entry.default)
+    plan = None if entry is None else entry.plan(None)
     if plan is None:
         reason = "it is neither promoted nor in the settings" if entry is None else entry.refused[entry.default]
         raise ConfigError(

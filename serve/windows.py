@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from typing import Any, NoReturn, Protocol
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from serve.errors import OverloadedError, TranscriberLostError
+from serve.errors import ModelNotFoundError, OverloadedError, TranscriberLostError
 from serve.models.served_model import ServedModel
+from sottovoce.errors import SottovoceError
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 _MAX_RETRIES = 2
@@ -67,44 +68,6 @@ class TranscriberHandle(Protocol):
         """The same deployment; calls go to a replica that has this model, or loads it."""
 
 
-async def send_windows(
-    handle: TranscriberHandle,
-    windows: Sequence[Pcm],
-    options: DecodeOptions,
-    *,
-    model: ServedModel,
-    max_in_flight: int,
-) -> list[WindowResult]:
-    """Transcribe windows on all replicas at once.
-
-    Args:
-        handle: the transcriber deployment.
-        windows: each (S,) int16, 16 000 Hz, at most the model's context long.
-        options: for all of them.
-        model: which decodes them.
-        max_in_flight: windows that wait or run at a time.
-
-    Returns:
-        One result for each window, in order.
-
-    Raises:
-        OverloadedError: no room in the transcribers' queue.
-        TranscriberLostError: the replica died, and so did those of both retries.
-    """
-    room = asyncio.Semaphore(max_in_flight)
-
-    async def send_in_turn(pcm: Pcm) -> WindowResult:
-        async with room:
-            return await send_window(handle, pcm, options, model=model)
-
-    tasks = [asyncio.create_task(send_in_turn(pcm)) for pcm in windows]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
 async def send_window(
     handle: TranscriberHandle, pcm: Pcm, options: DecodeOptions, *, model: ServedModel
 ) -> WindowResult:
@@ -119,7 +82,7 @@ async def send_window(
     Raises:
         OverloadedError: no room in the transcribers' queue.
         TranscriberLostError: the replica died, and so did those of both retries.
-        ModelLoadError: the model was evicted meanwhile, and its files are gone.
+        ModelNotFoundError, ModelLoadError: the model was dropped meanwhile, and its files are gone or damaged.
     """
     replicas = handle.options(multiplexed_model_id=model.key)
     result: WindowResult = await _insist(lambda: replicas.transcribe.remote(pcm, options))
@@ -134,18 +97,24 @@ async def describe_model(handle: TranscriberHandle, key: str) -> ServedModel:
 
 
 async def describe_everywhere(handle: TranscriberHandle, key: str) -> ServedModel:
-    """Have every replica load a model.
+    """Have every replica load a model; one that cannot, for want of memory or on a damaged copy, holds up no other.
 
     Raises:
-        ModelLoadError: no replica could.
+        ModelNotFoundError: a replica does not see it, perhaps not yet: shared storage shows a file late on other nodes.
+        ModelLoadError: no replica could load it.
         Exception: whatever else Ray says of replicas that died; another attempt may go well.
     """
     answers = await handle.broadcast("prepare", key).results_async(return_exceptions=True)
     for answer in answers:
+        if isinstance(answer, ModelNotFoundError):
+            _raise_own(answer)
+    for answer in answers:
         if isinstance(answer, ServedModel):
             return answer
-    errors = [answer for answer in answers if isinstance(answer, Exception)]
-    raise errors[0] if errors else TranscriberLostError(1)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            _raise_own(answer)
+    raise TranscriberLostError(1)
 
 
 async def _insist(call: Callable[[], PendingResult]) -> Any:  # noqa: ANN401 - whatever the method gives
@@ -171,3 +140,12 @@ async def _cancel_with_caller(pending: PendingResult) -> Any:  # noqa: ANN401 - 
     except asyncio.CancelledError:
         pending.cancel()
         raise
+    except RayTaskError as error:
+        _raise_own(error)
+
+
+def _raise_own(error: Exception) -> NoReturn:
+    """Raise what a replica raised; of an error of ours Ray makes one whose sentence is a traceback with its host."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, SottovoceError):
+        raise error.cause from error
+    raise error

@@ -38,6 +38,12 @@ class ModelEntry:
     """By variant, why it is not served."""
     is_promoted: bool = False
     """Put under its name by a job, and so loaded before the first request wants it."""
+    is_readable: bool = True
+    """False where the record of a promoted name is damaged: what is served under the name stays as it is."""
+
+    def plan(self, variant: str | None) -> ModelPlan | None:
+        """Give a variant, or what the bare name stands for where None; None for one that cannot be served."""
+        return self.plans.get(self.default if variant is None else variant)
 
 
 class ModelSource(Protocol):

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 class ServedModel:
     """One loaded model."""
 
-    name: str
-    """Engine and variant, as in ``onnx-int8``."""
     min_window_s: float
+    """The shortest context it reads; what is shorter is padded to it."""
     max_window_s: float
     """The longest window it reads."""
     language_names: dict[str, str]
     """English name, lower case, of each ISO 639-1 code it knows."""
     key: str = ""
     """Which weights exactly: a transcriber loads them by this, and another version has another key."""
-    created: int = 0
-    """Unix time at which its files were written or promoted."""

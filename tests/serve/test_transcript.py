@@ -218,7 +218,7 @@ def test_a_reader_that_had_nothing_before_a_result_is_asked_again_after_it():
     assert transcribers.num_sent == 2
 
 
-SERVED = ServedModel("fake", 2.0, 10.0, {"en": "english"})
+SERVED = ServedModel(2.0, 10.0, {"en": "english"})
 
 
 def transcribe(data: bytes, **given: Any) -> Hearing:

@@ -83,7 +83,7 @@ class FakeTranscriber:
     @property
     def describe(self) -> "FakeMethod":
         names = {"en": "english", "de": "german"}
-        served = ServedModel("fake", 2.0, 10.0, names, key=self.model_keys[-1])
+        served = ServedModel(2.0, 10.0, names, key=self.model_keys[-1])
         return FakeMethod(lambda: FakePending(lambda: served, self.describe_delay_s))
 
     def _transcribe(self, pcm: Pcm, options: DecodeOptions) -> FakePending:

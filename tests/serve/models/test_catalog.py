@@ -53,7 +53,7 @@ class Replicas:
         await self.gate.wait()
         if key in self.broken:
             raise self.broken[key]
-        return ServedModel("fake", 2.0, 10.0, {"en": "english"}, key=key, created=7)
+        return ServedModel(2.0, 10.0, {"en": "english"}, key=key)
 
 
 class Source:
