@@ -26,7 +26,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        """Held while a recognizer computes."""
+        """Held while windows are decoded. A model that is loaded runs once beside them, and holds nobody up."""
         self._started: float | None = None
 
     async def recognize(self, recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | SottovoceError]:

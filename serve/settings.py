@@ -58,12 +58,13 @@ class Autoscaling(Config):
     @model_validator(mode="after")
     def _check_range(self) -> "Autoscaling":
         if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+            bounds = f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            raise ValueError(f"{bounds}; lower the first or raise the second")
         return self
 
 
-class ServedFiles(Config):
-    """A model's files; at least a checkpoint or an export. Paths are relative to where the service is started."""
+class ModelFiles(Config):
+    """Where a model's files are. Paths are relative to where the program is started."""
 
     checkpoint: str | None = None
     """Checkpoint or adapter folder, or Hub id: variant torch."""
@@ -75,6 +76,10 @@ class ServedFiles(Config):
     """Where an adapter's base model is, if not where the adapter says. Adapters of one base share its weights."""
     assistant: str | None = None
     """Checkpoint of a smaller model that drafts for variant torch: the same text, sooner (speculative decoding)."""
+
+
+class ServedFiles(ModelFiles):
+    """The files of a model that is served: at least a checkpoint or an export."""
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
@@ -138,7 +143,8 @@ class ServeConfig(Config):
             *self.aliases
         }
         if doubled:
-            raise ValueError(f"two models are called {', '.join(sorted(doubled))}")
+            remedy = "model_id, the aliases and the names under models must all differ"
+            raise ValueError(f"two models are called {', '.join(sorted(doubled))}: {remedy}")
         return self
 
     def pinned(self) -> tuple[NamedModel, ...]:

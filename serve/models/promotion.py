@@ -1,7 +1,9 @@
 """Put a model under a name, or the one before it back, while the service runs.
 
-A promotion copies the model's files, so that what is served changes with the next promotion and with nothing else;
-tries the copy; and then makes it visible in one step, which the running service sees by itself.
+A promotion copies the model's files, tries the copy, and then makes it visible in one step, which the running service
+sees by itself. What was copied changes with the next promotion and with nothing else. Not copied are checkpoints on the
+Hub; the base of an adapter, whose weights are compared at each load with the SHA-256 that adapters of ours record; and
+the assistant, which changes the speed and not the text.
 """
 
 import logging
@@ -27,30 +29,22 @@ from serve.models.registry import (
     release_folder,
     sync_folder,
 )
-from serve.settings import ServeConfig, ServedFiles, Variant, checked_name
-from sottovoce.config import Config
+from serve.settings import ModelFiles, ServeConfig, ServedFiles, checked_name
 from sottovoce.errors import CheckpointError, ConfigError
 
+_LOOKED_FOR = (
+    "a checkpoint has config.json and *.safetensors, an adapter adapter_config.json, an export fp32/onnx or int8/onnx"
+)
 _CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors", "*.md")  # of a training run's folder neither state nor logs
 
 logger = logging.getLogger(__name__)
 
 
-class Promotion(Config):
+class Promotion(ModelFiles):
     """What is put under which name."""
 
     name: str = ServeConfig().model_id
     """What requests call it."""
-    checkpoint: str | None = None
-    """Checkpoint or adapter folder, or Hub id: variant torch."""
-    export: str | None = None
-    """Export folder: variants fp32 and int8."""
-    variant: Variant | None = None
-    """What the bare name stands for; where None the first of int8, fp32 and torch that there is."""
-    base: str | None = None
-    """Where an adapter's base model is, if not where the adapter says."""
-    assistant: str | None = None
-    """Checkpoint of a smaller model that drafts for variant torch."""
     rollback: bool = False
     """Put back what was under the name before; nothing else is then named."""
     models_folder: Path = Path(ServeConfig().models_folder)
@@ -61,6 +55,11 @@ class Promotion(Config):
     @model_validator(mode="after")
     def _check_action(self) -> Self:
         checked_name(self.name)
+        if self.name in ServeConfig().aliases:
+            raise ValueError(
+                f"name {self.name!r} is an alias: requests for it mean the service's default model, which is promoted "
+                f"as {ServeConfig().model_id!r} where its settings do not say otherwise"
+            )
         if self.rollback != (self.checkpoint is None and self.export is None):
             raise ValueError("name a checkpoint, an export, or both; or ask for rollback and name neither")
         return self
@@ -76,8 +75,8 @@ def change_model(promotion: Promotion) -> ModelRecord:
     """
     record = roll_back(promotion) if promotion.rollback else promote(promotion)
     release = record.release(record.current)
-    variant = "" if release is None else release.variant
-    logger.info("%s is now version %d, variant %s", record.name, record.current, variant)
+    assert release is not None, "a record keeps its current release"
+    logger.info("%s is now version %d, variant %s", record.name, release.version, release.variant)
     return record
 
 
@@ -106,24 +105,20 @@ def roll_back(promotion: Promotion) -> ModelRecord:
     """
     folder, name = promotion.models_folder, promotion.name
     if read_record(folder, name) is None:
-        raise ConfigError(f"nothing was promoted under {name!r} in {folder}")
+        raise ConfigError(
+            f"nothing was promoted under {name!r} in {folder}; name the service's own name and models_folder"
+        )
     return change_record(folder, name, _step_back)
 
 
 def _check_files(promotion: Promotion) -> ServedFiles:
     """Choose the variant, and make paths absolute."""
-    files = ServedFiles(
-        checkpoint=promotion.checkpoint,
-        export=promotion.export,
-        variant=promotion.variant,
-        base=promotion.base,
-        assistant=promotion.assistant,
-    ).resolved()
+    files = ServedFiles(**promotion.model_dump(include=set(ModelFiles.model_fields))).resolved()
     where = files.export or files.checkpoint or ""
     found = find_variants(files.checkpoint, files.export)
     variant = found.default(files.variant)
     if variant is None:
-        raise CheckpointError(where, f"it holds no {files.variant or 'model that could be served'}")
+        raise CheckpointError(where, f"it holds no {files.variant or 'model that could be served'}: {_LOOKED_FOR}")
     if variant in found.refused:
         raise refusal(variant, found.refused[variant], where)
     return files.model_copy(update={"variant": variant})
@@ -171,10 +166,11 @@ def _append(record: ModelRecord | None, *, promotion: Promotion, files: ServedFi
     """Put the draft in its place and make it the newest release; the name's lock is held."""
     assert files.variant is not None, "the variant was chosen with the files"
     version = max((_version(folder) for folder in draft.parent.iterdir()), default=0) + 1
+    folders = sorted(draft.rglob("*/"))
     release = Release(
         version=version,
         promoted=int(time.time()),
-        digest=digest_files(str(draft), time.time_ns()),
+        digest=digest_files(str(draft), time.time_ns(), *(digest_files(str(folder)) for folder in folders)),
         replaces=None if record is None else record.current,
         **files.model_dump(),
     )

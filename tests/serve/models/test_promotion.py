@@ -61,7 +61,7 @@ def test_rolling_back_goes_to_what_was_there_before_again_and_again(promotion, n
 
 
 def test_rolling_back_a_name_that_was_never_promoted_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="nothing was promoted under 'main'"):
+    with pytest.raises(ConfigError, match=r"nothing was promoted under 'main' in .*; name the service's own name and"):
         change_model(Promotion(name="main", rollback=True, models_folder=tmp_path))
 
 
@@ -97,7 +97,7 @@ def test_an_export_refused_in_every_variant_is_not_promoted(promotion, no_trial,
 
 @pytest.mark.parametrize("folder", ["/nowhere", "."])
 def test_a_folder_without_a_model_is_not_promoted(promotion, folder):
-    with pytest.raises(CheckpointError, match="holds no"):
+    with pytest.raises(CheckpointError, match=r"holds no model that could be served: .*config\.json .* fp32/onnx"):
         promote(promotion.model_copy(update={"export": folder, "checkpoint": None}))
     with pytest.raises(CheckpointError, match="holds no torch"):
         promote(promotion.model_copy(update={"checkpoint": None, "variant": "torch"}))
@@ -121,3 +121,24 @@ def test_what_fails_its_trial_does_not_become_visible(promotion, tiny_export, tm
 def test_a_promotion_names_files_or_asks_for_a_rollback(settings):
     with pytest.raises(ValidationError):
         Promotion(**settings)
+
+
+def test_an_alias_is_not_promoted_since_requests_for_it_mean_another_model():
+    with pytest.raises(ValidationError, match=r"'whisper-1' is an alias.*promoted as 'sottovoce'"):
+        Promotion(name="whisper-1", checkpoint="x")
+
+
+def test_a_releases_digest_is_of_its_files(promotion, no_trial, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("serve.models.promotion.time.time_ns", lambda: 7)
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint, source)
+    one = promotion.model_copy(update={"checkpoint": str(source)})
+    first, second = promote(one).releases[-1], promote(one).releases[-1]
+    (source / "config.json").write_text((source / "config.json").read_text() + " ")
+    third = promote(one).releases[-1]
+    shutil.copytree(promotion.export, tmp_path / "export")
+    graph = tmp_path / "export" / "int8" / "onnx" / "encoder_model_int8.onnx"
+    graph.write_bytes(graph.read_bytes() + b" ")
+    fourth = promote(one.model_copy(update={"export": str(tmp_path / "export")})).releases[-1]
+    assert first.digest == second.digest
+    assert len({second.digest, third.digest, fourth.digest}) == 3
