@@ -65,7 +65,6 @@ class Gateway:
             ConfigError: a variable without keys.
         """
         self._transcriber = transcriber
-        self._default = source.default
         self._catalog = Catalog(transcriber, source)
         self._limits = limits
         self._long_form = long_form or LongFormOptions()
@@ -127,10 +126,15 @@ class Gateway:
         return JSONResponse(Health().model_dump())
 
     async def get_readiness(self) -> JSONResponse:
-        """Tell whether requests can be answered now."""
+        """Tell whether requests can be answered now.
+
+        Raises:
+            NotReadyError: no transcriber has answered in time.
+            ModelLoadError, OverloadedError, TranscriberLostError: see ``Catalog.find_default``.
+        """
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
-                served = await self._catalog.find(self._default)
+                served = await self._catalog.find_default()
                 await describe_model(self._transcriber, served.key)
         except TimeoutError as error:
             raise NotReadyError(_READY_TIMEOUT_S) from error

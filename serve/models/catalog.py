@@ -50,7 +50,9 @@ class Catalog:
         self._served: dict[str, ServedModel] = {}
         self._opening: dict[str, asyncio.Task[ServedModel]] = {}
         self._switching: dict[str, asyncio.Task[None]] = {}
+        self._promoted: set[str] = set()  # names promoted while we run, until they are loaded
         self._broken: set[str] = set()
+        self._faults: dict[str, str] = {}  # by key, what was last logged of it
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -60,7 +62,7 @@ class Catalog:
             ModelNotFoundError: there is no default model.
             ModelLoadError: it cannot be loaded.
         """
-        self._entries = await asyncio.to_thread(self._source.read)
+        self._entries = await self._read()
         served = await self.find(self._source.default)
         _log.info("serving %s as %s", served.key, ", ".join((self._source.default, *self._source.aliases)))
         following = asyncio.create_task(self._follow())
@@ -101,20 +103,37 @@ class Catalog:
         served = self._served.get(model_id)
         return await self._open(model_id, self._find_plan(model)) if served is None else served
 
+    async def find_default(self) -> ServedModel:
+        """Give the default model, for whoever has named none, and so has made no mistake where it is gone.
+
+        Raises:
+            ModelLoadError: it cannot be loaded, or there is none any more.
+            OverloadedError, TranscriberLostError: see ``send_window``.
+        """
+        try:
+            return await self.find(self._source.default)
+        except ModelNotFoundError as error:
+            reason = "it is gone; promote one under its name, or put its files back"
+            raise ModelLoadError(self._source.default, reason) from error
+
     async def refresh(self) -> None:
         """Look at the models folder, and begin to follow what has changed in it."""
-        before, self._entries = self._entries, await asyncio.to_thread(self._source.read)
+        before, self._entries = self._entries, await self._read()
         for model_id in [*self._served]:
-            name, variant = split_id(model_id)
-            entry = self._entries.get(name)
-            plan = None if entry is None else entry.plans.get(entry.default if variant is None else variant)
-            if plan is None:
+            if self._plan_of(model_id) is None:
                 self._served.pop(model_id)
-            elif plan.key != self._served[model_id].key:
+        promoted = {name for name, entry in self._entries.items() if entry.is_promoted and entry != before.get(name)}
+        self._promoted = {name for name in self._promoted | promoted if name not in self._served}
+        for model_id in [*self._served, *sorted(self._promoted)]:
+            plan, served = self._plan_of(model_id), self._served.get(model_id)
+            if plan is not None and (served is None or served.key != plan.key):
                 self._begin_switch(model_id, plan)
-        for name, entry in self._entries.items():
-            if entry.is_promoted and entry != before.get(name) and name not in self._served:
-                self._begin_switch(name, entry.plans[entry.default])
+
+    async def _read(self) -> dict[str, ModelEntry]:
+        """Look at the models folder; a name whose record is damaged stays what it was."""
+        found = await asyncio.to_thread(self._source.read)
+        kept = {name: entry if entry.is_readable else self._entries.get(name) for name, entry in found.items()}
+        return {name: entry for name, entry in kept.items() if entry is not None}
 
     async def _follow(self) -> None:
         fault = ""
@@ -122,10 +141,10 @@ class Catalog:
             await asyncio.sleep(_POLL_S)
             try:
                 await self.refresh()
-            except (OSError, SottovoceError) as error:
-                if str(error) != fault:
+            except Exception as error:  # noqa: BLE001 - ended by one folder, it would see no promotion ever again
+                if repr(error) != fault:
                     _log.exception("the models folder cannot be read; what is served stays as it is")
-                fault = str(error)
+                fault = repr(error)
             else:
                 fault = ""
 
@@ -140,13 +159,16 @@ class Catalog:
         """Load a version on every replica, then let it answer; where no replica can, the one before it stays."""
         try:
             served = await describe_everywhere(self._handle, plan.key)
-        except (ModelLoadError, ModelNotFoundError):
+        except ModelLoadError:
             self._broken.add(plan.key)
             _log.exception("%s cannot be loaded; %s stays as it was", plan.key, model_id)
             return
-        except (RayError, RayServeException, SottovoceError):  # replicas died or are not there yet
-            _log.exception("%s is not loaded yet; it will be tried again", plan.key)
+        except (RayError, RayServeException, SottovoceError) as error:  # replicas died, or do not see the files yet
+            if self._faults.get(plan.key) != str(error):
+                _log.exception("%s is not loaded yet; it will be tried again", plan.key)
+            self._faults[plan.key] = str(error)
             return
+        self._faults.pop(plan.key, None)
         self._served[model_id] = served
         _log.info("%s is now %s", model_id, plan.key)
 
@@ -159,6 +181,11 @@ class Catalog:
             task.add_done_callback(lambda _: self._opening.pop(plan.key))
         served = await asyncio.shield(task)
         return self._served.setdefault(model_id, served)
+
+    def _plan_of(self, model_id: str) -> ModelPlan | None:
+        name, variant = split_id(model_id)
+        entry = self._entries.get(name)
+        return None if entry is None else entry.plan(variant)
 
     def _find_plan(self, model: str) -> ModelPlan:
         name, variant = split_id(self._without_alias(model))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import Field, ValidationError
 
@@ -32,7 +32,8 @@ class Release(Record):
     promoted: int
     """Unix time."""
     digest: str
-    """Of its files' names and sizes and of this promotion: tells it from a release of the same number elsewhere."""
+    """Of its files' names, sizes and times and of this promotion: tells it from a release of the same number
+    elsewhere."""
     variant: Variant
     """What the bare name stands for."""
     replaces: int | None
@@ -77,15 +78,29 @@ def release_files(models_folder: Path, name: str, release: Release) -> ServedFil
     )
 
 
-def read_records(models_folder: Path) -> dict[str, ModelRecord]:
+def read_records(models_folder: Path) -> dict[str, ModelRecord | CheckpointError]:
     """Read every name's file, in the order of names.
 
-    Raises:
-        CheckpointError: a file that is no such record.
+    Returns:
+        By name its record, or what is wrong with its file: one that is no record hides no other.
     """
-    paths = sorted(models_folder.glob(f"*{_SUFFIX}"))
-    records = [_read(path) for path in paths if not path.name.startswith(".")]
-    return {record.name: record for record in records if record is not None}
+    records: dict[str, ModelRecord | CheckpointError] = {}
+    for path in sorted(models_folder.glob(f"*{_SUFFIX}")):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        try:
+            record = _read(path)
+        except CheckpointError as error:
+            records[unquote(path.stem)] = error
+        else:
+            if record is not None:
+                records[record.name] = record
+    return records
+
+
+def was_promoted(models_folder: Path, name: str) -> bool:
+    """Tell whether releases of a name are kept, whatever has become of its file."""
+    return release_folder(models_folder, name, 0).parent.is_dir()
 
 
 def read_record(models_folder: Path, name: str) -> ModelRecord | None:
@@ -113,11 +128,15 @@ def change_record(models_folder: Path, name: str, change: Callable[[ModelRecord 
 
 def _read(path: Path) -> ModelRecord | None:
     try:
-        return ModelRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        record = ModelRecord.model_validate_json(path.read_bytes())  # bytes: it tells of bad UTF-8 as of all else
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise CheckpointError(path, f"it is no record of a promoted model: {error}") from error
+        reason = f"it is no record of a promoted model; mend it, or move it elsewhere: {error}"
+        raise CheckpointError(path, reason) from error
+    if path != _record_path(path.parent, record.name):
+        raise CheckpointError(path, f"it is a copy of the record of {record.name!r}; move it elsewhere")
+    return record
 
 
 def _replace(path: Path, text: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import sottovoce.demo
 from serve.errors import ModelNotFoundError
-from serve.models.model_files import digest_files, find_variants, newest_file, refusal
+from serve.models.model_files import TORCH, digest_files, find_variants, newest_file, refusal
 from serve.models.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
-from serve.models.registry import Release, read_record, read_records, release_files
+from serve.models.registry import ModelRecord, Release, read_record, read_records, release_files, was_promoted
 from serve.settings import NamedModel, ServeConfig, ServedFiles, Variant, is_name, resolve_path
 from sottovoce.errors import CheckpointError
 
@@ -35,45 +35,47 @@ class Shelf:
     """Unix time; counts as the time of models without files, those of the Hub."""
 
     def read(self) -> dict[str, ModelEntry]:
-        """Give what can be served now: the default model first, then the others by name.
-
-        Raises:
-            CheckpointError: a record of a promoted model that cannot be read.
-        """
+        """Give what can be served now: the default model first, then the others by name."""
         found: dict[str, ModelEntry] = {}
         for entry in self._entries():
-            found.setdefault(entry.name, entry)
+            if entry.name in self.aliases:
+                remedy = "promote it, or rename its folder, under another name; or take the alias out of the settings"
+                _warn_once(f"{entry.name} is not served: requests for it mean {self.default}; {remedy}")
+            else:
+                found.setdefault(entry.name, entry)
         return {name: found[name] for name in sorted(found, key=lambda name: (name != self.default, name))}
 
     def plan(self, key: str) -> ModelPlan:
-        """Find what a key stands for; a release's key for as long as its files are kept, current or not.
+        """Find what a key stands for: the release, for as long as its files are kept, current or not, and no other.
 
-        A plain folder that has changed since is loaded as it is now.
+        What was never promoted is loaded as it is now, also where it has changed or a promotion hides it since.
 
         Raises:
-            ModelNotFoundError: nothing is served under its name any more.
-            CheckpointError: see ``read``.
+            ModelNotFoundError: nothing is served under its name any more, or its release is not seen here.
+            CheckpointError: the name's record is damaged.
         """
         model_id, _, version = key.rpartition("/")
         name, variant = split_id(model_id)
-        entry = self.read().get(name)
-        plan = None if entry is None else entry.plans.get(variant or "")
-        if plan is None or plan.key != key:
-            record = read_record(self.models_folder, name)
-            release = None if record is None else record.release(_version_number(version))
-            older = None if release is None else self._released(name, release)
-            plan = plan if older is None else older.plans.get(variant or "", plan)
-        if plan is None:
+        number = _version_number(version)
+        unpromoted = (entry for entry in self._entries() if entry.name == name and not entry.is_promoted)
+        entries = self._release(name, number) if number else unpromoted
+        plans = [plan for entry in entries if (plan := entry.plan(variant or "")) is not None]
+        for plan in plans:
+            if plan.key == key:
+                return plan
+        if number or not plans:
             raise ModelNotFoundError(key)
-        return plan
+        return plans[0]
 
     def _entries(self) -> Iterator[ModelEntry]:
         """Yield all there is; of one name the first counts."""
         for model in self.pinned:
             yield from _present(self._entry(model.name, model))
         for name, record in read_records(self.models_folder).items():
-            release = record.release(record.current)
-            yield from _present(None if release is None else self._released(name, release))
+            if isinstance(record, CheckpointError):
+                yield from self._unreadable(name, record)
+            else:
+                yield from self._release(name, record.current, record)
         for folder in sorted(self.models_folder.glob("[!.]*/")):
             if is_name(folder.name):
                 files = ServedFiles(checkpoint=str(folder), export=str(folder))
@@ -81,8 +83,21 @@ class Shelf:
         if self.serves_embedded:
             yield from _present(self._entry(self.default, ServedFiles(checkpoint=str(EMBEDDED_MODEL))))
 
-    def _released(self, name: str, release: Release) -> ModelEntry | None:
-        return self._entry(name, release_files(self.models_folder, name, release), release)
+    def _release(self, name: str, version: int, record: ModelRecord | None = None) -> tuple[ModelEntry, ...]:
+        """Give one release, if it is kept; errors as ``read_record``."""
+        record = record or read_record(self.models_folder, name)
+        release = None if record is None else record.release(version)
+        if release is None:
+            return ()
+        return _present(self._entry(name, release_files(self.models_folder, name, release), release))
+
+    def _unreadable(self, name: str, error: CheckpointError) -> tuple[ModelEntry, ...]:
+        """Hold the place of a promoted name, so that no folder or embedded model of that name steps into it."""
+        if not was_promoted(self.models_folder, name):
+            _warn_once(f"a file in the models folder is passed over: {error}")
+            return ()
+        _warn_once(f"what is served as {name} stays as it is: {error}")
+        return (ModelEntry(name=name, default=TORCH, plans={}, refused={TORCH: str(error)}, is_readable=False),)
 
     def _entry(self, name: str, files: ServedFiles, release: Release | None = None) -> ModelEntry | None:
         try:

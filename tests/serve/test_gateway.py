@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 
 import httpx
 import numpy as np
@@ -253,6 +254,16 @@ def test_readiness_asks_a_transcriber_and_is_a_503_where_none_answers(client, tr
     assert (response.status_code, error_of(response)["code"]) == (503, "not_ready")
     assert response.headers["retry-after"] == "1"
     assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_readiness_is_a_503_where_the_default_model_is_gone(make_client, monkeypatch):
+    monkeypatch.setattr("serve.models.catalog._POLL_S", 0.01)
+    client = make_client()
+    monkeypatch.setattr(FakeSource, "read", lambda _: {})
+    end = time.monotonic() + 10.0
+    while (response := client.get("/readyz")).status_code == 200:
+        assert time.monotonic() < end
+    assert (response.status_code, error_of(response)["code"]) == (503, "model_unavailable")
 
 
 async def _post_at_once(api, num_requests: int) -> list[int]:

@@ -71,6 +71,6 @@ def read_variant_record(folder: Path) -> VariantRecord | None:
     if not path.is_file():
         return None
     try:
-        return VariantRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        return VariantRecord.model_validate_json(path.read_bytes())  # bytes: it tells of bad UTF-8 as of all else
     except ValidationError as error:
         raise CheckpointError(folder, f"{VARIANT_RECORD_FILE}: {error}") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -235,6 +236,103 @@ def test_replicas_that_died_meanwhile_are_asked_again():
     asyncio.run(run())
 
 
+def test_a_version_that_a_replica_does_not_see_yet_is_tried_again(caplog):
+    async def run() -> None:
+        replicas, source = Replicas(), Source()
+        catalog = Catalog(replicas, source)
+        async with catalog.running():
+            replicas.broken["main@int8/2"] = ModelNotFoundError("main@int8/2")
+            source.put("main", 2, ("int8",))
+            for _ in range(3):
+                await settled(catalog)
+            assert (await catalog.find("main")).key == "main@int8/1"
+            del replicas.broken["main@int8/2"]
+            await settled(catalog)
+            assert (await catalog.find("main")).key == "main@int8/2"
+
+    asyncio.run(run())
+    assert caplog.text.count("it will be tried again") == 1, "the folder is looked at twice a second"
+
+
+def test_a_newly_promoted_name_whose_replicas_died_is_tried_again():
+    async def run() -> None:
+        replicas, source = Replicas(), Source()
+        catalog = Catalog(replicas, source)
+        async with catalog.running():
+            replicas.num_replicas = 0
+            source.put("promoted", 2, ("int8",))
+            await settled(catalog)
+            replicas.num_replicas = 2
+            for _ in range(2):
+                await settled(catalog)
+            assert replicas.prepared == ["promoted@int8/2"] * 2
+            await catalog.find("promoted")
+            assert replicas.described == ["main@int8/1"], "nobody waited for it"
+
+    asyncio.run(run())
+
+
+def test_a_model_promoted_before_the_start_is_loaded_when_it_is_asked_for():
+    async def run() -> None:
+        replicas, source = Replicas(), Source()
+        source.put("promoted", 2, ("int8",))
+        catalog = Catalog(replicas, source)
+        async with catalog.running():
+            await settled(catalog)
+            assert replicas.prepared == []
+
+    asyncio.run(run())
+
+
+def test_a_promoted_model_refused_in_its_default_variant_ends_nothing():
+    async def run() -> None:
+        replicas, source = Replicas(), Source()
+        catalog = Catalog(replicas, source)
+        async with catalog.running():
+            source.put("bad", 2, (), int8="variant int8 scores WER 0.5")
+            source.put("promoted", 2, ("int8",))
+            await settled(catalog)
+            assert replicas.prepared == ["promoted@int8/2"]
+            with pytest.raises(ModelRefusedError):
+                await catalog.find("bad")
+
+    asyncio.run(run())
+
+
+def test_a_name_whose_record_is_damaged_stays_what_it_was():
+    async def run() -> None:
+        source = Source()
+        catalog = Catalog(Replicas(), source)
+        unreadable = ModelEntry(name="main", default="torch", plans={}, refused={"torch": "damaged"}, is_readable=False)
+        async with catalog.running():
+            source.entries |= {"main": unreadable, "new": replace(unreadable, name="new")}
+            await settled(catalog)
+            assert (await catalog.find("main")).key == "main@int8/1"
+            assert (await catalog.find("main@fp32")).key == "main@fp32/1"
+            assert "main" in [model.id for model in catalog.listed()]
+            with pytest.raises(ModelNotFoundError, match="does not exist"):
+                await catalog.find("new")
+            source.put("main", 2, ("int8",))
+            await settled(catalog)
+            assert (await catalog.find("main")).key == "main@int8/2"
+
+    asyncio.run(run())
+
+
+def test_a_default_model_that_is_gone_is_no_mistake_of_who_asks_whether_the_service_is_ready():
+    async def run() -> None:
+        source = Source()
+        catalog = Catalog(Replicas(), source)
+        async with catalog.running():
+            assert (await catalog.find_default()).key == "main@int8/1"
+            del source.entries["main"]
+            await settled(catalog)
+            with pytest.raises(ModelLoadError, match="it is gone; promote one"):
+                await catalog.find_default()
+
+    asyncio.run(run())
+
+
 def test_a_model_that_vanishes_is_not_found_any_more():
     async def run() -> None:
         source = Source()
@@ -249,16 +347,21 @@ def test_a_model_that_vanishes_is_not_found_any_more():
     asyncio.run(run())
 
 
-def test_an_unreadable_folder_changes_nothing_and_is_told_once(caplog, monkeypatch):
+@pytest.mark.parametrize("fault", [OSError("stale handle"), KeyError("int8")], ids=lambda fault: type(fault).__name__)
+def test_an_unreadable_folder_changes_nothing_is_told_once_and_ends_nothing(caplog, monkeypatch, fault):
     monkeypatch.setattr("serve.models.catalog._POLL_S", 0.001)
 
     async def run() -> None:
         source = Source()
         catalog = Catalog(Replicas(), source)
         async with catalog.running():
-            source.read = lambda: (_ for _ in ()).throw(OSError("stale handle"))  # type: ignore[method-assign]
+            source.read = lambda: (_ for _ in ()).throw(fault)  # type: ignore[method-assign]
             await asyncio.sleep(0.05)
             assert (await catalog.find("main")).key == "main@int8/1"
+            del source.read
+            source.put("main", 2, ("int8",))
+            await asyncio.sleep(0.05)
+            assert (await catalog.find("main")).key == "main@int8/2"
 
     asyncio.run(run())
     assert len([record for record in caplog.records if "cannot be read" in record.message]) == 1

@@ -1,6 +1,7 @@
 """Records of promoted models: written in one step, by one writer at a time, read as they were or as they are."""
 
 import multiprocessing
+import shutil
 
 import pytest
 
@@ -70,7 +71,24 @@ def test_a_change_that_fails_leaves_the_record_and_no_draft(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".main.lock", "main.json"]
 
 
-def test_a_file_that_is_no_record_is_named(tmp_path):
-    (tmp_path / "main.json").write_text('{"name": "main"}')
-    with pytest.raises(CheckpointError, match="no record of a promoted model"):
-        read_records(tmp_path)
+@pytest.mark.parametrize("content", [b'{"name": "main"}', b'{"name": "\xe9"}', b"\xff\xfe", b""])
+def test_a_file_that_is_no_record_is_named_and_hides_no_other(tmp_path, content):
+    add_many(tmp_path, 1)
+    (tmp_path / "org%2Fnotes.json").write_bytes(content)
+    (tmp_path / "folder.json").mkdir()
+    records = read_records(tmp_path)
+    assert list(records) == ["main", "org/notes"]
+    assert records["main"].current == 1
+    with pytest.raises(CheckpointError, match=r"org%2Fnotes\.json.*no record of a promoted model"):
+        raise records["org/notes"]
+    with pytest.raises(CheckpointError):
+        read_record(tmp_path, "org/notes")
+
+
+def test_a_copy_of_a_record_does_not_stand_for_the_name_in_it(tmp_path):
+    add_many(tmp_path, 1)
+    shutil.copy(tmp_path / "main.json", tmp_path / "main_before.json")
+    add_many(tmp_path, 1)
+    records = read_records(tmp_path)
+    assert records["main"].current == 2
+    assert "copy of the record of 'main'" in str(records["main_before"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from serve.models.model_files import FoundVariants, find_variants, is_hub_id
 from serve.models.promotion import Promotion, promote, roll_back
 from serve.models.shelf import EMBEDDED_MODEL, open_shelf
 from serve.settings import ServeConfig
+from sottovoce.errors import CheckpointError
 from sottovoce.model.variants import VariantRecord, write_variant_record
 
 
@@ -142,6 +144,67 @@ def test_a_promoted_versions_key_stands_for_its_files_also_after_the_next_one(tm
     assert shelf(tmp_path).plan(keys[1]).folder == folders[1]
 
 
+def test_a_releases_key_never_gives_another_release(tmp_path):
+    models = tmp_path / "models"
+    keys = []
+    for index in range(2):
+        source = make_checkpoint(tmp_path / str(index))
+        promote(Promotion(name="main", checkpoint=str(source), models_folder=models))
+        keys.append(shelf(tmp_path).read()["main"].plans["torch"].key)
+    number, digest = keys[0].rpartition("/")[2].split("-")
+    for key in (f"main@torch/{number}-0{digest}", f"main@torch/3-{digest}", f"main@fp32/{number}-{digest}"):
+        with pytest.raises(ModelNotFoundError):
+            shelf(tmp_path).plan(key)
+    record = json.loads((models / "main.json").read_text())
+    record["releases"] = record["releases"][1:]  # the first was pruned while a request had it
+    (models / "main.json").write_text(json.dumps(record))
+    with pytest.raises(ModelNotFoundError, match=keys[0]):
+        shelf(tmp_path).plan(keys[0])
+
+
+def test_the_key_of_a_folder_that_a_promotion_hides_stands_for_the_folder(tmp_path):
+    folder = make_checkpoint(tmp_path / "models" / "main")
+    before = shelf(tmp_path).read()["main"].plans["torch"]
+    promote(Promotion(name="main", checkpoint=str(folder), models_folder=tmp_path / "models"))
+    assert shelf(tmp_path).plan(before.key) == before
+    shutil.rmtree(folder)
+    with pytest.raises(ModelNotFoundError):
+        shelf(tmp_path).plan(before.key)
+
+
+def test_a_model_called_as_an_alias_is_left_out_and_the_log_says_why(tmp_path, caplog):
+    make_checkpoint(tmp_path / "models" / "mine")
+    make_checkpoint(tmp_path / "models" / "whisper-mine")
+    promote(Promotion(name="theirs", checkpoint=str(tmp_path / "models" / "mine"), models_folder=tmp_path / "models"))
+    aliased = shelf(tmp_path, aliases=("whisper-mine", "theirs"))
+    assert [list(aliased.read()) for _ in range(2)] == [["mine"]] * 2
+    warnings = [record.message for record in caplog.records if "take the alias out" in record.message]
+    assert [warning.split()[0] for warning in warnings] == ["theirs", "whisper-mine"]
+
+
+def test_a_file_that_is_no_record_hides_neither_promoted_models_nor_a_folder_of_its_name(tmp_path, caplog):
+    folder = make_checkpoint(tmp_path / "models" / "mine")
+    promote(Promotion(name="main", checkpoint=str(folder), models_folder=tmp_path / "models"))
+    (tmp_path / "models" / "mine.json").write_text("what I tried")
+    (tmp_path / "models" / "notes.json").write_bytes(b"caf\xe9")
+    assert list(shelf(tmp_path).read()) == ["main", "mine"]
+    assert "mine.json" in caplog.text
+    assert "notes.json" in caplog.text
+
+
+def test_nothing_steps_into_the_place_of_a_promoted_model_whose_record_is_damaged(tmp_path, caplog):
+    folder = make_checkpoint(tmp_path / "models" / "sottovoce")
+    promote(Promotion(checkpoint=str(folder), models_folder=tmp_path / "models"))
+    key = shelf(tmp_path).read()["sottovoce"].plans["torch"].key
+    (tmp_path / "models" / "sottovoce.json").write_text("{")
+    entry = shelf(tmp_path, embedded_until_promoted=True).read()["sottovoce"]
+    assert (entry.is_readable, entry.plan(None)) == (False, None)
+    assert "sottovoce.json" in entry.refused[entry.default], "a service that cannot start says so"
+    assert "stays as it is" in caplog.text
+    with pytest.raises(CheckpointError):
+        shelf(tmp_path).plan(key)
+
+
 def test_a_key_of_a_name_that_is_gone_is_not_found(tmp_path):
     for key in ("main@torch/1-abc", "main@torch/x", "main"):
         with pytest.raises(ModelNotFoundError):
@@ -174,9 +237,10 @@ def test_a_refused_variant_tells_its_rates(tmp_path):
     assert "WER 0.5000 against 0.1000" in entry.refused["int8"]
 
 
-def test_one_folder_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplog):
+@pytest.mark.parametrize("content", [b'{"variant": "fp32"}', b'{"variant": "\xe9"}'], ids=["half", "latin-1"])
+def test_one_folder_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplog, content):
     export = make_export(tmp_path / "models" / "broken", "fp32")
-    (export / "fp32" / "record.json").write_text(json.dumps({"variant": "fp32"}))
+    (export / "fp32" / "record.json").write_bytes(content)
     make_checkpoint(tmp_path / "models" / "good")
     assert list(shelf(tmp_path).read()) == ["good"]
     assert "broken is not served" in caplog.text
