@@ -1,23 +1,27 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use.
+
+What takes seconds to import stands in the fixtures: xdist reads this file before it starts its workers, and needs none.
+"""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from narrow_whisper import narrow_config, narrow_generation
+from filelock import FileLock
 from service_keys import API_KEYS, KEYS_VARIABLE
-from transformers import WhisperTokenizerFast
-
-from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
-from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
 
 ROOT = Path(__file__).resolve().parent.parent
+INTEGRATION = ROOT / "tests" / "integration"
+INTEGRATION_MARKS = ("ray", "serve", "slow")
+"""Each test there has one of them."""
+
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+"""Take a folder's name and what writes it."""
 
 
 def pytest_report_header() -> str:
@@ -25,10 +29,35 @@ def pytest_report_header() -> str:
     return "versions: " + ", ".join(f"{name} {version(name)}" for name in names)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave unread what the marks leave out anyway: of integration a run without Ray, Serve and slow tests has none."""
+    without = all(f"not {mark}" in config.option.markexpr for mark in INTEGRATION_MARKS)
+    return True if without and collection_path == INTEGRATION else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test of integration that no run would choose."""
+    for item in items:
+        if INTEGRATION in item.path.parents and not any(map(item.get_closest_marker, INTEGRATION_MARKS)):
+            raise pytest.UsageError(f"{item.nodeid} has none of the marks {', '.join(INTEGRATION_MARKS)}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> None:
     """Tiny models are slower with more threads, and much slower where the cores are busy."""
+    import torch
+
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tokenizers_read_once() -> Iterator[None]:
+    from tokenizers_read_once import read_tokenizers_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        read_tokenizers_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +96,37 @@ def micro_assets(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(micro_assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Make a folder once for all of xdist's workers, which then read it and change nothing."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, write: Callable[[Path], None]) -> Path:
+        folder, unfinished = shared / "made_once" / name, own / f"unfinished-{name}"
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                write(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(micro_assets: Path, made_once: MakeOnce) -> Path:
     """A random Whisper of width 32, 1+1 layers, with Whisper's tokenizer and contexts of 2 to 10 s."""
+    return made_once("tiny", lambda folder: _save_tiny(micro_assets, folder))
+
+
+def _save_tiny(micro_assets: Path, folder: Path) -> None:
+    import torch
+    from narrow_whisper import narrow_config, narrow_generation
+    from transformers import WhisperTokenizerFast
+
+    from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
+    from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+
     tokenizer = WhisperTokenizerFast.from_pretrained(micro_assets, local_files_only=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -76,9 +134,7 @@ def tiny_checkpoint(micro_assets: Path, tmp_path_factory: pytest.TempPathFactory
         set_audio_context(config, AudioContext(min_s=2.0, max_s=10.0))
         model = TrimmedWhisper(config)
     model.generation_config = narrow_generation(tokenizer, alignment_heads=[[0, 0], [0, 1]])
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     save_checkpoint(Checkpoint(model=model.eval(), tokenizer=tokenizer, source="tiny"), folder)
-    return folder
 
 
 @dataclass(frozen=True)
@@ -92,13 +148,14 @@ class StatedScore:
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint's export folder, fp32 and int8, with scores that were stated; takes seconds, so made once."""
-    from sottovoce.export.exporter import ExportConfig, export_checkpoint  # optimum takes seconds to import
+def tiny_export(tiny_checkpoint: Path, made_once: MakeOnce) -> Path:
+    """The tiny checkpoint's export folder, fp32 and int8, with scores that were stated."""
+    from sottovoce.export.exporter import ExportConfig, export_checkpoint
 
-    folder = tmp_path_factory.mktemp("exports") / "tiny"
-    export_checkpoint(ExportConfig(), tiny_checkpoint, folder, score=lambda _folder, _variant: StatedScore())
-    return folder
+    def export(folder: Path) -> None:
+        export_checkpoint(ExportConfig(), tiny_checkpoint, folder, score=lambda _folder, _variant: StatedScore())
+
+    return made_once("tiny-export", export)
 
 
 @pytest.fixture(scope="session")
