@@ -3,12 +3,7 @@
 from typing import Any
 
 import pytest
-import schemathesis
 from fake_transcriber import FakeSource, FakeTranscriber, speech, wav
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from serve.gateway import Gateway
 from serve.settings import Limits
@@ -26,12 +21,19 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def api_schema() -> Any:
+    import schemathesis  # takes a second to import, so that pyproject.toml switches its plugin off
+
     gateway = Gateway(FakeTranscriber(), source=FakeSource(), limits=Limits(), api_keys_env=None)
     return schemathesis.openapi.from_asgi("/openapi.json", gateway.build_api())
 
 
 def check(api_schema: Any, path: str, method: str, *, num_examples: int) -> None:
     """Send requests that do not fit the schema, and some that do, half of them with a recording that can be heard."""
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+    from schemathesis import GenerationMode
+    from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
     operation = api_schema[path][method]
     fitting = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
     unfitting = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)

@@ -2,11 +2,10 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
-import mlflow
 import pytest
 from accelerate import Accelerator
-from mlflow.exceptions import MlflowException
 from offline_wandb import read_history, read_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -23,8 +22,15 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def mlflow() -> ModuleType:
+    import mlflow  # takes a second
+
+    return mlflow
+
+
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _environment(monkeypatch: pytest.MonkeyPatch, mlflow: ModuleType) -> Iterator[None]:
     """A user without settings of trackers; what opening them sets in this process is undone."""
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "WANDB_")):
@@ -68,7 +74,7 @@ def test_tensorboard_shows_each_point_of_a_resumed_run_once(tmp_path: Path) -> N
     assert "spec_augment.num_time_masks: 2" in settings.read_text()
 
 
-def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(tmp_path: Path) -> None:
+def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(mlflow: ModuleType, tmp_path: Path) -> None:
     output = tmp_path / "digits"
     train_killed_at_5_and_resumed_from_3(output, "mlflow")
     client = mlflow.MlflowClient((output / "mlruns").as_uri())
@@ -82,7 +88,7 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(tmp_path: Path) -> None
     assert run.data.params["audio_context_s"] == "[1.0, 6.0]"
 
 
-def test_a_run_that_fails_is_marked_so_in_mlflow(tmp_path: Path) -> None:
+def test_a_run_that_fails_is_marked_so_in_mlflow(mlflow: ModuleType, tmp_path: Path) -> None:
     def fail_after_a_step() -> None:
         curves = open_curves(tmp_path, "mlflow")
         with curves.opened(None):
@@ -97,7 +103,7 @@ def test_a_run_that_fails_is_marked_so_in_mlflow(tmp_path: Path) -> None:
     assert run.data.metrics["train/loss"] == 1.0
 
 
-def test_mlflow_gets_what_it_lacks_of_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_mlflow_gets_what_it_lacks_of_a_run_that_goes_on(mlflow: ModuleType, tmp_path: Path) -> None:
     first = open_curves(tmp_path, "tensorboard")
     with first.opened(None):
         train(first, range(1, 4))
@@ -163,10 +169,10 @@ def test_a_tracker_that_does_not_open_stops_a_new_run_and_not_a_resumed_one(
 
 
 def test_a_tracker_that_fails_during_a_run_is_given_up_and_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mlflow: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_args: object, **_kwargs: object) -> None:
-        raise MlflowException("gone")
+        raise mlflow.exceptions.MlflowException("gone")
 
     curves = open_curves(tmp_path, "mlflow")
     with caplog.at_level(logging.ERROR), curves.opened(None):
