@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -41,11 +42,18 @@ def logits(whisper: TrimmedWhisper, *, num_frames: int = 200) -> torch.Tensor:
         return whisper.proj_out(hidden)
 
 
-@pytest.fixture
-def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved adapter."""
-    save_checkpoint(adapted(tiny_checkpoint), tmp_path / "adapter")
-    return tmp_path / "adapter"
+    folder = tmp_path_factory.mktemp("saved") / "adapter"
+    save_checkpoint(adapted(tiny_checkpoint), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
+    return shutil.copytree(saved, tmp_path / "adapter")
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,13 @@ from sottovoce.audio.features import log_mel
 from sottovoce.errors import ContextError, LanguageError
 from sottovoce.export.onnx import export_onnx
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
+from sottovoce.model.labels import MAX_PROMPT_TOKENS
 from sottovoce.recognize.load import load_recognizer, load_torch_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.schema import DecodeOptions
+from sottovoce.schema import DecodeOptions, WindowResult
 
+VARIANTS = ("torch", "fp32", "int8")
 SHORT = DecodeOptions(max_new_tokens=12)
 MIXED = [
     SHORT,
@@ -30,18 +32,40 @@ MIXED = [
 LOGPROB_TOLERANCE = 1e-4  # float32, two runtimes
 
 
-@pytest.fixture(scope="module", params=["torch", "fp32", "int8"])
-def recognizer(request, tiny_checkpoint, tiny_export) -> Recognizer:
-    return load_recognizer(tiny_checkpoint if request.param == "torch" else tiny_export, variant=request.param)
+@pytest.fixture(scope="module")
+def recognizers(tiny_checkpoint, tiny_export) -> dict[str, Recognizer]:
+    folders = {"torch": tiny_checkpoint, "fp32": tiny_export, "int8": tiny_export}
+    return {variant: load_recognizer(folders[variant], variant=variant) for variant in VARIANTS}
 
 
-def test_each_window_gets_its_own_result_in_order(recognizer, speech_like):
-    options = [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
-    together = recognizer.recognize(speech_like, options)
-    alone = [recognizer.recognize([w], [o])[0] for w, o in zip(speech_like, options, strict=True)]
+@pytest.fixture(scope="module")
+def mixed(speech_like) -> list[DecodeOptions]:
+    """Options of every kind, for one window each."""
+    return [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
+
+
+@pytest.fixture(scope="module")
+def written(recognizers, speech_like, mixed) -> dict[str, list[WindowResult]]:
+    """What each engine writes for all windows at once."""
+    return {variant: engine.recognize(speech_like, mixed) for variant, engine in recognizers.items()}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def recognizer(recognizers, variant) -> Recognizer:
+    return recognizers[variant]
+
+
+def test_each_window_gets_its_own_result_in_order(recognizer, variant, speech_like, mixed, written):
+    together = written[variant]
     assert len(together) == len(speech_like)
     if recognizer.name == "onnx-int8":  # activations are quantized over the whole batch, so neighbours do count
         return
+    alone = [recognizer.recognize([w], [o])[0] for w, o in zip(speech_like, mixed, strict=True)]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]
     for a, b in zip(together, alone, strict=True):
         assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
@@ -80,9 +104,8 @@ def test_long_prompts_of_many_windows_give_each_its_own_result(recognizer, speec
     assert len({result.avg_logprob for result in together}) == 6
 
 
-def test_results_are_within_their_ranges(recognizer, speech_like):
-    options = [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
-    for option, result in zip(options, recognizer.recognize(speech_like, options), strict=True):
+def test_results_are_within_their_ranges(recognizer, variant, mixed, written):
+    for option, result in zip(mixed, written[variant], strict=True):
         assert len(result.token_ids) <= option.max_new_tokens
         assert result.avg_logprob < 0
         assert 0 <= result.no_speech_prob <= 1
@@ -113,8 +136,10 @@ def test_no_new_tokens_give_an_empty_text(recognizer, speech_like, limit):
 
 
 def test_prefix_and_new_tokens_stay_within_the_decoders_positions(recognizer, speech_like):
-    result = recognizer.recognize(speech_like[:1], [replace(SHORT, max_new_tokens=10_000)])[0]
-    assert len(result.token_ids) <= 448 - 4
+    """A prefix of the greatest length, to be there in half the steps; without one: test_words."""
+    options = replace(SHORT, previous_ids=(400,) * MAX_PROMPT_TOKENS, max_new_tokens=10_000)
+    result = recognizer.recognize(speech_like[:1], [options])[0]
+    assert len(result.token_ids) == 448 - (1 + MAX_PROMPT_TOKENS + 4)
 
 
 def test_a_window_longer_than_the_context_raises_context_error(recognizer):
@@ -134,10 +159,8 @@ def test_engines_name_themselves_and_know_their_context(recognizer):
     assert len(recognizer.languages) == 99
 
 
-def test_onnx_fp32_writes_the_tokens_torch_writes(tiny_checkpoint, tiny_export, speech_like):
-    options = [MIXED[i % len(MIXED)] for i in range(len(speech_like))]
-    expected = load_recognizer(tiny_checkpoint).recognize(speech_like, options)
-    results = load_recognizer(tiny_export, variant="fp32").recognize(speech_like, options)
+def test_onnx_fp32_writes_the_tokens_torch_writes(written):
+    expected, results = written["torch"], written["fp32"]
     assert [result.token_ids for result in results] == [result.token_ids for result in expected]
     assert [result.language for result in results] == [result.language for result in expected]
     assert [result.temperature for result in results] == [result.temperature for result in expected]
