@@ -11,11 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 
-from sottovoce.errors import TooManyRejectsError
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.schema import Reject
 from sottovoce.train.buckets import settle_buckets
 from sottovoce.train.checkpoints.saver import Saver, build_store, found_checkpoint
 from sottovoce.train.checkpoints.state import load_training_state, read_resumed, read_run_state
@@ -35,6 +33,7 @@ from sottovoce.train.preemption import is_node_leaving
 from sottovoce.train.prefetch import prefetched
 from sottovoce.train.progress import ProgressPost, find_board, find_heart
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
+from sottovoce.train.rejects import gather_rejects
 from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.shaping_settings import check_settings, shaping_settings
@@ -237,24 +236,17 @@ class WorkerLoop:
             logger.info("stopped early: %s", decision.reason)
         return stops
 
-    def _check_rejects(self) -> None:
-        """Bring all ranks' rejects together.
-
-        Raises:
-            TooManyRejectsError: more than the settings allow.
-        """
-        everywhere: list[Reject] = gather_object(list(self._rejects.values()))
-        self._rejects = {reject.id: reject for reject in everywhere}
-        num_utterances, allowed = len(self._task.stream.utterances), self._config.max_reject_fraction
-        if len(self._rejects) > allowed * num_utterances:
-            first = next(iter(self._rejects.values()))
-            raise TooManyRejectsError(first.audio, len(self._rejects), num_utterances, allowed)
-
     def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
         """Write a checkpoint; every rank has part in it."""
         self._skipped.settle()
         self._meter.collect()
-        self._check_rejects()
+        self._rejects = gather_rejects(
+            self._rejects.values(),
+            self._accelerator,
+            output=self._task.output,
+            num_utterances=len(self._task.stream.utterances),
+            allowed=self._config.max_reject_fraction,
+        )
         self._heart.note("saving", step=step)
         self._state = RunState(
             step=step,

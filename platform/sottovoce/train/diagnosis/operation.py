@@ -9,6 +9,7 @@ from sottovoce.train.diagnosis.finding import Finding, SettingChange, change, sl
 from sottovoce.train.diagnosis.series import series_of
 from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import DataSummary, TrainingRecord
+from sottovoce.train.rejects import REJECTS_FILE
 
 _DATA_WAIT = 0.05  # Sottovoce's own bar
 _LONG_DATA_WAIT = 0.2  # guess
@@ -114,5 +115,6 @@ def find_rejects(record: TrainingRecord) -> Finding | None:
         severity="warning" if share > _MANY_REJECTS else "note",
         seen=f"{total} recordings ({format_percent(share)}) were left out: {named}"
         f"{', and others' if len(reasons) > _NUM_NAMED else ''}.",
-        advice="The manifest's rejects.jsonl and report.html name those that preparation left out, and why.",
+        advice="The manifest's rejects.jsonl and report.html name those that preparation left out, and why; "
+        f"{REJECTS_FILE} in the run's folder those that training left out.",
     )

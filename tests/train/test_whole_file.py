@@ -1,0 +1,39 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+from sottovoce.train.whole_file import write_whole
+
+
+def test_a_file_takes_the_place_of_the_one_before_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    for text in ("one", "zw\u00f6lf"):
+        write_whole(tmp_path / "record.json", text)
+        assert (tmp_path / "record.json").read_bytes() == text.encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_text_that_is_cut_short_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("before", encoding="utf-8")
+
+    def cut_short(self: Path, text: str, encoding: str) -> int:
+        self.write_bytes(text[:3].encode(encoding))
+        raise OSError("no space")
+
+    monkeypatch.setattr(Path, "write_text", cut_short)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(path, "after it")
+    assert path.read_text(encoding="utf-8") == "before"
+
+
+def test_training_writes_no_text_in_place(root: Path) -> None:
+    files = sorted((root / "platform" / "sottovoce" / "train").rglob("*.py"))
+    assert files
+    writers = {
+        path.name
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "write_text"
+    }
+    assert writers == {"whole_file.py"}
