@@ -23,9 +23,14 @@ serve: $(STAMP) ## serve the last quickstart's model, or the embedded one, on 12
 
 # A test never reaches for the Hub: what is missing offline must fail here, not at a user's desk.
 test: export HF_HUB_OFFLINE := 1
-test: $(STAMP) ## run all tests: the fast ones first, then Ray's and the server's
-	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --cov --cov-report=
-	$(PYTHON) -m pytest -m '(ray or serve or slow) and not gpu and not network' --cov --cov-append --cov-report=term:skip-covered
+test: EVERY_CORE := --numprocesses auto --dist loadfile
+test: COVERAGE := $(if $(CI),--cov --cov-append --cov-report=)
+test: $(STAMP) ## run all tests: the fast ones first, then the slow ones, then Ray's and the server's
+	@rm -f .coverage
+	$(PYTHON) -m pytest $(EVERY_CORE) $(COVERAGE)
+	$(PYTHON) -m pytest $(EVERY_CORE) -m 'slow and not ray and not serve and not gpu and not network' $(COVERAGE)
+	$(PYTHON) -m pytest -m '(ray or serve) and not gpu and not network' $(COVERAGE)
+	$(if $(CI),$(PYTHON) -m coverage report --skip-covered)
 
 check: $(STAMP) ## format, lint, types and layers, changing nothing
 	$(PYTHON) -m ruff format --check .
