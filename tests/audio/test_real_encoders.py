@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ffmpeg_files import encode, encode_to_pipe, likeness, run_ffmpeg, voice
+from ffmpeg_files import encode, encode_all, encode_to_pipe, likeness, run_ffmpeg, voice
 
 from sottovoce.audio.decode import decode_audio, decode_audio_with_format
 from sottovoce.errors import AudioDecodeError, EmptyAudioError
@@ -22,44 +22,51 @@ def decode(data: bytes, **wanted: float) -> np.ndarray:
     return decode_audio(data, source="test", **wanted)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "snr_db", "late"),
-    [
-        ("u8.wav", ("-c:a", "pcm_u8"), 29, 0),
-        ("s16.wav", ("-c:a", "pcm_s16le"), 77, 0),
-        ("s24.wav", ("-c:a", "pcm_s24le"), 119, 0),
-        ("s32.wav", ("-c:a", "pcm_s32le"), 138, 0),
-        ("f32.wav", ("-c:a", "pcm_f32le"), 138, 0),
-        ("f64.wav", ("-c:a", "pcm_f64le"), 138, 0),
-        ("mulaw.wav", ("-c:a", "pcm_mulaw"), 34, 0),
-        ("rf64.wav", ("-rf64", "always"), 77, 0),
-        ("mp3.wav", ("-c:a", "libmp3lame", "-ar", "44100"), 30, 401),
-        ("s24.flac", (), 119, 0),
-        ("cbr.mp3", ("-b:a", "64k"), 41, 0),
-        ("vbr.mp3", ("-q:a", "4"), 37, 0),
-        ("no_xing.mp3", ("-b:a", "64k", "-write_xing", "0"), 41, _MP3),
-        ("mpeg.mpga", ("-f", "mp3", "-b:a", "64k"), 41, 0),
-        ("moov_last.m4a", ("-b:a", "64k"), 25, 0),
-        ("moov_first.mp4", ("-b:a", "64k", "-movflags", "+faststart"), 25, 0),
-        ("fragments.mp4", ("-b:a", "64k", "-movflags", "+frag_keyframe+empty_moov"), 25, _AAC),
-        ("adts.aac", ("-b:a", "64k"), 25, _AAC),
-        ("alac.m4a", ("-c:a", "alac"), 119, 0),
-        ("music.opus", ("-b:a", "64k"), 26, 0),
-        ("voip.ogg", ("-c:a", "libopus", "-b:a", "24k", "-application", "voip"), 3, 0),
-        ("vorbis.ogg", ("-c:a", "libvorbis"), 18, 0),
-        ("flac.oga", ("-c:a", "flac"), 119, 0),
-        ("opus.webm", ("-c:a", "libopus", "-b:a", "64k"), 26, 0),
-        ("browser.webm", ("-c:a", "libopus", "-b:a", "64k", "-live", "1"), 26, 0),
-        ("vorbis.webm", ("-c:a", "libvorbis"), 18, 0),
-        ("telephone.amr", _AMR, -2, 80),
-        ("wma.wma", (), 34, -512),
-        ("s16.aiff", (), 77, 0),
-        ("s16.caf", ("-c:a", "pcm_s16le"), 77, 0),
-    ],
-)
-def test_what_an_encoder_wrote_comes_back(tmp_path: Path, name: str, options: tuple, snr_db: float, late: int):
+ENCODED = [
+    ("u8.wav", ("-c:a", "pcm_u8"), 29, 0),
+    ("s16.wav", ("-c:a", "pcm_s16le"), 77, 0),
+    ("s24.wav", ("-c:a", "pcm_s24le"), 119, 0),
+    ("s32.wav", ("-c:a", "pcm_s32le"), 138, 0),
+    ("f32.wav", ("-c:a", "pcm_f32le"), 138, 0),
+    ("f64.wav", ("-c:a", "pcm_f64le"), 138, 0),
+    ("mulaw.wav", ("-c:a", "pcm_mulaw"), 34, 0),
+    ("rf64.wav", ("-rf64", "always"), 77, 0),
+    ("mp3.wav", ("-c:a", "libmp3lame", "-ar", "44100"), 30, 401),
+    ("s24.flac", (), 119, 0),
+    ("cbr.mp3", ("-b:a", "64k"), 41, 0),
+    ("vbr.mp3", ("-q:a", "4"), 37, 0),
+    ("no_xing.mp3", ("-b:a", "64k", "-write_xing", "0"), 41, _MP3),
+    ("mpeg.mpga", ("-f", "mp3", "-b:a", "64k"), 41, 0),
+    ("moov_last.m4a", ("-b:a", "64k"), 25, 0),
+    ("moov_first.mp4", ("-b:a", "64k", "-movflags", "+faststart"), 25, 0),
+    ("fragments.mp4", ("-b:a", "64k", "-movflags", "+frag_keyframe+empty_moov"), 25, _AAC),
+    ("adts.aac", ("-b:a", "64k"), 25, _AAC),
+    ("alac.m4a", ("-c:a", "alac"), 119, 0),
+    ("music.opus", ("-b:a", "64k"), 26, 0),
+    ("voip.ogg", ("-c:a", "libopus", "-b:a", "24k", "-application", "voip"), 3, 0),
+    ("vorbis.ogg", ("-c:a", "libvorbis"), 18, 0),
+    ("flac.oga", ("-c:a", "flac"), 119, 0),
+    ("opus.webm", ("-c:a", "libopus", "-b:a", "64k"), 26, 0),
+    ("browser.webm", ("-c:a", "libopus", "-b:a", "64k", "-live", "1"), 26, 0),
+    ("vorbis.webm", ("-c:a", "libvorbis"), 18, 0),
+    ("telephone.amr", _AMR, -2, 80),
+    ("wma.wma", (), 34, -512),
+    ("s16.aiff", (), 77, 0),
+    ("s16.caf", ("-c:a", "pcm_s16le"), 77, 0),
+]
+"""Names, FFmpeg's options, bounds in dB, and delays in samples."""
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    options = {name: chosen for name, chosen, _, _ in ENCODED}
+    return encode_all(voice(), tmp_path_factory.mktemp("encoded"), options)
+
+
+@pytest.mark.parametrize(("name", "snr_db", "late"), [(name, snr_db, late) for name, _, snr_db, late in ENCODED])
+def test_what_an_encoder_wrote_comes_back(encoded: dict[str, bytes], name: str, snr_db: float, late: int):
     original = voice()
-    found_late, found_snr_db = likeness(original, waveform := decode(encode(original, tmp_path / name, *options)))
+    found_late, found_snr_db = likeness(original, waveform := decode(encoded[name]))
     assert abs(found_late - late) <= (1 if snr_db > 5 else 30), "telephones' codecs keep no phase"
     assert found_snr_db > snr_db
     assert -512 <= len(waveform) - len(original) - late <= 2 * _AAC, "padding to whole frames"
@@ -78,34 +85,35 @@ def test_what_an_encoder_wrote_comes_back(tmp_path: Path, name: str, options: tu
 )
 def test_any_rate_comes_back(tmp_path: Path, name: str, options: tuple, rates: tuple, snr_db: float):
     original = voice()
+    files = encode_all(original, tmp_path, {f"{rate}-{name}": (*options, "-ar", str(rate)) for rate in rates})
     for rate in rates:
-        waveform = decode(encode(original, tmp_path / name, *options, "-ar", str(rate)))
-        late, found_snr_db = likeness(original, waveform)
+        late, found_snr_db = likeness(original, decode(files[f"{rate}-{name}"]))
         assert (abs(late) <= 1, found_snr_db > snr_db) == (True, True), (rate, late, found_snr_db)
 
 
+MIXED_DOWN = [
+    ("a.wav", (), 60),
+    ("a.flac", (), 60),
+    ("a.m4a", ("-b:a", "512k"), 25),
+    ("a.webm", ("-c:a", "libopus", "-b:a", "512k", "-mapping_family", "255"), 20),
+    ("a.opus", ("-b:a", "512k"), 20),
+    ("a.ogg", ("-c:a", "libvorbis"), 12),
+]
+"""Names, FFmpeg's options, and bounds in dB."""
+
+
 @pytest.mark.parametrize("num_channels", [2, 6, 8])
-@pytest.mark.parametrize(
-    ("name", "options", "snr_db"),
-    [
-        ("a.wav", (), 60),
-        ("a.flac", (), 60),
-        ("a.m4a", ("-b:a", "512k"), 25),
-        ("a.webm", ("-c:a", "libopus", "-b:a", "512k", "-mapping_family", "255"), 20),
-        ("a.opus", ("-b:a", "512k"), 20),
-        ("a.ogg", ("-c:a", "libvorbis"), 12),
-    ],
-)
-def test_channels_are_averaged(tmp_path: Path, num_channels: int, name: str, options: tuple, snr_db: float):
+def test_channels_are_averaged(tmp_path: Path, num_channels: int):
     """Eight planar channels once ended the process: PyAV reads past them."""
     channels = voice()[:, None] * np.linspace(0.2, 1.0, num_channels, dtype=np.float32)
     channels[:, 3:4] = 0.0  # where 5.1 and 7.1 have their deep tones, of which encoders keep no others
-    data = encode(channels, tmp_path / name, *options)
-    waveform, audio_format = decode_audio_with_format(data, source="test")
-    late, found_snr_db = likeness(channels.mean(axis=1), waveform)
-    assert audio_format.num_channels == num_channels
-    assert abs(late) <= 1
-    assert found_snr_db > snr_db
+    files = encode_all(channels, tmp_path, {name: options for name, options, _ in MIXED_DOWN})
+    for name, _, snr_db in MIXED_DOWN:
+        waveform, audio_format = decode_audio_with_format(files[name], source="test")
+        late, found_snr_db = likeness(channels.mean(axis=1), waveform)
+        assert audio_format.num_channels == num_channels, name
+        assert abs(late) <= 1, name
+        assert found_snr_db > snr_db, name
 
 
 @pytest.mark.parametrize(
@@ -234,8 +242,8 @@ def test_a_file_without_sound_is_an_error_that_says_so_or_that_it_cannot_be_read
 
 
 def test_a_part_of_each_format_is_the_part_of_the_whole(tmp_path: Path):
-    for name in ("a.wav", "a.flac", "a.m4a", "a.opus", "a.webm", "a.ogg"):
-        data = encode(voice(3.0), tmp_path / name)
+    names = ("a.wav", "a.flac", "a.m4a", "a.opus", "a.webm", "a.ogg")
+    for name, data in encode_all(voice(3.0), tmp_path, dict.fromkeys(names, ())).items():
         whole, part = decode(data), decode(data, start_s=1.5, duration_s=1.0)
         late, snr_db = likeness(whole[24_000:40_000], part)
         assert (len(part), snr_db > 20) == (16_000, True), (name, snr_db)

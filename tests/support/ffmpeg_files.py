@@ -1,6 +1,7 @@
 """Recordings written by a real FFmpeg, the binary of the imageio-ffmpeg wheel."""
 
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -35,6 +36,13 @@ def encode(samples: np.ndarray, path: Path, *options: str, rate: int = RATE) -> 
     """Write (S,) or (S, C) float32 in the format of the path's ending, and give the file's bytes."""
     run_ffmpeg(*_raw_input(samples, rate), *options, path, data=samples.astype("<f4").tobytes())
     return path.read_bytes()
+
+
+def encode_all(samples: np.ndarray, folder: Path, options: Mapping[str, Sequence[str]]) -> dict[str, bytes]:
+    """Write (S,) or (S, C) float32 at 16 000 Hz to many files by one FFmpeg, and give each name's bytes."""
+    outputs = [argument for name, chosen in options.items() for argument in (*chosen, folder / name)]
+    run_ffmpeg(*_raw_input(samples, RATE), *outputs, data=samples.astype("<f4").tobytes())
+    return {name: (folder / name).read_bytes() for name in options}
 
 
 def encode_to_pipe(samples: np.ndarray, container: str, *options: str, rate: int = RATE) -> bytes:
