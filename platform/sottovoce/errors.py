@@ -80,8 +80,8 @@ class TrackerUnavailableError(ConfigError):
     """A tracker whose package is not installed here."""
 
     sentence = (
-        "tracker {0!r} needs the package {1}, which is not installed here; pip install -c constraints.txt -e '.[trackers]' on every "
-        "node, or leave it out of trackers"
+        "tracker {0!r} needs the package {1}, which is not installed here; "
+        "pip install -c constraints.txt -e '.[trackers]' on every node, or leave it out of trackers"
     )
 
     def __init__(self, tracker: str, package: str) -> None:

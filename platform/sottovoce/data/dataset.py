@@ -58,8 +58,8 @@ class DatasetConfig(Config):
     augment: AugmentConfig = AugmentConfig()
     """Changes to training speech; validation speech stays as it is."""
     steps_per_task: int = Field(default=16, ge=1)
-    """Batches one Ray task decodes: more make tasks cheaper, fewer take less memory, which counts where batches hold many
-    minutes of audio."""
+    """Batches one Ray task decodes: more make tasks cheaper, fewer take less memory, which counts where batches hold
+    many minutes of audio."""
     tasks_per_worker: int = Field(default=1, ge=1)
     """Decoding tasks that run at a time for each worker."""
     cpus_per_task: float = Field(default=0.25, gt=0.0)

@@ -32,7 +32,9 @@ def find_what_four_bit_lacks(*, has_gpu: bool) -> str | None:
     """Name what is missing to hold a model in 4 bits; None where nothing is."""
     if not has_gpu:
         return "a CUDA device"
-    return None if find_spec("bitsandbytes") else "the package bitsandbytes (pip install -c constraints.txt -e '.[qlora]')"
+    if not find_spec("bitsandbytes"):
+        return "the package bitsandbytes (pip install -c constraints.txt -e '.[qlora]')"
+    return None
 
 
 def four_bit_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
