@@ -3,9 +3,10 @@
 What takes seconds to import stands in the fixtures: xdist reads this file before it starts its workers, and needs none.
 """
 
+import gc
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave unread what the marks leave out anyway: of integration a run without Ray, Serve and slow tests has none."""
     without = all(f"not {mark}" in config.option.markexpr for mark in INTEGRATION_MARKS)
     return True if without and collection_path == INTEGRATION else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import without looking for garbage: there are millions of objects and hardly any of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -40,6 +40,8 @@ def _digest(paths: list[Path]) -> bytes:
 
 def _copy(tokenizer: WhisperTokenizerFast, folder: str | Path) -> WhisperTokenizerFast:
     """Copy all but the vocabulary: one's language or special tokens are not another's."""
+    tokenizer.backend_tokenizer.no_padding()  # which the call before may have switched on
+    tokenizer.backend_tokenizer.no_truncation()
     own = copy.copy(tokenizer)
     own.init_kwargs = dict(tokenizer.init_kwargs)
     own._special_tokens_map = dict(tokenizer._special_tokens_map)
