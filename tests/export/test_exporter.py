@@ -1,6 +1,7 @@
 """The exporter's order of work and its verdicts; the graphs are stood in for by empty files."""
 
 import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -21,8 +22,8 @@ class Measured:
 
 
 @pytest.fixture
-def empty_graphs(monkeypatch):
-    """Write files of 10 bytes for graphs."""
+def empty_graphs(monkeypatch, tiny_checkpoint):
+    """Write files of 10 bytes for graphs, and copies of the checkpoint's own."""
 
     def write(folder, variant):
         for part in PARTS:
@@ -33,6 +34,9 @@ def empty_graphs(monkeypatch):
     class Report:
         max_abs_difference = 1e-6
 
+    monkeypatch.setattr(
+        exporter, "save_checkpoint", lambda _checkpoint, folder: shutil.copytree(tiny_checkpoint, folder)
+    )
     monkeypatch.setattr(exporter, "export_onnx", lambda _checkpoint, folder: write(folder, "fp32"))
     monkeypatch.setattr(exporter, "quantize_int8", lambda _source, folder: write(folder, "int8"))
     monkeypatch.setattr(exporter, "measure_parity", lambda *_args, **_kwargs: Report())

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,17 @@ from sottovoce.train.worker_model import load_base
 UTTERANCES = [Utterance(id="u", audio="a.wav", duration_s=1.0, text="yes")]
 
 
-@pytest.fixture
-def run(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished_run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run with method lora, without its curves."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
     config = TrainingConfig.model_validate({"base": str(tiny_checkpoint), "method": "lora", "lora": {"rank": 2}})
     checkpoint = load_base(config, UTTERANCES)
     with torch.no_grad():
         for weight in checkpoint.model.parameters():
             if weight.requires_grad:
                 weight += 0.1
-    save_checkpoint(checkpoint, tmp_path / "run" / "checkpoint")
+    save_checkpoint(checkpoint, folder / "checkpoint")
     row = EvaluationRow(
         step=0, epoch=0.0, training_loss=None, validation_loss=1.0, wer=0.5, wer_low=0.4, wer_high=0.6, cer=0.2,
         seconds=1.0,
@@ -39,8 +41,14 @@ def run(tiny_checkpoint: Path, tmp_path: Path) -> Path:
         num_trained_parameters=100, num_steps=0, rows=(row,), best_step=0, normalizer="english",
         audio_context_s=(2.0, 10.0), seconds=1.0, audio_s=1.0, resumed_at=(), versions={},
     )  # fmt: skip
-    (tmp_path / "run" / "record.json").write_text(record.model_dump_json())
-    return tmp_path / "run"
+    (folder / "record.json").write_text(record.model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return shutil.copytree(finished_run, tmp_path / "run")
 
 
 def test_a_merged_checkpoint_is_whole_and_computes_what_the_adapter_does(run: Path, tmp_path: Path) -> None:
