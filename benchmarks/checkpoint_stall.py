@@ -79,8 +79,8 @@ class Run:
         objective = WhisperObjective(self.checkpoint.model, label_smoothing=0.0)
         optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-6, fused=True)
         self._objective, self._optimizer = self._accelerator.prepare(objective, optimizer)
-        store = build_store(None, output=self.folder)
-        self.saver = Saver(self.checkpoint, self._accelerator, self._optimizer, store=store, keep_best=1)
+        self.store = build_store(None, output=self.folder)
+        self.saver = Saver(self.checkpoint, self._accelerator, self._optimizer, store=self.store, keep_best=1)
         frames = round(100 * self.config.context_s)
         shape = (self.config.batch_size, self.config.num_tokens)
         self._batch = (
@@ -159,7 +159,7 @@ def main(config: CheckpointStallBenchmark) -> None:
         run = Run(checkpoint, Path(name), config)
         rows = compare(run)
         run.saver.close()
-        newest = run.saver.store.committed()[0]
+        newest = run.store.committed()[0]
     setting = {
         "shape": config.shape,
         "batch_size": config.batch_size,

@@ -1,7 +1,7 @@
 """What does Ray Train cost a step, beside torchrun with the same step?
 
-``python -m benchmarks.launchers --output FILE``. Two workers of one thread each, gloo, the same random-weight model and
-the same batch from memory. Ray's side is the whole of ``run_training``, with heartbeats, progress and metrics; torchrun
+``python -m benchmarks.launchers --output FILE``. Workers of one thread each, gloo, the same random-weight model and the
+same batch from memory. Ray's side is the whole of ``run_training``, with heartbeats, progress and metrics; torchrun
 runs prefetch, collator and step alone (``torchrun_worker``). The first steps of each run do not count.
 """
 
@@ -24,7 +24,7 @@ from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Utterance
 from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.trainer import WORKER_ENVIRONMENT, build_run, run_training
+from sottovoce.train.trainer import build_run, run_training, worker_environment
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class LauncherBenchmark(Config):
     output: Path
     """JSON file."""
     shape: Shape = "micro"
+    num_workers: int = Field(default=2, ge=1)
     repetitions: int = Field(default=7, ge=1)
     batch_size: int = Field(default=4, ge=1)
     """Of each worker."""
@@ -71,7 +72,8 @@ def main(config: LauncherBenchmark) -> None:
     ray.shutdown()
     row = {
         "shape": config.shape,
-        "batch_size": 2 * config.batch_size,
+        "num_workers": config.num_workers,
+        "batch_size": config.num_workers * config.batch_size,
         "duration_s": config.duration_s,
         "ray_train_step_s": float(np.median(ours)),
         "torchrun_step_s": float(np.median(peer)),
@@ -82,7 +84,7 @@ def main(config: LauncherBenchmark) -> None:
         "reach": 0.01,
         "repetitions": config.repetitions,
     }
-    write_result(config.output, "Seconds of a step under Ray Train and under torchrun, two workers", [row])
+    write_result(config.output, "Seconds of a step under Ray Train and under torchrun", [row])
     print_table("Launchers", [row])
 
 
@@ -92,7 +94,7 @@ def run_ray(recording: Utterance, folder: Path, repetition: int, config: Launche
         base=str(folder / "model"),
         device="cpu",
         learning_rate=1e-5,
-        num_workers=2,
+        num_workers=config.num_workers,
         max_steps=config.num_steps,
         evaluate_every_steps=1_000_000,
         log_every_steps=config.num_warmup_steps,
@@ -107,12 +109,13 @@ def run_ray(recording: Utterance, folder: Path, repetition: int, config: Launche
 def run_torchrun(folder: Path, config: LauncherBenchmark) -> float:
     """Give the seconds of a step under torchrun."""
     output = folder / "torchrun.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(config.num_workers)]
     command += ["-m", "benchmarks.torchrun_worker", "--model", str(folder / "model")]
     command += ["--recording", str(folder / "recording.json"), "--output", str(output)]
     command += ["--batch-size", str(config.batch_size), "--num-steps", str(config.num_steps)]
     command += ["--num-warmup-steps", str(config.num_warmup_steps)]
-    environment = os.environ | WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | worker_environment("cpu") | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return float(json.loads(output.read_text(encoding="utf-8"))["step_s"])
 

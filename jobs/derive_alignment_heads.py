@@ -6,7 +6,7 @@ from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.manifest import read_manifest
 from sottovoce.recognize.scoring import select_split
 from sottovoce.schema import Split
-from sottovoce.train.precision import resolve_device
+from sottovoce.train.precision import resolve_device_here
 from sottovoce.train.settings import Device
 from sottovoce.train.timing.word_timing import derive_alignment_heads
 
@@ -27,7 +27,7 @@ def main(job: DeriveJob) -> None:
     """Run the job."""
     setup_logging()
     utterances = select_split(read_manifest(job.manifest), job.split, limit=None)
-    record = derive_alignment_heads(job.model, utterances, device=resolve_device(job.device))
+    record = derive_alignment_heads(job.model, utterances, device=resolve_device_here(job.device))
     print(record.model_dump_json(indent=2))
 
 

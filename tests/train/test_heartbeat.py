@@ -114,6 +114,19 @@ def test_nothing_more_is_expected_of_a_group_that_is_replaced() -> None:
     assert book.pulses() == []
 
 
+def test_the_book_knows_whether_a_group_was_replaced() -> None:
+    book = PulseBook()
+    assert not book.has_newcomers()
+    book.join(beat(0), num_ranks=1, actor="actor")
+    assert book.has_newcomers()
+    book.clear()
+    book.beat(beat(0))
+    assert not book.has_newcomers()
+    book.join(replace(beat(0), pid=2_000), num_ranks=1, actor="follower")
+    book.leave(replace(beat(0), pid=2_000))
+    assert book.has_newcomers(), "also one that has left again"
+
+
 class DirectBoard:
     """Stands for the actor's handle: every method runs at once."""
 

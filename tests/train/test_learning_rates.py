@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from sottovoce.errors import CheckpointError
-from sottovoce.train.learning_rates import count_weights, find_rate_warnings, known_range
+from sottovoce.train.learning_rates import find_rate_warnings, known_range
+from sottovoce.train.methods import count_weights
 from sottovoce.train.settings import TrainingConfig
 
 TINY, SMALL, MEDIUM, LARGE = 37_760_640, 241_734_912, 763_857_920, 1_543_304_960

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from sottovoce.config import load_config
-from sottovoce.train.scaling import build_failures, build_scaling, set_up_environment
+from sottovoce.train.heartbeat import longest_allowed_s
+from sottovoce.train.scaling import build_failures, build_scaling, build_torch, set_up_environment
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -19,6 +20,17 @@ def test_two_numbers_of_workers_make_a_run_elastic_and_one_does_not() -> None:
 def test_only_deaths_without_notice_count_as_failures() -> None:
     failures = build_failures(TrainingConfig(max_failures=2))
     assert (failures.max_failures, failures.max_preemption_failures) == (2, -1)  # type: ignore[attr-defined]  # as above
+
+
+@pytest.mark.parametrize("stuck_after_s", [1.0, 60.0, 300.0, 3_600.5])
+def test_a_sum_is_waited_for_longer_than_the_heartbeat_allows_a_worker_to_stand_still(stuck_after_s: float) -> None:
+    timeout_s = build_torch(TrainingConfig(stuck_after_s=stuck_after_s)).timeout_s
+    assert timeout_s >= max(600, longest_allowed_s(stuck_after_s) + 60)
+    assert isinstance(timeout_s, int)
+
+
+def test_where_nobody_is_watched_a_sum_is_waited_for_for_hours() -> None:
+    assert build_torch(TrainingConfig(stuck_after_s=None)).timeout_s >= 3_600
 
 
 def test_what_the_user_has_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import pytest
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
 from sottovoce.schema import Example, Reject, Utterance
-from sottovoce.train.precision import resolve_device, resolve_precision
+from sottovoce.train import cluster, precision
+from sottovoce.train.precision import resolve_device, resolve_device_here, resolve_precision
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.trainer import check_durations, claim_output, summarize_data
 
@@ -35,8 +36,25 @@ def test_fp16_without_a_gpu_names_the_remedy() -> None:
         resolve_precision("fp16", "cpu")
 
 
-def test_a_named_device_is_not_looked_for() -> None:
+def test_a_named_device_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "join_cluster", lambda: pytest.fail("Ray was started"))
     assert resolve_device("cuda") == "cuda"
+    assert resolve_device_here("cuda") == "cuda"
+
+
+@pytest.mark.parametrize(("resources", "expected"), [({"CPU": 8.0, "GPU": 2.0}, "cuda"), ({"CPU": 8.0}, "cpu")])
+def test_auto_asks_the_cluster_that_will_train_and_not_this_machine(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: str
+) -> None:
+    joined: list[str] = []
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: bool(joined))
+    monkeypatch.setattr(cluster.ray, "init", lambda: joined.append("cluster"))
+    monkeypatch.setattr(cluster, "set_up_environment", lambda: None)
+    monkeypatch.setattr(precision.ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(precision.torch.cuda, "is_available", lambda: expected == "cpu")
+    assert [resolve_device("auto"), resolve_device("auto")] == [expected, expected]
+    assert joined == ["cluster"], "joined once"
+    assert resolve_device_here("auto") != expected
 
 
 def test_the_same_settings_may_come_back_to_their_folder_and_others_may_not(tmp_path: Path) -> None:
@@ -78,5 +96,5 @@ def test_data_is_summed_up_with_rejects_by_reason() -> None:
     stream: Any = SimpleNamespace(utterances=train, tasks_per_worker=4, prefetch_batches=3)
     summary = summarize_data(stream, [utterance()], rejects)
     assert (summary.num_train, summary.num_speakers, summary.rejects) == (2, 1, {"silent": 2})
-    assert summary.train_hours == pytest.approx(1.0, abs=1e-3)
     assert (summary.tasks_per_worker, summary.prefetch_batches) == (4, 3)
+    assert summary.train_hours == pytest.approx(1.0, abs=1e-3)

@@ -16,7 +16,7 @@ from ray.exceptions import RayTaskError
 from sottovoce.errors import SottovoceError, StuckWorkerError, TrainingMemoryError
 from sottovoce.schema import FRAMES_PER_SECOND, Example
 from sottovoce.train.collate import TrainBatch
-from sottovoce.train.heartbeat import StuckRank
+from sottovoce.train.heartbeat import Killed
 
 _MAX_IDS = 8  # in a sentence
 _RAY_ADDS = "\nFailed to apply "  # Ray Data writes how often it tried behind the first argument of a task's error
@@ -60,7 +60,7 @@ def raised_by_worker() -> Iterator[None]:
 
 
 @contextmanager
-def raised_by_driver(killed: Sequence[StuckRank]) -> Iterator[None]:
+def raised_by_driver(killed: Killed) -> Iterator[None]:
     """Wrap the driver's wait for a run.
 
     Args:
@@ -68,7 +68,8 @@ def raised_by_driver(killed: Sequence[StuckRank]) -> Iterator[None]:
 
     Raises:
         SottovoceError: the one a worker ended the run with.
-        StuckWorkerError: the run ended because the last of those that stood still was one too many.
+        StuckWorkerError: the run ended because the last of those that stood still was one too many; a worker that
+            was killed earlier, and which the run has outlived, is not to blame.
         ray.train.TrainingFailedError: anything else that ended it.
     """
     try:
@@ -79,9 +80,10 @@ def raised_by_driver(killed: Sequence[StuckRank]) -> Iterator[None]:
             raise
         raise error from None  # Ray's wrapper says nothing more, in many lines
     except ray.train.WorkerGroupError as caught:
-        if not killed or killed[-1].rank not in caught.worker_failures:
+        stuck = killed.last_not_outlived()
+        if stuck is None:
             raise
-        raise StuckWorkerError(killed[-1].describe(), len(killed) - 1) from None
+        raise StuckWorkerError(stuck.describe(), len(killed.all) - 1) from caught
 
 
 def find_own_error(exception: BaseException) -> SottovoceError | None:

@@ -95,6 +95,11 @@ class StuckRank:
         )
 
 
+def longest_allowed_s(stuck_after_s: float) -> float:
+    """Give how long a worker may stand still at most: while it loads or saves."""
+    return stuck_after_s * _UNMARKED_FACTOR
+
+
 def find_stuck(pulses: Sequence[Pulse], *, stuck_after_s: float) -> StuckRank | None:
     """Tell which worker holds up the run, if one does.
 
@@ -110,7 +115,7 @@ def find_stuck(pulses: Sequence[Pulse], *, stuck_after_s: float) -> StuckRank | 
     quietest = max(pulses, key=lambda pulse: pulse.silent_s)
     is_silent = quietest.silent_s >= _MISSED * _interval_s(stuck_after_s)
     last = quietest if is_silent else min(pulses, key=lambda pulse: (pulse.beat.place, -pulse.unchanged_s))
-    allowed_s = stuck_after_s * (_UNMARKED_FACTOR if last.beat.phase in _UNMARKED else 1.0)
+    allowed_s = longest_allowed_s(stuck_after_s) if last.beat.phase in _UNMARKED else stuck_after_s
     if last.unchanged_s < allowed_s and last.silent_s < min(stuck_after_s, _SILENT_S):
         return None
     return StuckRank(last.beat, last.unchanged_s, is_silent)
@@ -126,6 +131,7 @@ class PulseBook:
     def __init__(self) -> None:
         self._heard: dict[int, tuple[Beat, float, float]] = {}  # beat, when it came, when its mark was new
         self._actors: dict[tuple[int, int], Any] = {}
+        self._has_newcomers = False
 
     def join(self, beat: Beat, *, num_ranks: int, actor: Any) -> None:  # noqa: ANN401 - Ray's handles are untyped
         """Expect beats of a worker from now on, and none of ranks its run no longer has."""
@@ -134,6 +140,7 @@ class PulseBook:
             self.leave(self._heard[rank][0])
         self._heard[beat.rank] = beat, now, now
         self._actors[beat.rank, beat.pid] = actor
+        self._has_newcomers = True
 
     def beat(self, beat: Beat) -> None:
         """Note what a worker posted, unless it has been replaced."""
@@ -152,6 +159,11 @@ class PulseBook:
         """Expect no more of anyone."""
         self._heard.clear()
         self._actors.clear()
+        self._has_newcomers = False
+
+    def has_newcomers(self) -> bool:
+        """Tell whether a worker has joined since ``clear`` was called last, if it ever was."""
+        return self._has_newcomers
 
     def pulses(self) -> list[Pulse]:
         """Give all workers'."""
@@ -170,6 +182,7 @@ class PulseBoard(Protocol):
     beat: Any
     leave: Any
     clear: Any
+    has_newcomers: Any
     pulses: Any
     actor: Any
 
@@ -219,8 +232,32 @@ class Heart:
             self._board.beat.remote(self._beat)
 
 
+class Killed:
+    """The workers of a run that were killed because they stood still.
+
+    Args:
+        board: what the run's workers post to.
+    """
+
+    def __init__(self, board: PulseBoard) -> None:
+        self._board = board
+        self.all: list[StuckRank] = []
+        """In the order of their deaths."""
+
+    def last_not_outlived(self) -> StuckRank | None:
+        """Give the last one, if the run has not gone on since: what fails then fails because it was killed."""
+        if not self.all:
+            return None
+        try:
+            has_gone_on = ray.get(self._board.has_newcomers.remote(), timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:  # a board that died
+            logger.debug("the board does not answer: %s", error)
+            return None
+        return None if has_gone_on else self.all[-1]
+
+
 @contextmanager
-def watched(board: PulseBoard, *, stuck_after_s: float | None) -> Iterator[list[StuckRank]]:
+def watched(board: PulseBoard, *, stuck_after_s: float | None) -> Iterator[Killed]:
     """Watch a run's workers from its driver; kill one that stands still, so that Ray resumes the run.
 
     Args:
@@ -228,9 +265,9 @@ def watched(board: PulseBoard, *, stuck_after_s: float | None) -> Iterator[list[
         stuck_after_s: how long one may stand still; nothing is watched when None.
 
     Yields:
-        The workers that were killed; it grows.
+        The workers that were killed; they become more.
     """
-    killed: list[StuckRank] = []
+    killed = Killed(board)
     if stuck_after_s is None:
         yield killed
         return
@@ -245,7 +282,7 @@ def watched(board: PulseBoard, *, stuck_after_s: float | None) -> Iterator[list[
         thread.join()
 
 
-def _watch(board: PulseBoard, stuck_after_s: float, stopped: threading.Event, killed: list[StuckRank]) -> None:
+def _watch(board: PulseBoard, stuck_after_s: float, stopped: threading.Event, killed: Killed) -> None:
     while not stopped.wait(_interval_s(stuck_after_s)):
         try:
             stuck = find_stuck(ray.get(board.pulses.remote(), timeout=_ANSWER_S), stuck_after_s=stuck_after_s)
@@ -256,7 +293,7 @@ def _watch(board: PulseBoard, stuck_after_s: float, stopped: threading.Event, ki
                 board.leave.remote(stuck.beat)
                 continue
             logger.warning("%s; it is killed, and the run resumes from its last checkpoint", stuck.describe())
-            killed.append(stuck)
+            killed.all.append(stuck)
             board.clear.remote()  # Ray ends the others too, and new ones join by themselves
             ray.kill(actor)
         except ray.exceptions.RayError as error:  # a board that died, or a cluster that goes down

@@ -4,10 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from transformers import WhisperForConditionalGeneration
 
-from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -47,17 +44,6 @@ class RateRange:
     highest: float
     known: float
     source: str
-
-
-def count_weights(base: str) -> int:
-    """Count a base model's weights by its config alone.
-
-    Raises:
-        CheckpointError: no such model.
-    """
-    with torch.device("meta"):
-        model = WhisperForConditionalGeneration(read_model_config(resolve_folder(base)))
-    return int(model.num_parameters())
 
 
 def known_range(num_weights: int, method: str) -> RateRange:

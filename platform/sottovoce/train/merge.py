@@ -10,11 +10,9 @@ from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.adapter import is_adapter
 from sottovoce.model.checkpoint import load_checkpoint, resolve_folder, save_checkpoint
 from sottovoce.train.model_card import write_model_card
-from sottovoce.train.record import TrainingRecord
+from sottovoce.train.record import RECORD_FILE, TrainingRecord
 
 logger = logging.getLogger(__name__)
-
-_RECORD_FILE = "record.json"  # a run's stands beside its checkpoint's folder
 
 
 def merge_to_folder(source: str | Path, output: Path, *, base: str | None) -> None:
@@ -37,7 +35,7 @@ def merge_to_folder(source: str | Path, output: Path, *, base: str | None) -> No
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_checkpoint(load_checkpoint(source, base=base), partial)
-    record = _read_record(folder.parent / _RECORD_FILE)
+    record = _read_record(folder.parent / RECORD_FILE)  # a run's stands beside its checkpoint's folder
     if record is not None:
         write_model_card(record, partial, name=output.name, is_merged=True)
     partial.replace(output)

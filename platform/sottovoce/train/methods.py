@@ -26,11 +26,6 @@ class ParameterCount(NamedTuple):
     trained: int
     """That training changes, those of an adapter included."""
 
-    @property
-    def trained_share(self) -> float:
-        """Trained ones against the base model's, a fraction."""
-        return self.trained / self.base
-
 
 def check_method(config: TrainingConfig, *, device: Literal["cpu", "cuda"]) -> None:
     """See that a run's method can be carried out.
@@ -47,6 +42,15 @@ def check_method(config: TrainingConfig, *, device: Literal["cpu", "cuda"]) -> N
         raise CheckpointError(config.base, "it is itself an adapter; merge it first with python -m jobs.merge_adapter")
 
 
+def count_weights(base: str) -> int:
+    """Count a base model's weights by its config alone; tied ones count once.
+
+    Raises:
+        CheckpointError: no such model.
+    """
+    return _count(_without_memory(resolve_folder(base)))
+
+
 def count_parameters(config: TrainingConfig, utterances: Sequence[Utterance]) -> ParameterCount:
     """Count what a run trains, on a model without memory.
 
@@ -58,15 +62,24 @@ def count_parameters(config: TrainingConfig, utterances: Sequence[Utterance]) ->
         CheckpointError: no such base.
     """
     folder = resolve_folder(config.base)
-    with torch.device("meta"):
-        whisper = TrimmedWhisper(read_model_config(folder))
-        base = sum(weight.numel() for weight in whisper.parameters())
-        if config.trains_adapter:
-            tokens = _tokens(config, folder, utterances)
-            whisper_base = AdapterBase(config.base, revision=None, weights_sha256=None)
+    whisper = _without_memory(folder)
+    base = _count(whisper)
+    if config.trains_adapter:
+        tokens = _tokens(config, folder, utterances)
+        whisper_base = AdapterBase(config.base, revision=None, weights_sha256=None)
+        with torch.device("meta"):
             add_adapter(whisper, config.lora, base=whisper_base, token_ids=tokens, seed=config.seed)
     prepare_whisper(whisper, method=config.method, dropout=0.0, gradient_checkpointing=False)
     return ParameterCount(base, sum(weight.numel() for weight in whisper.parameters() if weight.requires_grad))
+
+
+def _without_memory(folder: Path) -> TrimmedWhisper:
+    with torch.device("meta"):
+        return TrimmedWhisper(read_model_config(folder))
+
+
+def _count(whisper: TrimmedWhisper) -> int:
+    return sum(weight.numel() for weight in whisper.parameters())
 
 
 def _tokens(config: TrainingConfig, folder: Path, utterances: Sequence[Utterance]) -> set[int]:

@@ -6,16 +6,23 @@ import ray
 import torch
 
 from sottovoce.errors import PrecisionUnavailableError
+from sottovoce.train.cluster import join_cluster
 from sottovoce.train.settings import Device, Precision
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Turn ``auto`` into what is there: a GPU of the running cluster, or of this machine where no cluster runs."""
+    """Turn ``auto`` into what the workers will find: a GPU of the cluster, which is joined or started for that."""
     if device != "auto":
         return device
-    if ray.is_initialized():
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return "cuda" if resources.get("GPU", 0) >= 1 else "cpu"
+    join_cluster()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return "cuda" if resources.get("GPU", 0) >= 1 else "cpu"
+
+
+def resolve_device_here(device: Device) -> Literal["cpu", "cuda"]:
+    """Turn ``auto`` into what this process finds, for work that it does itself."""
+    if device != "auto":
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

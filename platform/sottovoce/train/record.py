@@ -186,8 +186,6 @@ def add_state(started: TrainingRecord, state: RunState, *, best_step: int) -> Tr
 class Decision:
     """What follows from the evaluations so far."""
 
-    is_best: bool
-    """The last row has the lowest WER yet."""
     stops: bool
     reason: str
 
@@ -204,8 +202,8 @@ def decide(rows: Sequence[EvaluationRow], *, patience: int | None) -> Decision:
     num_without = len(rows) - 1 - best
     if patience is not None and num_without >= patience:
         reason = f"WER has not fallen below {wers[best]:.4f} for {num_without} evaluations"
-        return Decision(is_best=False, stops=True, reason=reason)
-    return Decision(is_best=num_without == 0, stops=False, reason="")
+        return Decision(stops=True, reason=reason)
+    return Decision(stops=False, reason="")
 
 
 def describe_row(row: EvaluationRow) -> str:

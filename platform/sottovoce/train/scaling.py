@@ -1,10 +1,12 @@
 """How many workers Ray Train runs, which of their deaths count, and how soon it notices what has changed."""
 
+import math
 import os
 
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
+from sottovoce.train.heartbeat import longest_allowed_s
 from sottovoce.train.settings import TrainingConfig
 
 _ENVIRONMENT = {
@@ -21,7 +23,11 @@ _ENVIRONMENT = {
     # off by default; without it the dashboard knows of no training runs (/api/train/v2/runs/v1)
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
 }
-_COLLECTIVE_TIMEOUT_S = 600  # 1800 by default: longer than the first rank alone ever works between two sums (guess)
+# How long a rank waits for the others in a sum: longer than the heartbeat lets any of them stand still, so that it is
+# the heartbeat that ends such a wait, by name. torch's own error names nobody.
+_SHORTEST_TIMEOUT_S = 600
+_HEARTBEAT_MARGIN_S = 60  # to notice, to ask whether the process lives, and to kill it
+_UNWATCHED_TIMEOUT_S = 12 * 3600  # guess; who sets no time for standing still expects long waits
 
 
 def set_up_environment() -> None:
@@ -49,6 +55,9 @@ def build_failures(config: TrainingConfig) -> FailureConfig:
     )
 
 
-def build_torch() -> TorchConfig:
+def build_torch(config: TrainingConfig) -> TorchConfig:
     """Describe the workers' process group."""
-    return TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S)
+    if config.stuck_after_s is None:
+        return TorchConfig(timeout_s=_UNWATCHED_TIMEOUT_S)
+    allowed_s = longest_allowed_s(config.stuck_after_s)
+    return TorchConfig(timeout_s=max(_SHORTEST_TIMEOUT_S, math.ceil(allowed_s) + _HEARTBEAT_MARGIN_S))

@@ -21,14 +21,15 @@ from sottovoce.text.group_score import name_normalizer
 from sottovoce.train.checkpoints.published import published_best, read_last_state
 from sottovoce.train.checkpoints.saver import build_store, resolve_root
 from sottovoce.train.checkpoints.state import MODEL_FOLDER
+from sottovoce.train.cluster import join_cluster
 from sottovoce.train.diagnosis.diagnose import diagnose, log_findings
 from sottovoce.train.failure import EndAtOwnErrors, raised_by_driver
 from sottovoce.train.figures.curves import CURVES_FILE, read_curves
 from sottovoce.train.figures.tracker_environment import check_trackers, tracker_environment
 from sottovoce.train.heartbeat import watched
-from sottovoce.train.learning_rates import count_weights, find_rate_warnings
+from sottovoce.train.learning_rates import find_rate_warnings
 from sottovoce.train.loop import train_worker
-from sottovoce.train.methods import check_method, count_parameters
+from sottovoce.train.methods import ParameterCount, check_method, count_parameters
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.precision import resolve_device, resolve_precision
 from sottovoce.train.progress import shown_progress
@@ -39,6 +40,7 @@ from sottovoce.train.scaling import build_failures, build_scaling, build_torch, 
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
 from sottovoce.train.timing.word_timing import derive_after_run
+from sottovoce.train.whole_file import write_whole
 from sottovoce.train.worker_task import WorkerTask
 
 logger = logging.getLogger(__name__)
@@ -48,8 +50,9 @@ _STORAGE_FOLDER = "ray"
 _ROUNDING_S = 1e-3  # durations in manifests are rounded to 0.1 ms, and a pack has many
 _VERSIONS = ("ray", "torch", "transformers", "accelerate", "sottovoce")
 
-# Large tensors come and go at every step; in huge pages they cost a fifth less of a CPU step (torch reads this).
-WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
+# Large tensors come and go at every step. In huge pages they cost a fifth less of a CPU step (torch reads this); kept
+# by glibc, instead of handed back to the system each time, up to a tenth less again (two cores, a virtual machine).
+_CPU_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class TrainingRun:
     task: WorkerTask
     config: TrainingConfig
     trainer: TorchTrainer
+    parameters: ParameterCount
+    """Of the base model, and those of them or of an adapter that are trained."""
     warnings: tuple[str, ...] = ()
     """About settings that are far from what is known to work."""
 
@@ -94,7 +99,7 @@ def build_run(
     The run's state is kept below ``output``: built again with the same settings, it resumes from its last checkpoint.
 
     Args:
-        config: how to train.
+        config: how to train; where its device is ``auto``, the cluster is joined to look for a GPU.
         train: the training split.
         validation: scored at each evaluation.
         output: folder every worker can write to.
@@ -127,10 +132,11 @@ def build_run(
         output=output,
         board=f"progress-{uuid.uuid4().hex}",
     )
-    warnings = find_rate_warnings(config, count_weights(config.base))
+    parameters = count_parameters(config, train.utterances)
+    warnings = find_rate_warnings(config, parameters.base)
     for warning in warnings:
         logger.warning("%s", warning)
-    return TrainingRun(task, config, build_trainer(task, config), warnings=warnings)
+    return TrainingRun(task, config, build_trainer(task, config), parameters, warnings)
 
 
 def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
@@ -139,18 +145,23 @@ def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
     return TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        torch_config=build_torch(),
+        torch_config=build_torch(config),
         scaling_config=build_scaling(config, use_gpu=task.device == "cuda"),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
             # a new name at each start: Ray finds nothing of its own to restore, our store alone says where a run stands
             name=f"{task.output.name}-{task.board.rpartition('-')[2][:8]}",
             storage_path=str(task.output / _STORAGE_FOLDER),
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT | tracker_environment()},
+            worker_runtime_env={"env_vars": worker_environment(task.device) | tracker_environment()},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             failure_config=build_failures(config),
             callbacks=[EndAtOwnErrors()],  # type: ignore[list-item]  # as above
         ),
     )
+
+
+def worker_environment(device: str) -> dict[str, str]:
+    """Name what a training worker's memory allocator reads when its process starts."""
+    return _CPU_ENVIRONMENT if device == "cpu" else {}
 
 
 def check_durations(config: TrainingConfig, train: Sequence[Example], validation: Sequence[Utterance]) -> AudioContext:
@@ -194,8 +205,7 @@ def run_training(run: TrainingRun, *, is_shown: bool = True) -> None:
         ray.train.TrainingFailedError: workers died more often than the settings allow, or raised another error.
     """
     write_started(describe_run(run, prepare_rejects=()), run.task.output)
-    if not ray.is_initialized():
-        ray.init()
+    join_cluster()
     with (
         shown_progress(run.task.board, is_shown=is_shown) as board,
         watched(board, stuck_after_s=run.config.stuck_after_s) as killed,
@@ -225,7 +235,7 @@ def save_result(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Train
         record = record.model_copy(update={"alignment": alignment})
         findings = diagnose(record, curves)
         write_model_card(record, partial, name=task.output.name, findings=findings)
-    (task.output / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_whole(task.output / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
     logger.info(
         "trained %d steps in %.0f s, data wait %.1f %%; best %s; base model's WER %.1f %%; checkpoint in %s",
         record.num_steps, record.seconds, 100 * record.data_wait, describe_row(record.best), 100 * record.baseline.wer,
@@ -240,15 +250,14 @@ def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Trai
     """Give what is known of a run before its first step."""
     config, task = run.config, run.task
     context = check_durations(config, task.stream.examples, task.validation)
-    count = count_parameters(config, task.stream.utterances)
     return TrainingRecord(
         base=config.base,
         training=config,
         device=task.device,
         precision=task.precision,
         data=summarize_data(task.stream, task.validation, prepare_rejects),
-        num_parameters=count.base,
-        num_trained_parameters=count.trained,
+        num_parameters=run.parameters.base,
+        num_trained_parameters=run.parameters.trained,
         normalizer=name_normalizer(task.validation, config.normalizer),
         audio_context_s=(context.min_s, context.max_s),
         warnings=run.warnings,

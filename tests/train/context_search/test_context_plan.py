@@ -82,6 +82,13 @@ def test_an_empty_split_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> Non
         build(tiny_checkpoint, tmp_path, ContextSearchConfig(split="train"))
 
 
+@pytest.mark.parametrize("context", [(0, 10), (-1, 10), (10, 2), (2, 30.5), (2, float("nan"))])
+def test_a_context_that_no_model_has_is_refused_by_its_value(context: tuple[float, float]) -> None:
+    named = f"must each be 0 < shortest <= longest <= 30, not {context[0]:g}, {context[1]:g}"
+    with pytest.raises(ValidationError, match=named):
+        ContextSearchConfig.model_validate({"contexts": [(30, 30), context]})
+
+
 @pytest.mark.parametrize("contexts", [[(30, 30)], [(2, 10), (2, 10)]])
 def test_contexts_that_cannot_be_compared_are_refused(contexts: list[tuple[float, float]]) -> None:
     with pytest.raises(ValidationError, match=r"search\.contexts"):

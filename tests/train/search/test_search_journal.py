@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_up_trials import make_row, make_trial
 
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, SearchError
 from sottovoce.train.search.journal import (
     Trial,
     build_record,
@@ -56,11 +56,23 @@ def test_the_base_models_evaluation_is_nobodys_best() -> None:
     assert make_trial(0, [0.1]).best is None
 
 
-def test_trials_are_ranked_by_wer_then_by_loss_and_those_without_any_come_last() -> None:
+def test_trials_are_ranked_by_wer_then_by_loss_and_those_that_failed_come_last() -> None:
     lossy = make_trial(1, [], rows=(make_row(10, 0.3, loss=0.9),))
     even = make_trial(2, [], rows=(make_row(10, 0.3, loss=0.2),))
-    trials = [make_trial(0, [0.9], state="failed"), lossy, even, make_trial(3, [0.9, 0.2], state="given_up")]
-    assert [trial.number for trial in rank_trials(trials)] == [3, 2, 1, 0]
+    failed = [make_trial(0, [0.9], state="failed"), make_trial(4, [0.9, 0.1], state="failed")]
+    trials = [failed[0], lossy, even, make_trial(3, [0.9, 0.2], state="given_up"), failed[1]]
+    assert [trial.number for trial in rank_trials(trials)] == [3, 2, 1, 4, 0]
+
+
+def test_a_failed_trial_is_never_the_best_however_low_its_wer_was() -> None:
+    trials = [make_trial(0, [0.9, 0.1], state="failed", error="died"), make_trial(1, [0.9, 0.5])]
+    assert build_record(SearchConfig(), TrainingConfig(), trials).best == 1
+
+
+def test_a_search_whose_trials_all_failed_has_no_best_one() -> None:
+    trials = [make_trial(number, [0.9, 0.1], state="failed", error="Traceback\nValueError: no") for number in (0, 1)]
+    with pytest.raises(SearchError, match=r"only 0 of 2 trials .* all failed, trial 0 with ValueError: no; the same"):
+        build_record(SearchConfig(), TrainingConfig(), trials)
 
 
 def test_a_record_names_the_best_trial_and_adds_up_its_cost() -> None:

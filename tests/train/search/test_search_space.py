@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from sottovoce.errors import ConfigError
-from sottovoce.train.learning_rates import count_weights, known_range
+from sottovoce.train.learning_rates import known_range
+from sottovoce.train.methods import count_weights
 from sottovoce.train.search.space import (
     SearchConfig,
     TrialSettings,
@@ -64,6 +65,23 @@ def test_an_adapter_keeps_its_scale_whatever_its_rank() -> None:
     config = SearchConfig(learning_rate=RATES, lora_rank=(4, 32), num_trials=4)
     trials = [apply_settings(training, one) for one in draw_settings(config, training)]
     assert sorted((trial.lora.rank, trial.lora.alpha) for trial in trials) == [(4, 8), (4, 8), (32, 64), (32, 64)]
+
+
+@pytest.mark.parametrize(
+    ("rank", "alpha", "new_rank", "expected"), [(16, 8, 1, 1), (48, 32, 7, 5), (48, 32, 20, 13), (12, 20, 9, 15)]
+)
+def test_alpha_is_the_nearest_whole_number_and_never_none(rank: int, alpha: int, new_rank: int, expected: int) -> None:
+    training = TrainingConfig.model_validate({"method": "lora", "lora": {"rank": rank, "alpha": alpha}})
+    trial = apply_settings(training, TrialSettings(learning_rate=1e-4, warmup_steps=0, lora_rank=new_rank))
+    assert (trial.lora.rank, trial.lora.alpha) == (new_rank, expected)
+    assert TrainingConfig.model_validate(trial.model_dump()) == trial
+
+
+def test_an_adapter_whose_rank_is_not_searched_keeps_its_own() -> None:
+    training = TrainingConfig.model_validate({"method": "lora", "lora": {"rank": 8, "alpha": 16}})
+    drawn = draw_settings(SearchConfig(learning_rate=RATES, num_trials=2), training)
+    assert {one.lora_rank for one in drawn} == {8}
+    assert apply_settings(training, drawn[0]).lora == training.lora
 
 
 def test_settings_of_a_trial_replace_the_trainings() -> None:

@@ -9,9 +9,9 @@ import pytest
 from made_up_trials import make_row, make_trial
 from ray.tune.schedulers import TrialScheduler
 
-from sottovoce.train.search.journal import Trial, read_trials
+from sottovoce.train.search.journal import SEARCH_FILE, SearchRecord, Trial, read_trials, write_trial
 from sottovoce.train.search.space import SearchConfig
-from sottovoce.train.search.tuner import Bookkeeper, build_scheduler, count_concurrent
+from sottovoce.train.search.tuner import Bookkeeper, Search, build_scheduler, count_concurrent, run_search
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -101,6 +101,24 @@ def test_a_trial_whose_process_died_is_noted_with_what_ray_knows(tmp_path: Path)
     errors = [trial.error or "" for trial in read_trials(tmp_path, tuple(trial.settings for trial in fresh))]
     assert "out of memory" in errors[0]
     assert errors[1] == "its process died"
+
+
+def test_a_search_file_is_there_as_a_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for trial in GOOD:
+        write_trial(trial, tmp_path)
+    search = Search(SearchConfig(), TrainingConfig(), tuple(trial.settings for trial in GOOD), {}, tmp_path)
+    (tmp_path / SEARCH_FILE).write_text("before", encoding="utf-8")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_search(search)
+    assert (tmp_path / SEARCH_FILE).read_text(encoding="utf-8") == "before"
+    assert run_search(search).best == 0
+    assert SearchRecord.model_validate_json((tmp_path / SEARCH_FILE).read_text(encoding="utf-8")).best == 0
+
+
+def _interrupt(_path: Path, _target: Path) -> None:
+    raise KeyboardInterrupt
 
 
 def _tune_trial(number: int, *, error_file: str | None = None) -> Any:

@@ -93,9 +93,7 @@ class Saver:
         keep_best: int,
     ) -> None:
         self._accelerator, self._optimizer = accelerator, optimizer
-        self.store = store
-        """Where the checkpoints are."""
-        self._keep_best = keep_best
+        self._store, self._keep_best = store, keep_best
         self._part = read_model_part(checkpoint) if accelerator.is_main_process else None
         self._copies = HostCopies()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -130,7 +128,7 @@ class Saver:
         self.wait()
         files = self._copy(self._part, state, random_states)
         self._written = self._thread.submit(
-            self.store.write, files, step=state.step, wer=wer, keep_best=self._keep_best
+            self._store.write, files, step=state.step, wer=wer, keep_best=self._keep_best
         )
 
     def wait(self) -> None:

@@ -29,6 +29,7 @@ from sottovoce.train.context_search.record import (
 )
 from sottovoce.train.record import RECORD_FILE, TrainingRecord
 from sottovoce.train.trainer import TrainingRun, run_training, save_result
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 _exporter_logger = logging.getLogger(export_checkpoint.__module__)
@@ -58,7 +59,7 @@ def run_context_search(search: ContextSearch, *, prepare_rejects: Sequence[Rejec
         for run in arm.runs:
             _export(run, search.config.variants)
     record = build_record(search, records, _score_all(search))
-    (search.output / CONTEXTS_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_whole(search.output / CONTEXTS_FILE, record.model_dump_json(indent=2) + "\n")
     logger.info("%s", record.verdict)
     return record
 

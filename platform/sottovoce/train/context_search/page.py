@@ -9,6 +9,7 @@ from sottovoce.page.plots import SERIES, themed_figure, to_svg
 from sottovoce.page.template import load_template
 from sottovoce.train.context_search.plan import name_context
 from sottovoce.train.context_search.record import ContextRecord
+from sottovoce.train.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ def write_page(record: ContextRecord, path: Path, *, name: str) -> None:
         speeds=draw_speeds(record),
         curves=draw_curves(record),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def draw_rates(record: ContextRecord) -> Markup:

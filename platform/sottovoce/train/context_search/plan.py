@@ -48,6 +48,11 @@ class ContextSearchConfig(Config):
             raise ValueError("search.contexts must name two contexts at least, or none, to be compared")
         if len(set(self.contexts)) < len(self.contexts):
             raise ValueError("search.contexts names a context twice")
+        for low, high in self.contexts:
+            if not 0.0 < low <= high <= MAX_CONTEXT_S:
+                raise ValueError(
+                    f"search.contexts must each be 0 < shortest <= longest <= {MAX_CONTEXT_S:g}, not {low:g}, {high:g}"
+                )
         return self
 
 

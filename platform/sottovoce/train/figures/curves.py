@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from accelerate import Accelerator
 from sottovoce.train.figures.ray_metrics import RayMetrics
 from sottovoce.train.figures.trackers import Trackers
 from sottovoce.train.record import EvaluationRow
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +60,7 @@ def keep_points(path: Path, *, last_step: int | None) -> tuple[CurvePoint, ...]:
     """Drop what was logged after a step, at once or not at all, and give the rest; drop everything when None."""
     found = read_curves(path)
     kept = tuple(point for point in found if last_step is not None and point.step <= last_step)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text("".join(map(_write_line, kept)), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, "".join(map(_write_line, kept)))
     return kept
 
 

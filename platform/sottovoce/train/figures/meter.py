@@ -49,6 +49,7 @@ class Meter:
         self._started = time.monotonic() - seconds
         self._own = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels
         self._own_audio_s = 0.0
+        self._recent = (0.0, 0.0)  # loss and labels of all ranks since the last read
         self.loss_since_row = loss_since_row
         """Sum of all ranks' losses since the last row, and the labels it is over, up to the last ``collect``."""
         self.audio_s = audio_s

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from sottovoce.errors import TrackerError
 from sottovoce.schema import Record
 from sottovoce.train.figures.tracker_environment import check_trackers, keep_quiet
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -203,10 +204,7 @@ class Trackers:
             return TrackerRuns()
 
     def _write_runs(self, runs: TrackerRuns) -> None:
-        path = self._output / TRACKERS_FILE
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(runs.model_dump_json() + "\n", encoding="utf-8")
-        draft.replace(path)
+        write_whole(self._output / TRACKERS_FILE, runs.model_dump_json() + "\n")
 
 
 def _failures_of(name: str) -> tuple[type[Exception], ...]:

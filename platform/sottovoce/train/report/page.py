@@ -11,6 +11,7 @@ from sottovoce.train.diagnosis.groups import compare_groups
 from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,7 @@ def write_report(
         folder: of the run, whose name is the run's.
     """
     path = folder / REPORT_FILE
-    draft = path.with_name(f".{REPORT_FILE}.new")
-    draft.write_text(render_page(record, curves, findings, name=folder.resolve().name), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, render_page(record, curves, findings, name=folder.resolve().name))
     logger.info("report with %d findings in %s", len(findings), path)
 
 

@@ -1,7 +1,6 @@
 """A run's record before its end: what was known at its start, and what its last checkpoint says."""
 
 import logging
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from sottovoce.train.diagnosis import Finding, diagnose
 from sottovoce.train.figures.curves import CURVES_FILE, read_curves
 from sottovoce.train.record import RECORD_FILE, RunState, TrainingRecord, add_state
 from sottovoce.train.report.page import write_report
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,7 @@ def report_run(folder: Path) -> tuple[Finding, ...]:
 def write_started(record: TrainingRecord, folder: Path) -> None:
     """Keep what is known of a run at its start."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{STARTED_FILE}.{os.getpid()}"
-    draft.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / STARTED_FILE)
+    write_whole(folder / STARTED_FILE, record.model_dump_json(indent=2) + "\n")
 
 
 def read_run(folder: Path) -> TrainingRecord:

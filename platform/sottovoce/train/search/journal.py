@@ -11,11 +11,12 @@ from typing import Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, SearchError
 from sottovoce.schema import Record
 from sottovoce.train.record import EvaluationRow
 from sottovoce.train.search.space import SearchConfig, TrialSettings
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.whole_file import write_whole
 
 TRIAL_FILE = "trial.json"
 SEARCH_FILE = "search.json"
@@ -68,21 +69,27 @@ class SearchRecord(Record):
     """Of a trial that is not given up."""
     trials: tuple[Trial, ...]
     best: int
-    """Number of the trial with the lowest WER."""
+    """Number of the trial with the lowest WER of those that did not fail."""
     seconds: float
     """Of training and evaluation in all trials, added up."""
 
 
 def build_record(search: SearchConfig, training: TrainingConfig, trials: Sequence[Trial]) -> SearchRecord:
-    """Compare trials of which one at least was evaluated after its first step.
+    """Compare trials that have ended.
 
     Args:
         search: what was tried.
         training: what the trials share.
         trials: all, in order of their numbers.
+
+    Raises:
+        SearchError: all failed: how far one came before says little of what it would have come to.
     """
     ranked = rank_trials(trials)
-    assert ranked[0].best is not None, "one trial at least has an end"
+    if ranked[0].state == "failed":
+        first = trials[0]
+        raise SearchError(0, len(trials), f"all failed, trial {first.number} with {last_line(first.error)}")
+    assert ranked[0].best is not None, "a trial that did not fail was evaluated after its first step"
     return SearchRecord(
         search=search,
         training=training,
@@ -94,10 +101,11 @@ def build_record(search: SearchConfig, training: TrainingConfig, trials: Sequenc
 
 
 def rank_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """Sort trials, lowest WER first, of equal ones lower validation loss; those without any come last."""
+    """Sort trials, lowest WER first, of equal ones lower validation loss; those that failed come last."""
 
-    def key(trial: Trial) -> tuple[float, float]:
-        return (math.inf, math.inf) if trial.best is None else (trial.best.wer, trial.best.validation_loss)
+    def key(trial: Trial) -> tuple[bool, float, float]:
+        wer, loss = (math.inf, math.inf) if trial.best is None else (trial.best.wer, trial.best.validation_loss)
+        return trial.state == "failed", wer, loss
 
     return sorted(trials, key=key)
 
@@ -116,9 +124,7 @@ def write_trial(trial: Trial, output: Path) -> None:
     """Write a trial's journal; a reader finds the old or the new one, never a part."""
     folder = trial_folder(output, trial.number)
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{TRIAL_FILE}"
-    draft.write_text(trial.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / TRIAL_FILE)
+    write_whole(folder / TRIAL_FILE, trial.model_dump_json(indent=2) + "\n")
 
 
 def read_trials(output: Path, settings: tuple[TrialSettings, ...]) -> tuple[Trial, ...]:

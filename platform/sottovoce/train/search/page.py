@@ -8,6 +8,7 @@ from markupsafe import Markup
 from sottovoce.page.plots import ACCENT, INK, SERIES, themed_figure, to_svg
 from sottovoce.page.template import load_template
 from sottovoce.train.search.journal import SearchRecord, Trial, rank_trials
+from sottovoce.train.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ def write_page(record: SearchRecord, path: Path, *, name: str) -> None:
         curves=draw_curves(record),
         rates=draw_rates(record),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def draw_curves(record: SearchRecord) -> Markup:

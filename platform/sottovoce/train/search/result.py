@@ -8,6 +8,7 @@ import yaml
 from sottovoce.config import Config
 from sottovoce.train.search.journal import SearchRecord, Trial, rank_trials
 from sottovoce.train.search.space import apply_settings
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def write_best(record: SearchRecord, path: Path, *, data: Config) -> None:
         f"# Trial {best.number} of {len(record.trials)}: {best.settings.describe()}; "
         f"WER {best.best.wer:.2%} at step {best.best.step}.\n"
     )
-    path.write_text(heading + yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    write_whole(path, heading + yaml.safe_dump(recipe, sort_keys=False))
 
 
 def search_table(record: SearchRecord) -> str:

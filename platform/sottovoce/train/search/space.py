@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError
 from sottovoce.schema import Record
-from sottovoce.train.learning_rates import count_weights, known_range
+from sottovoce.train.learning_rates import known_range
+from sottovoce.train.methods import count_weights
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -96,7 +97,8 @@ def draw_settings(config: SearchConfig, training: TrainingConfig) -> tuple[Trial
     places = (generator.permutation(num_trials) + generator.random(num_trials)) / num_trials
     rates = np.exp(math.log(low) + places * math.log(high / low))
     warmups = _deal(config.warmup_steps or (training.warmup_steps,), num_trials, generator)
-    ranks = _deal(config.lora_rank, num_trials, generator) if config.lora_rank else [_own_rank(training)] * num_trials
+    own_rank = training.lora.rank if training.trains_adapter else None
+    ranks = _deal(config.lora_rank, num_trials, generator) if config.lora_rank else [own_rank] * num_trials
     return tuple(
         TrialSettings(learning_rate=float(f"{rate:.4g}"), warmup_steps=warmup, lora_rank=rank)
         for rate, warmup, rank in zip(rates, warmups, ranks, strict=True)
@@ -105,36 +107,24 @@ def draw_settings(config: SearchConfig, training: TrainingConfig) -> tuple[Trial
 
 def apply_settings(training: TrainingConfig, settings: TrialSettings) -> TrainingConfig:
     """Give the training's settings with a trial's in their place."""
-    values = training.model_dump()
-    values |= {"learning_rate": settings.learning_rate, "warmup_steps": settings.warmup_steps}
+    lora = training.lora
     if settings.lora_rank is not None:
-        lora = values["lora"]
-        # an adapter is scaled by alpha / rank: kept, so that the rank alone is compared
-        scale = lora["alpha"] / lora["rank"]
-        values["lora"] = lora | {"rank": settings.lora_rank, "alpha": type(lora["alpha"])(scale * settings.lora_rank)}
-    return TrainingConfig.model_validate(values)
+        # an adapter is scaled by alpha / rank: kept, as nearly as whole numbers can, so that the rank alone is compared
+        alpha = max(1, round(lora.alpha * settings.lora_rank / lora.rank))
+        lora = lora.model_copy(update={"rank": settings.lora_rank, "alpha": alpha})
+    return training.model_copy(
+        update={"learning_rate": settings.learning_rate, "warmup_steps": settings.warmup_steps, "lora": lora}
+    )
 
 
 def _check(config: SearchConfig, training: TrainingConfig) -> None:
-    if config.lora_rank and not trains_adapter(training):
+    if config.lora_rank and not training.trains_adapter:
         raise ConfigError(
             f"search.lora_rank names ranks, but method {training.method} trains no adapter; set method to lora"
         )
     choices = (set(config.learning_rate or ()), set(config.warmup_steps), set(config.lora_rank))
     if config.num_trials > 1 and all(len(values) < 2 for values in choices):
         raise ConfigError("there is nothing to search: give a range to search.learning_rate, as in 1e-5 1e-3")
-
-
-def trains_adapter(training: TrainingConfig) -> bool:
-    """Tell whether the method has a rank."""
-    return training.method in ("lora", "qlora")
-
-
-def _own_rank(training: TrainingConfig) -> int | None:
-    if not trains_adapter(training):
-        return None
-    rank: int = training.model_dump()["lora"]["rank"]
-    return rank
 
 
 def _deal(choices: tuple[int, ...], num_trials: int, generator: np.random.Generator) -> list[int]:

@@ -21,6 +21,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from sottovoce.errors import SearchError
 from sottovoce.schema import Utterance
 from sottovoce.train.checkpoints.saver import checkpoints_below
+from sottovoce.train.cluster import join_cluster
 from sottovoce.train.record import EvaluationRow, describe_row
 from sottovoce.train.search.journal import (
     SEARCH_FILE,
@@ -37,6 +38,7 @@ from sottovoce.train.search.trial import ENDS, ERROR, EVALUATION, ROW, WER, Tria
 from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.slots import TrainingStream
 from sottovoce.train.trainer import TrainingRun, build_run
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +109,8 @@ def run_search(search: Search) -> SearchRecord:
     unfinished = [trial for trial in trials if trial.state in ("waiting", "running")]
     if unfinished:
         raise SearchError(len(trials) - len(unfinished), len(trials), "it was interrupted")
-    if all(trial.state == "failed" for trial in trials):
-        raise SearchError(0, len(trials), f"trial 0 failed with {last_line(trials[0].error)}")
     record = build_record(search.config, search.training, trials)
-    (search.output / SEARCH_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_whole(search.output / SEARCH_FILE, record.model_dump_json(indent=2) + "\n")
     return record
 
 
@@ -202,8 +202,7 @@ def describe_end(ended: Trial, trials: Sequence[Trial]) -> str:
 
 def _tune(search: Search, trials: Sequence[Trial]) -> None:
     """Let Ray Tune run the trials that are not decided."""
-    if not ray.is_initialized():
-        ray.init()
+    join_cluster()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each result in three more formats
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints frames also where verbose is 0
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

@@ -26,6 +26,7 @@ from sottovoce.model.labels import prefix_ids
 from sottovoce.model.word_tokens import split_words
 from sottovoce.schema import POSITIONS_PER_SECOND, SAMPLING_RATE
 from sottovoce.train.timing.timed_speech import TimedSpeech, word_errors
+from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +124,7 @@ def write_heads(folder: Path, heads: Sequence[Head]) -> None:
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(folder, f"{path.name}: {error}") from error
     values["alignment_heads"] = [list(head) for head in heads]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _read(checkpoint: Checkpoint, speech: TimedSpeech) -> _Reading | None:
