@@ -76,8 +76,13 @@ def test_an_adapter_without_its_run_is_merged_without_a_card(run: Path, tmp_path
 
 
 def test_a_whole_model_has_nothing_to_merge(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nothing to merge"):
+    with pytest.raises(CheckpointError, match="it is a whole model, .* nothing to merge"):
         main(MergeJob(checkpoint=str(tiny_checkpoint), output=tmp_path / "merged"))
+
+
+def test_a_runs_own_folder_is_not_taken_for_a_model(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no adapter_config\.json, .* name the folder checkpoint of a run"):
+        main(MergeJob(checkpoint=str(run), output=tmp_path / "merged"))
 
 
 def test_an_output_that_is_there_is_never_written_over(run: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sottovoce.errors import CheckpointError, ConfigError
-from sottovoce.model.adapter import is_adapter
+from sottovoce.model.adapter import ADAPTER_CONFIG_FILE, is_adapter
 from sottovoce.model.checkpoint import load_checkpoint, resolve_folder, save_checkpoint
 from sottovoce.train.model_card import write_model_card
 from sottovoce.train.record import RECORD_FILE, TrainingRecord
@@ -29,7 +29,9 @@ def merge_to_folder(source: str | Path, output: Path, *, base: str | None) -> No
     """
     folder = resolve_folder(source)
     if not is_adapter(folder):
-        raise CheckpointError(source, "it is a whole model, not an adapter, so there is nothing to merge")
+        is_model = (folder / "config.json").is_file()
+        reason = "it is a whole model, not an adapter" if is_model else f"it holds no {ADAPTER_CONFIG_FILE}"
+        raise CheckpointError(source, f"{reason}, so there is nothing to merge; name the folder checkpoint of a run")
     if output.exists():
         raise ConfigError(f"{output} is there already: name another --output, or delete it")
     partial = output.with_name(output.name + ".partial")
