@@ -76,7 +76,7 @@ def test_an_adapter_without_its_run_is_merged_without_a_card(run: Path, tmp_path
 
 
 def test_a_whole_model_has_nothing_to_merge(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="it is a whole model, .* nothing to merge"):
+    with pytest.raises(CheckpointError, match=r"it is a whole model, .* nothing to merge"):
         main(MergeJob(checkpoint=str(tiny_checkpoint), output=tmp_path / "merged"))
 
 
