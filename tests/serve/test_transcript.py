@@ -1,6 +1,7 @@
 """A recording on its way through windows that are decoded elsewhere, in any order, or not at all."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -170,12 +171,19 @@ def test_who_stops_reading_takes_every_window_back():
 
 def test_a_window_that_fails_ends_it_and_takes_the_others_back():
     spoken = say(60, seed=0)
-    held = {place: asyncio.Event() for place in (0, 2, 3)}
-    transcribers = Transcribers(Listener(spoken), held=held, failing={1: OverloadedError(8)}, delays_s=lambda _: 0.05)
+    held = {place: asyncio.Event() for place in range(4)}
+    transcribers = Transcribers(Listener(spoken), held=held, failing={1: OverloadedError(8)})
+
+    async def fail_once_all_are_sent() -> None:
+        while transcribers.num_sent < 4:
+            await asyncio.sleep(0.005)
+        held[1].set()
 
     async def steps(hearing: Hearing) -> None:
+        failing = asyncio.create_task(fail_once_all_are_sent())
         with pytest.raises(OverloadedError):
             await hearing.transcript()
+        await failing
         assert transcribers.in_flight == 0
         assert sorted(transcribers.cancelled) == [0, 2, 3]
 
@@ -190,30 +198,40 @@ class SlowReader:
     def __init__(self, spoken: SpokenNumbers) -> None:
         self._requests = [WindowRequest(start=0, end=spoken.recording.num_samples, options=TIMED)]
         self._taken = 0
+        self._was_taken = threading.Event()
+        self.is_asked_too_early = threading.Event()
         self.was_asked_late = False
 
     def next_window(self) -> WindowRequest | None:
-        import time
-
         if self._requests:
             return self._requests.pop()
-        is_waiting = self._taken == 0
-        time.sleep(0.05)  # long enough for the result to be taken meanwhile
-        self.was_asked_late = self.was_asked_late or (is_waiting and self._taken == 1)
+        if self._taken == 0:
+            self.is_asked_too_early.set()
+            self.was_asked_late = self._was_taken.wait(timeout=20.0)
         return None
 
     def take(self, request: WindowRequest, heard: WindowResult) -> list[Any]:
         self._taken += 1
         if self._taken == 1:
             self._requests.append(request)
+            self._was_taken.set()
         return []
 
 
 def test_a_reader_that_had_nothing_before_a_result_is_asked_again_after_it():
     spoken = say(4, seed=0)
     reader = SlowReader(spoken)
-    transcribers = Transcribers(Listener(spoken), delays_s=lambda _: 0.01)
-    hear(spoken, reader, transcribers, read_all)
+    transcribers = Transcribers(Listener(spoken), held={0: asyncio.Event()})
+
+    async def answer_once_it_is_asked() -> None:
+        while not reader.is_asked_too_early.is_set():
+            await asyncio.sleep(0.005)
+        transcribers.held[0].set()
+
+    async def steps(hearing: Hearing) -> None:
+        await asyncio.gather(read_all(hearing), answer_once_it_is_asked())
+
+    hear(spoken, reader, transcribers, steps)
     assert reader.was_asked_late
     assert transcribers.num_sent == 2
 

@@ -355,15 +355,22 @@ def test_an_unreadable_folder_changes_nothing_is_told_once_and_ends_nothing(capl
         source = Source()
         catalog = Catalog(Replicas(), source)
         async with catalog.running():
-            source.read = lambda: (_ for _ in ()).throw(fault)  # type: ignore[method-assign]
-            await asyncio.sleep(0.05)
+            looks: list[Exception] = []
+
+            def fail() -> Mapping[str, ModelEntry]:
+                looks.append(fault)
+                raise fault
+
+            source.read = fail  # type: ignore[method-assign]
+            while len(looks) < 3:
+                await asyncio.sleep(0.001)
             assert (await catalog.find("main")).key == "main@int8/1"
             del source.read
             source.put("main", 2, ("int8",))
-            await asyncio.sleep(0.05)
-            assert (await catalog.find("main")).key == "main@int8/2"
+            while (await catalog.find("main")).key != "main@int8/2":
+                await asyncio.sleep(0.001)
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), timeout=60.0))
     assert len([record for record in caplog.records if "cannot be read" in record.message]) == 1
 
 

@@ -14,23 +14,27 @@ def meter(*, step_s: float = 0.0, data_wait_s: float = 0.0) -> Meter:
     return Meter(Accelerator(cpu=True), audio_s=0.0, seconds=step_s, step_s=step_s, data_wait_s=data_wait_s)
 
 
-def slow_batches() -> Iterator[int]:
-    for number in range(3):
-        time.sleep(PAUSE_S)
-        yield number
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("sottovoce.train.figures.meter.time.monotonic", lambda: self.now)
 
 
-def test_the_wait_for_a_batch_is_counted_and_the_work_on_it_is_not() -> None:
-    counted = meter()
+def test_the_wait_for_a_batch_is_counted_and_the_work_on_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, counted = Clock(monkeypatch), meter()
+
+    def slow_batches() -> Iterator[int]:
+        for number in range(3):
+            clock.now += 1.5
+            yield number
+
     batches = slow_batches()
     counted.start()
     assert [counted.take(batches) for _ in range(2)] == [0, 1]
-    waited = counted.data_wait_s
-    time.sleep(PAUSE_S)
-    assert 2 * PAUSE_S <= waited == counted.data_wait_s
-    assert counted.step_s >= waited + PAUSE_S
-    assert 0.3 < counted.read()["data_wait"] < 1.0
-    assert counted.longest_data_wait_s() == waited
+    clock.now += 1.0
+    assert (counted.data_wait_s, counted.step_s) == pytest.approx((3.0, 4.0))
+    assert counted.read()["data_wait"] == pytest.approx(0.75)
+    assert counted.longest_data_wait_s() == pytest.approx(3.0)
 
 
 def test_evaluations_and_checkpoints_are_not_in_the_steps_time() -> None:
@@ -44,12 +48,6 @@ def test_evaluations_and_checkpoints_are_not_in_the_steps_time() -> None:
     time.sleep(PAUSE_S)
     assert counted.step_s >= before + PAUSE_S
     assert counted.data_wait_s == 1.0
-
-
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr("sottovoce.train.figures.meter.time.monotonic", lambda: self.now)
 
 
 def test_each_reading_gives_what_came_after_the_one_before_and_a_row_all_since_the_last_row(
