@@ -49,6 +49,9 @@ def test_a_name_with_a_slash_has_one_file_and_no_folder(tmp_path):
     assert release_folder(tmp_path, "org/name", 3).parent.parent == tmp_path / ".releases"
 
 
+# Python 3.12 and later warn of a fork where there are threads, torch's: a lock they hold stays locked. The writers take
+# none of theirs, and a new process would import for seconds what they have.
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_no_writer_loses_what_another_wrote(tmp_path):
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=add_many, args=(tmp_path, 25)) for _ in range(4)]
