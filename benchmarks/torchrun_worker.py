@@ -53,7 +53,7 @@ def main(run: TorchrunRun) -> None:
     set_up(checkpoint, config)
     objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
     groups = parameter_groups(objective, weight_decay=config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=config.highest_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
     model, optimizer = accelerator.prepare(objective, optimizer)
     stepper = Stepper(
         accelerator, model, optimizer,
@@ -78,7 +78,7 @@ def main(run: TorchrunRun) -> None:
         for step, batch in enumerate(batches):
             if step == run.num_warmup_steps:
                 started = time.perf_counter()
-            stepper.step([batch], learning_rate=config.learning_rate)
+            stepper.step([batch], learning_rate=config.highest_rate)
         step_s = (time.perf_counter() - started) / (run.num_steps - run.num_warmup_steps)
     if accelerator.is_main_process:
         run.output.write_text(json.dumps({"step_s": step_s}), encoding="utf-8")

@@ -6,6 +6,7 @@ from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.mixing import read_speech
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.shaping_settings import CHANGEABLE
 from sottovoce.train.trainer import build_run, claim_output, run_training, save_result
 
 
@@ -28,7 +29,7 @@ def main(job: TrainJob) -> None:
         validation=speech.split("validation"),
         output=job.output,
     )
-    claim_output(job, job.output)
+    claim_output(job, job.output, may_change=CHANGEABLE)
     run_training(run)
     save_result(run, prepare_rejects=speech.rejects)
 

@@ -275,7 +275,7 @@ class StuckWorkerError(SottovoceError, RuntimeError):
 
     sentence = (
         "{0}, and the run has resumed {1} times already; see whether that node, its storage and its data can be "
-        "reached, raise stuck_after_s where such a wait is normal, then run the same command again"
+        "reached, raise training.stuck_after_s where such a wait is normal, then run the same command again"
     )
 
     def __init__(self, worker: str, num_resumed: int) -> None:

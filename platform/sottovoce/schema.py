@@ -57,7 +57,8 @@ RemarkKind: TypeAlias = Literal[
 class Record(BaseModel):
     """A frozen row of a JSONL file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # A loss that is not a number is written as one, NaN, and read back: as null no record of its run could be read.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
 
 class Utterance(Record):
@@ -179,6 +180,8 @@ class WindowSegment:
     """In order, where they were asked for; within the segment."""
     token_logprobs: tuple[TokenLogprob, ...] = ()
     """Of its tokens of text, in order, where they were asked for."""
+    written_s: tuple[float, float] | None = None
+    """``start_s`` and ``end_s`` as the model wrote them, where its words' times stand in their place."""
 
 
 @dataclass(frozen=True, kw_only=True)

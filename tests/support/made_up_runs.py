@@ -53,9 +53,10 @@ def make_record(
 ) -> TrainingRecord:
     """A run on 480 utterances that kept the row with the lowest WER."""
     best = min(rows, key=lambda row: row.wer).step if rows else 0
+    training = training or TrainingConfig(evaluate_every_steps=EVERY, warmup_steps=5, num_epochs=10)
     return TrainingRecord(
         base="micro",
-        training=training or TrainingConfig(evaluate_every_steps=EVERY, warmup_steps=5, num_epochs=10),
+        training=training if training.learning_rate else training.model_copy(update={"learning_rate": 1e-4}),
         device="cpu",
         precision=precision,
         data=DataSummary(

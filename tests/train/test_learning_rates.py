@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from sottovoce.errors import CheckpointError
-from sottovoce.train.learning_rates import find_rate_warnings, known_range
+from sottovoce.train.learning_rates import find_rate_warnings, known_range, settle_rate
 from sottovoce.train.methods import count_weights
 from sottovoce.train.settings import TrainingConfig
 
@@ -45,11 +45,17 @@ def test_an_adapter_needs_a_higher_rate() -> None:
     assert find_rate_warnings(config.model_copy(update={"learning_rate": 5e-6}), LARGE) != ()
 
 
+def test_where_no_rate_is_given_it_is_the_known_one_of_size_and_method() -> None:
+    assert settle_rate(TrainingConfig(), SMALL).highest_rate == pytest.approx(1.25e-5, rel=0.01)
+    assert settle_rate(TrainingConfig(method="lora"), SMALL).highest_rate == 1e-3
+    assert settle_rate(TrainingConfig(learning_rate=3e-5), SMALL).highest_rate == 3e-5
+
+
 def test_the_embedded_models_own_rates_and_the_default_give_no_warning() -> None:
     num_weights = count_weights("micro")
     assert num_weights == 12_863_424
-    for rate in (5e-4, 8e-4, TrainingConfig().learning_rate):
-        assert find_rate_warnings(TrainingConfig(learning_rate=rate), num_weights) == ()
+    for config in (*(TrainingConfig(learning_rate=rate) for rate in (5e-4, 8e-4)), TrainingConfig()):
+        assert find_rate_warnings(settle_rate(config, num_weights), num_weights) == ()
 
 
 def test_no_recipe_is_warned_of(root: Path) -> None:

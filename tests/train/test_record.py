@@ -1,3 +1,5 @@
+import math
+
 from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
 
 
@@ -30,6 +32,15 @@ def test_without_patience_a_run_never_stops_early() -> None:
 def test_state_survives_its_file_form() -> None:
     state = RunState(step=3, rows=(row(0.5), row(0.4, step=3)), seconds=1.5)
     assert RunState.model_validate_json(state.model_dump_json()) == state
+
+
+def test_a_loss_that_is_no_number_survives_its_file_form_too() -> None:
+    state = RunState(
+        step=3, rows=(row(0.5).model_copy(update={"validation_loss": math.nan, "training_loss": math.inf}),)
+    )
+    (read,) = RunState.model_validate_json(state.model_dump_json()).rows
+    assert math.isnan(read.validation_loss)
+    assert read.training_loss == math.inf
 
 
 def test_an_evaluation_reads_as_one_line() -> None:

@@ -4,8 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from sottovoce.config import load_config
+from sottovoce.errors import ConfigError
+from sottovoce.train import scaling
 from sottovoce.train.heartbeat import longest_allowed_s
-from sottovoce.train.scaling import build_failures, build_scaling, build_torch, set_up_environment
+from sottovoce.train.scaling import build_failures, build_scaling, build_torch, check_room, set_up_environment
 from sottovoce.train.settings import TrainingConfig
 
 
@@ -56,3 +58,13 @@ def test_the_batches_of_a_step_follow_from_the_most_workers() -> None:
 def test_the_command_line_takes_one_number_of_workers_or_two() -> None:
     assert load_config(TrainingConfig, ["--num-workers", "3"]).num_workers == 3
     assert load_config(TrainingConfig, ["--num-workers", "1", "3"]).num_workers == (1, 3)
+
+
+def test_more_workers_than_there_is_room_for_are_refused_before_ray_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling.ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    with pytest.raises(ConfigError, match=r"2 workers take 2 GPU and the cluster has 1: lower training.num_workers"):
+        check_room(TrainingConfig(), "cuda")
+    with pytest.raises(ConfigError, match=r"8 workers take 4 CPU and the cluster has 2.*name training.device \(cpu\)"):
+        check_room(TrainingConfig(num_workers=8), "cpu")
+    check_room(TrainingConfig(num_workers=(1, 8)), "cuda")
+    check_room(TrainingConfig(num_workers=4), "cpu")

@@ -6,15 +6,21 @@ import pytest
 
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
+from sottovoce.model.adapter import LoraSettings
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.train import cluster, precision
 from sottovoce.train.precision import resolve_device, resolve_device_here, resolve_precision
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.shaping_settings import CHANGEABLE
 from sottovoce.train.trainer import check_durations, claim_output, summarize_data
 
 
 class ExampleJob(Config):
     rate: float = 0.1
+
+
+class TrainingJob(Config):
+    training: TrainingConfig
 
 
 def utterance(duration_s: float = 2.0, *, speaker: str | None = None) -> Utterance:
@@ -60,9 +66,21 @@ def test_auto_asks_the_cluster_that_will_train_and_not_this_machine(
 def test_the_same_settings_may_come_back_to_their_folder_and_others_may_not(tmp_path: Path) -> None:
     claim_output(ExampleJob(), tmp_path)
     claim_output(ExampleJob(), tmp_path)
-    with pytest.raises(ConfigError, match="other settings"):
+    with pytest.raises(ConfigError, match=r"other settings .*: rate was 0.1 and is now 0.2\. Set them back"):
         claim_output(ExampleJob(rate=0.2), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train_whisper.yaml"]
+
+
+def test_what_an_error_says_to_change_may_change_in_the_same_folder(tmp_path: Path) -> None:
+    def claim(**settings: Any) -> None:
+        claim_output(TrainingJob(training=TrainingConfig(**settings)), tmp_path, may_change=CHANGEABLE)
+
+    claim()
+    claim(stuck_after_s=900.0, gradient_checkpointing=True, evaluation_batch_size=4, max_failures=9)
+    assert "stuck_after_s: 900.0" in (tmp_path / "train_whisper.yaml").read_text(encoding="utf-8")
+    for settings in ({"checkpoints": "s3://bucket/x"}, {"learning_rate": 1e-3}, {"lora": LoraSettings(rank=4)}):
+        with pytest.raises(ConfigError, match=f"training.{next(iter(settings))}.* was .* and is now "):
+            claim(stuck_after_s=900.0, **settings)
 
 
 def test_no_validation_utterances_are_a_config_error_with_a_remedy(tiny_checkpoint: Path) -> None:

@@ -22,8 +22,9 @@ _MAX_IDS = 8  # in a sentence
 _RAY_ADDS = "\nFailed to apply "  # Ray Data writes how often it tried behind the first argument of a task's error
 _NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS and cuDNN
 _SMALLER_STEP = (
-    "lower data.batch_size or data.batch_s and raise training.accumulation_steps by as much (a step then learns from "
-    "the same number of utterances), set training.gradient_checkpointing, or take training.method lora"
+    "set training.gradient_checkpointing and run the same command again; or, in another output folder, lower "
+    "data.batch_size or data.batch_s and raise training.accumulation_steps by as much (a step then learns from as many "
+    "utterances), or take training.method lora"
 )
 _SMALLER_EVALUATION = "lower training.evaluation_batch_size"
 

@@ -64,23 +64,35 @@ def known_range(num_weights: int, method: str) -> RateRange:
     return RateRange(lowest=rate * _LOWEST, highest=rate * _HIGHEST, known=rate, source=source)
 
 
+def settle_rate(config: TrainingConfig, num_weights: int) -> TrainingConfig:
+    """Put in the learning rate known to work for a base model of so many weights, where none is given."""
+    if config.learning_rate is not None:
+        return config
+    return config.model_copy(update={"learning_rate": round_rate(known_range(num_weights, config.method).known)})
+
+
+def round_rate(rate: float) -> float:
+    """Round a rate to as many digits as a person would write."""
+    return float(f"{rate:.3g}")
+
+
 def find_rate_warnings(config: TrainingConfig, num_weights: int) -> tuple[str, ...]:
     """Compare a run's learning rate with what is known.
 
     Args:
-        config: names rate and method.
+        config: has a rate, and names the method.
         num_weights: of the base model.
 
     Returns:
         One sentence where the rate is far outside, none otherwise.
     """
     known = known_range(num_weights, config.method)
-    if known.lowest <= config.learning_rate <= known.highest:
+    if known.lowest <= config.highest_rate <= known.highest:
         return ()
-    is_high = config.learning_rate > known.highest
+    is_high = config.highest_rate > known.highest
     consequence = "the model may forget what it knew, or diverge" if is_high else "the run may hardly learn"
     return (
-        f"learning_rate {config.learning_rate:g} is far {'above' if is_high else 'below'} what is known to work for "
+        f"learning_rate {config.highest_rate:g} is far {'above' if is_high else 'below'} what is known to work for "
         f"method {config.method} on a model of {num_weights / 1e6:.3g} million weights: about {known.known:.3g}, at "
         f"least {known.lowest:.3g} and at most {known.highest:.3g} ({known.source}); {consequence}",
     )

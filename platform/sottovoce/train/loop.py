@@ -86,7 +86,7 @@ class WorkerLoop:
         set_seed(config.seed, device_specific=True)
         self._objective = WhisperObjective(checkpoint.model, label_smoothing=config.label_smoothing)
         groups = parameter_groups(self._objective, weight_decay=config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=config.highest_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self._model, self._optimizer = self._accelerator.prepare(self._objective, optimizer)
         self._state = RunState()
         if resume_folder is not None:
@@ -177,7 +177,7 @@ class WorkerLoop:
         self._heart.note("waiting for data", step=step)
         taken = [self._meter.take(batches) for _ in range(self._share.num_batches)]
         self._rejects.update({reject.id: reject for batch in taken for reject in batch.rejects})
-        outcome = self._stepper.step(taken, learning_rate=config.learning_rate * scale)
+        outcome = self._stepper.step(taken, learning_rate=config.highest_rate * scale)
         self._meter.gradient_norm = outcome.gradient_norm
         self._meter.add(outcome.total, outcome.num_labels, audio_s=sum(batch.audio_s for batch in taken))
 

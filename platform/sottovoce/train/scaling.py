@@ -2,10 +2,13 @@
 
 import math
 import os
+from typing import Literal
 
+import ray
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
+from sottovoce.errors import ConfigError
 from sottovoce.train.heartbeat import longest_allowed_s
 from sottovoce.train.settings import TrainingConfig
 
@@ -36,13 +39,46 @@ def set_up_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def find_shortage(config: TrainingConfig, device: Literal["cpu", "cuda"]) -> str:
+    """Say what the cluster lacks, as it stands, for the fewest workers a run starts with; nothing where it has all.
+
+    Args:
+        config: how many workers, and what each reserves.
+        device: what they compute on.
+    """
+    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    for kind, each in worker_resources(config, use_gpu=device == "cuda").items():
+        if fewest * each > cluster.get(kind, 0.0):
+            return f"{fewest} workers take {fewest * each:g} {kind} and the cluster has {cluster.get(kind, 0.0):g}"
+    return ""
+
+
+def check_room(config: TrainingConfig, device: Literal["cpu", "cuda"]) -> None:
+    """Make sure that a run whose device was left to the cluster can start: Ray would wait for ever, saying nothing.
+
+    Raises:
+        ConfigError: there is no room for its workers.
+    """
+    shortage = find_shortage(config, device)
+    if shortage:
+        raise ConfigError(
+            f"{shortage}: lower training.num_workers (one number, or fewest and most, as in 1 4) or "
+            f"training.cpus_per_worker; where nodes start when they are asked for, name training.device ({device})"
+        )
+
+
+def worker_resources(config: TrainingConfig, *, use_gpu: bool) -> dict[str, float]:
+    """Give what each worker reserves."""
+    return {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
+
+
 def build_scaling(config: TrainingConfig, *, use_gpu: bool) -> ScalingConfig:
     """Describe the workers: a fixed number, or as many as there is room for within two bounds."""
-    resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     return ScalingConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
         num_workers=config.num_workers,  # type: ignore[arg-type]  # as above
         use_gpu=use_gpu,
-        resources_per_worker=resources,
+        resources_per_worker=worker_resources(config, use_gpu=use_gpu),
         elastic_resize_monitor_interval_s=config.resize_interval_s,
     )
 

@@ -29,8 +29,9 @@ class TrainingConfig(Config):
     """Times each utterance is read."""
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after this many steps, whatever the epochs say."""
-    learning_rate: float = Field(default=1e-4, gt=0.0)
-    """Highest rate, reached after the warm-up; it falls to zero in a straight line."""
+    learning_rate: float | None = Field(default=None, gt=0.0)
+    """Highest rate, reached after the warm-up; it falls to zero in a straight line. Where none is given, the one known
+    to work for the model's size and the method."""
     warmup_steps: int = Field(default=20, ge=0)
     weight_decay: float = Field(default=0.01, ge=0.0)
     """On matrices only, not on biases and norms."""
@@ -91,6 +92,12 @@ class TrainingConfig(Config):
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Where curves go."""
     seed: int = 0
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate, once ``build_run`` has put it where none was given."""
+        assert self.learning_rate is not None, "build_run puts it in"
+        return self.learning_rate
 
     @property
     def trains_adapter(self) -> bool:

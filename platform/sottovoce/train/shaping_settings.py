@@ -4,7 +4,7 @@ A run finds its checkpoints by the name of its output folder. Where several runs
 one name would otherwise take each other's weights for their own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import JsonValue
@@ -40,6 +40,9 @@ _OPERATIONAL = frozenset(
 )
 """Settings that may change while a run goes on; a setting that is not named here may not."""
 
+CHANGEABLE = frozenset(f"training.{name}" for name in _OPERATIONAL - {"checkpoints"})
+"""The same as a job names them. Where checkpoints are kept is not among them: the run would not find them again."""
+
 
 def shaping_settings(config: TrainingConfig, *, precision: str) -> dict[str, JsonValue]:
     """Give the settings that the weights of a run follow from, by the names they have on the command line.
@@ -52,7 +55,7 @@ def shaping_settings(config: TrainingConfig, *, precision: str) -> dict[str, Jso
     """
     left_out = _OPERATIONAL if config.trains_adapter else _OPERATIONAL | {"lora"}
     values = config.model_dump(mode="json", exclude=set(left_out))
-    return {"precision": precision, **dict(_flatten(values))}
+    return {"precision": precision, **dict(flatten(values))}
 
 
 def check_settings(saved: Mapping[str, JsonValue], expected: Mapping[str, JsonValue], *, location: str) -> None:
@@ -67,11 +70,8 @@ def check_settings(saved: Mapping[str, JsonValue], expected: Mapping[str, JsonVa
     Raises:
         ConfigError: they differ: the checkpoints are another run's, or the settings have changed since.
     """
-    changes = [
-        f"{name} was {_show(saved[name])} and is now {_show(value)}"
-        for name, value in expected.items()
-        if name in saved and saved[name] != value
-    ]
+    known = {name: value for name, value in expected.items() if name in saved}
+    changes = describe_changes({name: saved[name] for name in known}, known)
     if changes:
         raise ConfigError(
             f"{location} holds the checkpoints of a run with other settings: {'; '.join(changes)}. Set them back to go "
@@ -80,13 +80,32 @@ def check_settings(saved: Mapping[str, JsonValue], expected: Mapping[str, JsonVa
         )
 
 
+def describe_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, leaving_out: Collection[str] = ()
+) -> list[str]:
+    """Say of each setting that differs what it was and what it is.
+
+    Args:
+        before: settings, nested ones as mappings.
+        now: the same, later; what only one of the two has counts as none in the other.
+        leaving_out: names of settings, as in ``training.max_failures``, which may differ.
+    """
+    old, new = dict(flatten(before)), dict(flatten(now))
+    return [
+        f"{name} was {_show(old.get(name))} and is now {_show(new.get(name))}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name) and name not in leaving_out
+    ]
+
+
 def _show(value: JsonValue) -> str:
     return "none" if value is None else str(value)
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Give each setting with its name on the command line, as in ``lora.rank``."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

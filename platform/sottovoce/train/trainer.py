@@ -4,12 +4,13 @@ import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import ray.train
+import yaml
 from ray.train.torch import TorchTrainer
 
 from sottovoce.config import Config, write_config
@@ -27,7 +28,7 @@ from sottovoce.train.failure import EndAtOwnErrors, raised_by_driver
 from sottovoce.train.figures.curves import CURVES_FILE, read_curves
 from sottovoce.train.figures.tracker_environment import check_trackers, tracker_environment
 from sottovoce.train.heartbeat import watched
-from sottovoce.train.learning_rates import find_rate_warnings
+from sottovoce.train.learning_rates import find_rate_warnings, settle_rate
 from sottovoce.train.loop import train_worker
 from sottovoce.train.methods import ParameterCount, check_method, count_parameters
 from sottovoce.train.model_card import write_model_card
@@ -36,8 +37,16 @@ from sottovoce.train.progress import shown_progress
 from sottovoce.train.record import RECORD_FILE, DataSummary, TrainingRecord, add_state, describe_row
 from sottovoce.train.report.page import write_report
 from sottovoce.train.report.unfinished import write_started
-from sottovoce.train.scaling import build_failures, build_scaling, build_torch, set_up_environment
+from sottovoce.train.scaling import (
+    build_failures,
+    build_scaling,
+    build_torch,
+    check_room,
+    find_shortage,
+    set_up_environment,
+)
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.shaping_settings import describe_changes
 from sottovoce.train.slots import TrainingStream
 from sottovoce.train.timing.word_timing import derive_after_run
 from sottovoce.train.whole_file import write_whole
@@ -68,26 +77,32 @@ class TrainingRun:
     """About settings that are far from what is known to work."""
 
 
-def claim_output(job: Config, output: Path, *, file: str = CONFIG_FILE) -> None:
+def claim_output(
+    job: Config, output: Path, *, file: str = CONFIG_FILE, may_change: Collection[str] = frozenset()
+) -> None:
     """Write a job's settings into its output folder, where the same command finds its run again.
 
     Args:
         job: its settings.
         output: its folder.
         file: what they are called there.
+        may_change: settings, as in ``training.max_failures``, with other values of which the run may go on.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
     """
     path = output / file
-    before = path.read_text(encoding="utf-8") if path.is_file() else None
     draft = output / f".{file}.{os.getpid()}"
     write_config(job, draft)
-    if before is not None and before != draft.read_text(encoding="utf-8"):
-        draft.unlink()
-        raise ConfigError(
-            f"{output} holds a run with other settings (see {path}): name another --output, or delete that folder"
-        )
+    if path.is_file():
+        before, now = (yaml.safe_load(one.read_text(encoding="utf-8")) or {} for one in (path, draft))
+        changes = describe_changes(before, now, leaving_out=may_change)
+        if changes:
+            draft.unlink()
+            raise ConfigError(
+                f"{output} holds a run with other settings ({path}): {'; '.join(changes)}. Set them back to go on with "
+                "it, name another --output, or delete that folder"
+            )
     draft.replace(path)
 
 
@@ -108,12 +123,14 @@ def build_run(
         TrackerUnavailableError: see ``check_trackers``.
         PrecisionUnavailableError: see ``resolve_precision``.
         FourBitUnavailableError: see ``check_method``.
-        ConfigError: no validation utterances, utterances longer than the model's context, or checkpoints in a place
-            that is none.
+        ConfigError: no validation utterances, utterances longer than the model's context, checkpoints in a place that
+            is none, or more workers than the cluster has room for.
         CheckpointError: no such base model.
     """
     check_trackers(config.trackers)
     device = resolve_device(config.device)
+    if config.device == "auto":
+        check_room(config, device)
     precision = resolve_precision(config.precision, device)
     output = output.resolve()
     base = Path(config.base)
@@ -123,6 +140,8 @@ def build_run(
     build_store(config.checkpoints, output=output)  # an unknown protocol is found here, not after the model has loaded
     check_method(config, device=device)
     check_durations(config, train.examples, validation)
+    parameters = count_parameters(config, train.utterances)
+    config = settle_rate(config, parameters.base)
     task = WorkerTask(
         training=config.model_dump(mode="json"),
         device=device,
@@ -132,7 +151,6 @@ def build_run(
         output=output,
         board=f"progress-{uuid.uuid4().hex}",
     )
-    parameters = count_parameters(config, train.utterances)
     warnings = find_rate_warnings(config, parameters.base)
     for warning in warnings:
         logger.warning("%s", warning)
@@ -206,6 +224,9 @@ def run_training(run: TrainingRun, *, is_shown: bool = True) -> None:
     """
     write_started(describe_run(run, prepare_rejects=()), run.task.output)
     join_cluster()
+    shortage = find_shortage(run.config, run.task.device)
+    if shortage:
+        logger.warning("%s: the run waits until nodes with more are there", shortage)
     with (
         shown_progress(run.task.board, is_shown=is_shown) as board,
         watched(board, stuck_after_s=run.config.stuck_after_s) as killed,

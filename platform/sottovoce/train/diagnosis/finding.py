@@ -3,7 +3,7 @@
 from typing import Literal, TypeAlias
 
 from sottovoce.schema import Record
-from sottovoce.train.learning_rates import known_range
+from sottovoce.train.learning_rates import known_range, round_rate
 from sottovoce.train.record import TrainingRecord
 
 Severity: TypeAlias = Literal["serious", "warning", "note"]
@@ -87,7 +87,7 @@ def change(record: TrainingRecord, name: str, value: SettingValue) -> SettingCha
 
 def slower(record: TrainingRecord, factor: float) -> SettingChange:
     """Propose a learning rate so many times lower, or the one known to work where that is lower, too."""
-    rate = record.training.learning_rate
+    rate = record.training.highest_rate
     known = known_rate(record)
     lower = known if known is not None and known <= rate / factor else rate / factor
     return change(record, "learning_rate", round_rate(lower))
@@ -96,11 +96,6 @@ def slower(record: TrainingRecord, factor: float) -> SettingChange:
 def known_rate(record: TrainingRecord) -> float | None:
     """Give the learning rate known to work for the model's size and the method; None where the size is not known."""
     return known_range(record.num_parameters, record.training.method).known if record.num_parameters else None
-
-
-def round_rate(rate: float) -> float:
-    """Round a rate to as many digits as a person would write."""
-    return float(f"{rate:.3g}")
 
 
 def _number(value: SettingValue) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sottovoce.page.template import format_percent
-from sottovoce.train.diagnosis.finding import Finding, change, known_rate, round_rate, slower
+from sottovoce.train.diagnosis.finding import Finding, change, known_rate, slower
 from sottovoce.train.diagnosis.series import Series, series_of
 from sottovoce.train.figures.curves import CurvePoint
+from sottovoce.train.learning_rates import round_rate
 from sottovoce.train.record import TrainingRecord
 
 _EARLY_WER = 1.2  # guess: times the base model's, and
@@ -40,7 +41,7 @@ def find_rate_too_high(record: TrainingRecord, curves: Sequence[CurvePoint]) -> 
     return Finding(
         name="learning_rate_too_high",
         severity="serious" if broken else "warning",
-        seen=f"At a learning rate of {record.training.learning_rate:g} {'; '.join(signs)}.{usual}",
+        seen=f"At a learning rate of {record.training.highest_rate:g} {'; '.join(signs)}.{usual}",
         advice="Lower the learning rate. Should that not help, look at the utterances with the highest loss: wrong "
         "transcripts look alike.",
         changes=(slower(record, 5.0 if broken else 2.0),),
@@ -61,9 +62,9 @@ def find_rate_too_low(record: TrainingRecord) -> Finding | None:
         severity="note",
         seen=f"The training loss hardly fell, from {losses[0]:.3f} to {losses[-1]:.3f}, and WER from "
         f"{format_percent(record.baseline.wer)} to {format_percent(record.best.wer)}, at a learning rate of "
-        f"{training.learning_rate:g} in {record.num_steps} steps.",
+        f"{training.highest_rate:g} in {record.num_steps} steps.",
         advice="Raise the learning rate or train longer; or the base model knows this speech already.",
-        changes=(change(record, "learning_rate", round_rate(3 * training.learning_rate)),),
+        changes=(change(record, "learning_rate", round_rate(3 * training.highest_rate)),),
     )
 
 

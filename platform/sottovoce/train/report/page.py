@@ -1,7 +1,7 @@
 """Write a run's report: one page that needs nothing beside it."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sottovoce.train.diagnosis.groups import compare_groups
 from sottovoce.train.figures.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.shaping_settings import flatten
 from sottovoce.train.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
@@ -70,19 +71,11 @@ def render_page(record: TrainingRecord, curves: Sequence[CurvePoint], findings: 
 
 def list_settings(training: TrainingConfig) -> list[Setting]:
     """List all settings by name, each with whether it is the default."""
-    defaults = dict(_flatten(TrainingConfig().model_dump(mode="json")))
+    defaults = dict(flatten(TrainingConfig().model_dump(mode="json")))
     return [
-        Setting(name, value, is_default=defaults.get(name) == value)
-        for name, value in _flatten(training.model_dump(mode="json"))
+        Setting(name, _describe(value), is_default=name in defaults and defaults[name] == value)
+        for name, value in flatten(training.model_dump(mode="json"))
     ]
-
-
-def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, _describe(value)
 
 
 def _describe(value: object) -> str:
