@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -21,7 +21,7 @@ async def read_form(request: Request, *, max_body_bytes: int) -> AsyncIterator[F
     Raises:
         BodyTooLargeError: more bytes than the limit, declared or sent.
         ContentTypeError: a body that is no multipart form.
-        InvalidRequestError: a broken body, or too many or too large fields.
+        InvalidRequestError: a broken body, too many or too large fields, or text that is no Unicode.
     """
     _check_headers(request, max_body_bytes)
     parser = MultiPartParser(
@@ -33,9 +33,11 @@ async def read_form(request: Request, *, max_body_bytes: int) -> AsyncIterator[F
     )
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise InvalidRequestError(f"the form cannot be read: {error.message}", None, "invalid_form") from error
+    except (MultiPartException, UnicodeError) as error:  # the latter: a charset that is none
+        raise InvalidRequestError(f"the form cannot be read: {shown(str(error))}", None, "invalid_form") from error
     try:
+        for name, value in form.multi_items():
+            _check_text(name, value)
         yield form
     finally:
         await form.close()
@@ -53,6 +55,18 @@ def _check_headers(request: Request, max_body_bytes: int) -> None:
         raise InvalidRequestError(message, None, "invalid_content_length")
     if int(declared) > max_body_bytes:
         raise BodyTooLargeError(max_body_bytes)
+
+
+def _check_text(name: str, value: str | UploadFile) -> None:
+    """Refuse letters that UTF-8 cannot spell: some charsets a form may name give them, and no tokenizer takes them."""
+    for text in (name, value if isinstance(value, str) else value.filename or ""):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            param = shown(name)
+            raise InvalidRequestError(
+                f"{param} is no Unicode text; send it as UTF-8", param, "invalid_value"
+            ) from error
 
 
 async def _limited(request: Request, max_body_bytes: int) -> AsyncGenerator[bytes, None]:
