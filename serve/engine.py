@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from sottovoce.audio.pcm import from_pcm
-from sottovoce.errors import SottovoceError
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Pcm, WindowResult
 
@@ -29,7 +28,7 @@ class Engine:
         """Held while windows are decoded. A model that is loaded runs once beside them, and holds nobody up."""
         self._started: float | None = None
 
-    async def recognize(self, recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | SottovoceError]:
+    async def recognize(self, recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | Exception]:
         """Decode a batch in a thread; the caller holds the lock.
 
         Returns:
@@ -57,11 +56,11 @@ def warm_up(recognizer: Recognizer) -> None:
     recognizer.recognize([silence], [DecodeOptions(language=language, max_new_tokens=4)])
 
 
-def _recognize(recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | SottovoceError]:
+def _recognize(recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | Exception]:
     try:
         waveforms = [from_pcm(window.pcm) for window in windows]
         return [*recognizer.recognize(waveforms, [window.options for window in windows])]
-    except SottovoceError as error:
+    except Exception as error:  # noqa: BLE001 - also of an engine's own error the neighbours know nothing
         if len(windows) == 1:
             return [error]
         return [outcome for window in windows for outcome in _recognize(recognizer, [window])]

@@ -11,7 +11,7 @@ from serve.models.loaded import LoadedList, ModelRoom
 from serve.models.loading import LoadedModel, ModelLoader
 from serve.models.served_model import ServedModel
 from serve.models.shelf import Shelf
-from sottovoce.errors import ConfigError, SottovoceError
+from sottovoce.errors import ConfigError
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 _NO_COUNT = -1  # Serve's word for any number of models: bytes decide, see serve/models/loaded.py
@@ -69,8 +69,8 @@ class Transcriber:
             ModelNotFoundError, ModelLoadError: see ``prepare``.
         """
         await self._load(ray_serve.get_multiplexed_model_id())  # not in the batch, which others may wait behind
-        outcome: WindowResult | SottovoceError = await self._recognize_batch(Window(pcm, options))
-        if isinstance(outcome, SottovoceError):
+        outcome: WindowResult | Exception = await self._recognize_batch(Window(pcm, options))
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
@@ -104,7 +104,7 @@ class Transcriber:
             raise HungEngineError(f"one engine call has run for more than {self._max_batch_s:g} s")
 
     @ray_serve.batch  # type: ignore[untyped-decorator,unused-ignore]
-    async def _recognize_batch(self, windows: list[Window]) -> list[WindowResult | SottovoceError]:
+    async def _recognize_batch(self, windows: list[Window]) -> list[WindowResult | Exception]:
         """Decode windows of one model: Serve splits a batch of several before it comes here."""
         key = ray_serve.get_multiplexed_model_id()
         while True:

@@ -29,6 +29,8 @@ class FakeRecognizer:
         for option in options:
             if option.language == "tlh":
                 raise LanguageError("tlh")
+            if option.language == "xx":
+                raise RuntimeError("a fault of the engine")
         return [
             WindowResult(text=str(len(window)), token_ids=(), language="en", avg_logprob=0.0, no_speech_prob=0.0)
             for window in windows
@@ -50,6 +52,12 @@ def test_one_faulty_window_does_not_fail_the_others_of_its_batch():
     first, second, third = asyncio.run(Engine().recognize(FakeRecognizer(), [window(3), window(4, "tlh"), window(5)]))
     assert (first.text, third.text) == ("3", "5")
     assert isinstance(second, LanguageError)
+
+
+def test_a_fault_of_the_engine_harms_no_neighbour_either():
+    first, second, third = asyncio.run(Engine().recognize(FakeRecognizer(), [window(3), window(4, "xx"), window(5)]))
+    assert (first.text, third.text) == ("3", "5")
+    assert isinstance(second, RuntimeError)
 
 
 def test_warming_up_reads_the_longest_context():
