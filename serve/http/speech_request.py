@@ -68,16 +68,17 @@ class SpeechRequest:
         )
 
     def long_form(self, *, otherwise: LongFormOptions) -> LongFormOptions:
-        """Give how a long recording is cut: as the request says, else as the service is set."""
+        """Give how a long recording is cut: as the request says, and in all else as the service is set."""
         if self.chunking is None:
             return otherwise
-        return LongFormOptions(
-            algorithm="chunked",
-            threshold=self.chunking.threshold,
-            prefix_padding_s=self.chunking.prefix_padding_ms / 1000,
-            min_silence_s=self.chunking.silence_duration_ms / 1000,
-            always_find_speech=True,
-        )
+        asked = {
+            "algorithm": "chunked",
+            "threshold": self.chunking.threshold,
+            "prefix_padding_s": self.chunking.prefix_padding_ms / 1000,
+            "min_silence_s": self.chunking.silence_duration_ms / 1000,
+            "always_find_speech": True,
+        }
+        return otherwise.model_copy(update=asked)
 
 
 def read_transcription(form: FormData) -> SpeechRequest:

@@ -1,8 +1,15 @@
 """Each form field is honoured or refused by name."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from fake_transcriber import wav
+from starlette.datastructures import FormData, UploadFile
+
+from serve.http.forms import ServerVad
+from serve.http.speech_request import read_transcription
+from sottovoce.recognize.longform.options import LongFormOptions
 
 WORDS = {"timestamp_granularities[]": "word", "response_format": "verbose_json"}
 
@@ -121,6 +128,16 @@ def test_a_field_decides_how_windows_are_decoded(post, transcriber, fields, expe
     assert post(**fields).status_code == 200
     options = transcriber.decode_options[0]
     assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_a_chunking_strategy_changes_what_it_says_and_leaves_the_services_other_settings():
+    otherwise = LongFormOptions(window_s=6.0, skip_without_voice=False, threshold=0.3)
+    fields = {"model": "sottovoce", "file": UploadFile(BytesIO(b"RIFF"), size=4, filename="a.wav")}
+    speech = read_transcription(FormData({**fields, "chunking_strategy": "auto"}))
+    cut = speech.long_form(otherwise=otherwise)
+    assert (cut.window_s, cut.skip_without_voice, cut.always_find_speech) == (6.0, False, True)
+    assert cut.threshold == ServerVad(type="server_vad").threshold
+    assert read_transcription(FormData(fields)).long_form(otherwise=otherwise) is otherwise
 
 
 def test_the_detected_language_is_told_with_its_probability_where_none_was_given(post):
