@@ -73,14 +73,19 @@ class Catalog:
                 task.cancel()
 
     def listed(self) -> list[ListedModel]:
-        """Give every id a request may name: the names in order, each with its variants, then the aliases."""
+        """Give every id a request may name: the names in order, each with its variants, then the default's aliases."""
         names = [
             ListedModel(model_id, entry.plans[variant].created)
             for name, entry in self._entries.items()
             for model_id, variant in [(name, entry.default), *((f"{name}{VARIANT_MARK}{v}", v) for v in entry.plans)]
             if variant in entry.plans
         ]
-        aliases = [ListedModel(alias, one.created) for one in names[:1] for alias in self._source.aliases]
+        aliases = [
+            ListedModel(alias, one.created)
+            for one in names[:1]
+            if one.id == self._source.default
+            for alias in self._source.aliases
+        ]
         return [*names, *aliases]
 
     def created(self, model: str) -> int:
