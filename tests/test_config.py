@@ -55,6 +55,19 @@ def test_the_command_line_beats_the_recipe_and_the_recipe_beats_the_default(tmp_
     assert (run.max_steps, run.optimizer.warmup_steps, run.optimizer.learning_rate) == (50, 5, 0.02)
 
 
+class Sweep(Config):
+    """A run whose part has a default that is not the part's own."""
+
+    optimizer: Optimizer = Optimizer(warmup_steps=3)
+
+
+def test_what_a_recipe_leaves_out_of_a_part_stays_as_the_fields_default_has_it(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "optimizer:\n  learning_rate: 0.01\n")
+    assert read_recipe(Sweep, recipe).optimizer == Optimizer(learning_rate=0.01, warmup_steps=3)
+    assert load_config(Sweep, ["--config", str(recipe), "--optimizer.warmup-steps", "4"]).optimizer.warmup_steps == 4
+    assert Sweep(optimizer=Optimizer(learning_rate=0.01)).optimizer.warmup_steps == 10, "a whole part is what it is"
+
+
 def test_a_recipe_may_give_what_has_no_default(tmp_path: Path) -> None:
     assert load_config(Needy, ["--config", str(write(tmp_path, "output: there\n"))]).output == Path("there")
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sottovoce.errors import ConfigError, SottovoceError
 
@@ -21,6 +21,22 @@ class Config(BaseModel):
     """Frozen settings; an unknown key is an error, and the docstring below a field is its ``--help``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_parts(cls, values: object) -> object:
+        """Where a part is given without all of its settings, take the others from the field's default, not the part's.
+
+        So ``scaling: Scaling = Scaling(most=4)`` keeps its 4 under a recipe with another setting of ``scaling``.
+        """
+        if not isinstance(values, dict):
+            return values
+        completed = dict(values)
+        for name, field in cls.model_fields.items():
+            default, given = field.default, values.get(name)
+            if isinstance(default, Config) and isinstance(given, dict) and field.annotation is type(default):
+                completed[name] = {**default.model_dump(exclude_unset=True), **given}
+        return completed
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -4,7 +4,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from jobs.serve_model import ServeJob
 from serve.settings import Autoscaling, NamedModel, ServeConfig, ServedFiles
+from sottovoce.config import read_recipe
 
 
 def test_the_config_file_names_an_importable_app_with_valid_arguments(root):
@@ -14,6 +16,30 @@ def test_the_config_file_names_an_importable_app_with_valid_arguments(root):
     assert config["http_options"]["host"] == "127.0.0.1"
     service = ServeConfig.model_validate(application["args"])
     assert config["http_options"]["request_timeout_s"] > service.limits.deadline_s
+
+
+def test_the_models_that_the_config_file_suggests_fit_into_its_memory(root):
+    lines = (root / "serve" / "config.yaml").read_text(encoding="utf-8").replace("# models:", "models:")
+    uncommented = lines.replace("      #   - {", "        - {")
+    service = ServeConfig.model_validate(yaml.safe_load(uncommented)["applications"][0]["args"])
+    num_parameters = {
+        "openai/whisper-tiny": 37_760_640,
+        "openai/whisper-small": 241_734_912,
+        "openai/whisper-medium": 763_857_920,
+        "openai/whisper-large-v2": 1_543_304_960,
+    }
+    assert len(service.models) == 2
+    for model in service.models:
+        weights = [num_parameters[source] for source in (model.base or model.checkpoint, model.assistant) if source]
+        assert 4 * sum(weights) + 2**28 < service.max_model_bytes, f"{model.name}: float32, two tokenizers"
+
+
+def test_a_recipe_that_says_nothing_of_it_keeps_what_the_job_has_set(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("service:\n  num_threads: 2\n  transcriber_scaling:\n    min_replicas: 2\n", encoding="utf-8")
+    service = read_recipe(ServeJob, path).service
+    assert (service.embedded_until_promoted, service.num_threads) == (True, 2)
+    assert service.transcriber_scaling == Autoscaling(min_replicas=2, max_replicas=4)
 
 
 def test_an_unknown_setting_and_a_crossed_range_are_refused():
