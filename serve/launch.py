@@ -72,9 +72,9 @@ def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8
         http_options=HTTPOptions(host=host, port=port, request_timeout_s=config.limits.deadline_s + _TIMEOUT_MARGIN_S)
     )
     ray_serve.run(build_app(config), name=APP_NAME, route_prefix="/")
-    base_url = f"http://{host}:{port}/v1"
-    _log.info("serving %s at %s", config.model_id, base_url)
-    return base_url
+    url = base_url(host, port)
+    _log.info("serving %s at %s", config.model_id, url)
+    return url
 
 
 def stop_service() -> None:
@@ -90,9 +90,14 @@ def wait_for_signal() -> None:
     stopped.wait()
 
 
-def curl_line(base_url: str, model_id: str) -> str:
+def base_url(host: str, port: int) -> str:
+    """Give the base URL of a service; an IPv6 address stands in brackets."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def curl_line(url: str, model_id: str) -> str:
     """Give the command that transcribes one file."""
-    return f"curl {base_url}/audio/transcriptions -F file=@speech.wav -F model={model_id}"
+    return f"curl {url}/audio/transcriptions -F file=@speech.wav -F model={model_id}"
 
 
 def is_loopback(host: str) -> bool:

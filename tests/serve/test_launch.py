@@ -25,5 +25,10 @@ def test_the_service_needs_a_running_ray():
         launch.start_service(ServeConfig())
 
 
+def test_an_address_of_ipv6_stands_in_brackets():
+    assert launch.base_url("::1", 8000) == "http://[::1]:8000/v1"
+    assert launch.base_url("127.0.0.1", 80) == "http://127.0.0.1:80/v1"
+
+
 def test_the_curl_line_names_the_endpoint():
     assert "http://127.0.0.1:8000/v1/audio/transcriptions" in launch.curl_line("http://127.0.0.1:8000/v1", "sottovoce")
