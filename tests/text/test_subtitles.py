@@ -62,7 +62,11 @@ def test_srt_and_vtt_of_a_thousand_transcripts_round_trip(written):
 
 
 def check_round_trip(written: list[Cue]) -> None:
-    shown = [(ms(cue.start_s), ms(cue.end_s), one_line(cue.text)) for cue in written if one_line(cue.text)]
+    shown = [
+        (ms(cue.start_s), max(ms(cue.end_s), ms(cue.start_s) + 1), one_line(cue.text))
+        for cue in written
+        if one_line(cue.text)
+    ]
     assert [
         (ms(line.start.total_seconds()), ms(line.end.total_seconds()), line.content)
         for line in srt.parse(write_srt(written))
@@ -86,6 +90,13 @@ def vtt_ms(time: str) -> int:
 def test_a_cue_without_text_is_left_out(text):
     assert write_srt([Cue(0.0, 1.0, text)]) == ""
     assert write_vtt([Cue(0.0, 1.0, text)]) == "WEBVTT\n"
+
+
+@pytest.mark.parametrize("length_s", [0.0, 0.0001])
+def test_a_cue_is_shown_for_a_millisecond_at_least(length_s):
+    written = [Cue(59.9996, 59.9996 + length_s, "one")]
+    assert "00:01:00,000 --> 00:01:00,001" in write_srt(written)
+    assert "00:01:00.000 --> 00:01:00.001" in write_vtt(written)
 
 
 def test_times_and_numbers_are_written_as_players_expect_them():

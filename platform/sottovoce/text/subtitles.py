@@ -14,23 +14,20 @@ class Cue:
 
     start_s: float
     end_s: float
-    """Not before ``start_s``."""
+    """Not before ``start_s``. Where it is the same a millisecond later is written: readers drop what shows for none."""
     text: str
 
 
 def write_srt(cues: Iterable[Cue]) -> str:
     """Write SubRip: numbered from 1, times with a comma; markup is no part of the format, so nothing is escaped."""
     return "".join(
-        f"{number}\n{_time(cue.start_s, ',')} --> {_time(cue.end_s, ',')}\n{text}\n\n"
-        for number, (cue, text) in enumerate(_shown(cues), start=1)
+        f"{number}\n{_times(cue, ',')}\n{text}\n\n" for number, (cue, text) in enumerate(_shown(cues), start=1)
     )
 
 
 def write_vtt(cues: Iterable[Cue]) -> str:
     """Write WebVTT: times with a dot; what would be read as markup or as an arrow is escaped."""
-    blocks = (
-        f"\n{_time(cue.start_s, '.')} --> {_time(cue.end_s, '.')}\n{_escape(text)}\n" for cue, text in _shown(cues)
-    )
+    blocks = (f"\n{_times(cue, '.')}\n{_escape(text)}\n" for cue, text in _shown(cues))
     return "WEBVTT\n" + "".join(blocks)
 
 
@@ -57,8 +54,14 @@ def _is_control(letter: str) -> bool:
     return letter < " " or "\x7f" <= letter <= "\x9f"
 
 
-def _time(seconds: float, mark: str) -> str:
+def _times(cue: Cue, mark: str) -> str:
+    """Write when a cue is shown, for a millisecond at least: WebVTT's end must be greater than its start."""
+    start_ms = round(cue.start_s * 1000)
+    end_ms = max(round(cue.end_s * 1000), start_ms + 1)
+    return f"{_time(start_ms, mark)} --> {_time(end_ms, mark)}"
+
+
+def _time(total_ms: int, mark: str) -> str:
     """Write hours, minutes, seconds and milliseconds, as in ``00:01:02,500``; hours grow beyond two digits."""
-    total_ms = round(seconds * 1000)
     minutes, ms = divmod(total_ms, 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{ms // 1000:02}{mark}{ms % 1000:03}"
