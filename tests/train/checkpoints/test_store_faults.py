@@ -17,7 +17,6 @@ from sottovoce.train.checkpoints.disk import Disk, LocalDisk, RemoteDisk
 from sottovoce.train.checkpoints.store import MANIFEST_FILE, CheckpointStore
 
 MIN_POINTS = 30
-NUM_SEEDS = 6
 STORAGES = ("local", "memory")
 
 
@@ -132,6 +131,9 @@ def test_a_full_disk_is_named_with_what_to_do_about_it(storages: Storages) -> No
         write(FaultyDisk(storages.copy(), "no space", at=5), 3)
 
 
+# Python 3.12 and later warn of a fork where there are threads, torch's: a lock they hold stays locked. The child takes
+# none of theirs, only writes files; dozens of new processes would import torch each.
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.slow
 def test_a_process_killed_at_any_write_of_a_real_disk_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     storages = Storages("local", tmp_path)
@@ -146,12 +148,13 @@ def test_a_process_killed_at_any_write_of_a_real_disk_leaves_a_good_checkpoint(t
         assert read(disk) in (2, 3)
 
 
-def test_what_was_not_synced_when_the_power_went_is_never_needed() -> None:
+@pytest.mark.parametrize("num_seeds", [2, pytest.param(6, marks=pytest.mark.slow)])
+def test_what_was_not_synced_when_the_power_went_is_never_needed(num_seeds: int) -> None:
     counted = FaultyDisk(volatile_disk())
     write(counted, 3)
     num_lost = 0
     for at in range(1, counted.num_calls + 2):
-        for seed in range(NUM_SEEDS):
+        for seed in range(num_seeds):
             disk = volatile_disk()
             try:
                 write(FaultyDisk(disk, at=at), 3)
@@ -164,7 +167,8 @@ def test_what_was_not_synced_when_the_power_went_is_never_needed() -> None:
             num_lost += step == 2
             write(left, 4)
             assert read(left) == 4
-    assert num_lost > counted.num_calls  # the disk did forget
+    assert counted.num_calls >= MIN_POINTS
+    assert num_lost > num_seeds * counted.num_calls // 6  # the disk did forget
 
 
 def volatile_disk() -> VolatileDisk:
