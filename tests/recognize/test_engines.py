@@ -104,6 +104,17 @@ def test_long_prompts_of_many_windows_give_each_its_own_result(recognizer, speec
     assert len({result.avg_logprob for result in together}) == 6
 
 
+def test_int8_writes_the_same_tokens_for_a_window_each_time_and_when_loaded_again(
+    recognizers, tiny_export, speech_like
+):
+    engines = [recognizers["int8"], recognizers["int8"], load_recognizer(tiny_export, variant="int8")]
+    options = [replace(SHORT, max_new_tokens=100)]
+    first, *others = [engine.recognize(speech_like[3:4], options)[0] for engine in engines]
+    assert len(first.token_ids) == 100
+    for other in others:
+        assert (other.token_ids, other.avg_logprob) == (first.token_ids, first.avg_logprob)
+
+
 def test_results_are_within_their_ranges(recognizer, variant, mixed, written):
     for option, result in zip(mixed, written[variant], strict=True):
         assert len(result.token_ids) <= option.max_new_tokens
