@@ -1,4 +1,4 @@
-"""Which variants a model's files hold, which of them the export gate refused, and what tells other files from these."""
+"""Which variants a model's files hold, which of them may not be served, and what tells other files from these."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve.settings import Variant
-from sottovoce.errors import ExportGateError
+from sottovoce.errors import CheckpointError, ExportGateError
 from sottovoce.model.variants import VARIANTS, VariantRecord, onnx_path, read_variant_record
 
 TORCH: Variant = "torch"
@@ -22,8 +22,8 @@ class FoundVariants:
 
     folders: dict[Variant, str] = field(default_factory=dict)
     """Folder or Hub id of each variant that may be served."""
-    refused: dict[Variant, VariantRecord] = field(default_factory=dict)
-    """What the gate measured on those that may not."""
+    refused: dict[Variant, VariantRecord | None] = field(default_factory=dict)
+    """What the gate measured on those that may not; None for one that was never scored."""
 
     def default(self, wanted: Variant | None) -> Variant | None:
         """Choose what the bare name stands for: the wanted variant, else the first that may be served; None for none.
@@ -53,7 +53,7 @@ def find_variants(checkpoint: str | None, export: str | None) -> FoundVariants:
             if not onnx_path(folder, "encoder_model", variant).is_file():
                 continue
             record = read_variant_record(folder)  # of a folder without graphs it would be the training's
-            if record is None or record.is_servable:
+            if record is not None and record.is_servable:
                 found.folders[variant] = str(folder)
             else:
                 found.refused[variant] = record
@@ -78,8 +78,11 @@ def is_hub_id(source: str) -> bool:
     )
 
 
-def refusal(variant: Variant, record: VariantRecord, folder: str | Path) -> ExportGateError:
-    """Say why the gate refused a variant, with its rates."""
+def refusal(variant: Variant, record: VariantRecord | None, folder: str | Path) -> ExportGateError | CheckpointError:
+    """Say why a variant is not served: the gate refused it, with its rates; or an export that broke off left it."""
+    if record is None:
+        remedy = "run jobs.export_model again, which loads each variant back and scores it"
+        return CheckpointError(folder, f"its variant {variant} was never scored; {remedy}")
     return ExportGateError(variant, record.wer, record.reference_wer, record.max_wer_rise, folder)
 
 

@@ -8,6 +8,7 @@ the assistant, which changes the speed and not the text.
 
 import logging
 import os
+import re
 import shutil
 import time
 from functools import partial
@@ -36,6 +37,8 @@ _LOOKED_FOR = (
     "a checkpoint has config.json and *.safetensors, an adapter adapter_config.json, an export fp32/onnx or int8/onnx"
 )
 _CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors", "*.md")  # of a training run's folder neither state nor logs
+_DRAFT = re.compile(r"\.\d+-\d+")  # process and time
+_ABANDONED_S = 86_400.0  # s; no promotion copies for a day
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ def change_model(promotion: Promotion) -> ModelRecord:
 
     Raises:
         ExportGateError: the export gate refused the variant; what is served stays as it is.
-        CheckpointError: files that are missing or damaged, or that do not decode.
+        CheckpointError: files that are missing or damaged, that were never scored, or that do not decode.
         ConfigError: nothing to roll back to.
     """
     record = roll_back(promotion) if promotion.rollback else promote(promotion)
@@ -192,10 +195,22 @@ def _step_back(record: ModelRecord | None) -> ModelRecord:
 
 
 def _remove_old(releases: Path, record: ModelRecord) -> None:
-    """Remove the files of releases that the record no longer has; newer ones are others' promotions."""
+    """Remove the files of releases that the record no longer has; newer ones are others' promotions.
+
+    Drafts are too, unless they are old: then what wrote them was killed.
+    """
     for folder in releases.iterdir():
-        if 0 < _version(folder) < record.current and record.release(_version(folder)) is None:
+        is_old = 0 < _version(folder) < record.current and record.release(_version(folder)) is None
+        if is_old or (_DRAFT.fullmatch(folder.name) and _age_s(folder) > _ABANDONED_S):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _age_s(folder: Path) -> float:
+    """Tell when a folder was last written to; 0 for one that has been moved meanwhile."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _version(folder: Path) -> int:

@@ -1,6 +1,8 @@
 """Promoting and rolling back: what is copied, what is refused, what stays visible."""
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,26 @@ def test_old_releases_are_removed_but_never_the_one_to_go_back_to(promotion, no_
     roll_back(back)
     assert [one.version for one in promote(few).releases] == [3, 4, 5], "3 is what 5 replaced"
     assert sorted(folder.name for folder in releases.iterdir()) == ["3", "4", "5"]
+
+
+def test_drafts_of_promotions_that_were_killed_are_removed_after_a_day(promotion, no_trial):
+    releases = release_folder(promotion.models_folder, "main", 1).parent
+    day_ago = time.time() - 90_000
+    for name, written in ((".77-5", day_ago), (".78-6", time.time()), (".snapshot", day_ago)):
+        (releases / name).mkdir(parents=True)
+        os.utime(releases / name, (written, written))
+    promote(promotion)
+    assert sorted(folder.name for folder in releases.iterdir()) == [".78-6", ".snapshot", "1"]
+
+
+def test_a_variant_that_was_never_scored_is_not_promoted(promotion, no_trial, tiny_export, tmp_path):
+    shutil.copytree(tiny_export, tmp_path / "unscored")
+    (tmp_path / "unscored" / "int8" / "record.json").unlink()
+    unscored = promotion.model_copy(update={"export": str(tmp_path / "unscored"), "checkpoint": None})
+    with pytest.raises(CheckpointError, match=r"int8 was never scored; run jobs\.export_model again"):
+        promote(unscored.model_copy(update={"variant": "int8"}))
+    assert promote(unscored).releases[0].variant == "fp32"
+    assert not (release_folder(promotion.models_folder, "main", 1) / "export" / "int8").exists()
 
 
 def test_a_refused_variant_is_not_promoted_and_tells_its_rates(promotion, no_trial, tiny_export, tmp_path):

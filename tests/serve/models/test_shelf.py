@@ -237,6 +237,14 @@ def test_a_refused_variant_tells_its_rates(tmp_path):
     assert "WER 0.5000 against 0.1000" in entry.refused["int8"]
 
 
+def test_a_variant_that_was_never_scored_is_not_served_and_says_so(tmp_path):
+    export = make_export(tmp_path / "models" / "main", "fp32", "int8")
+    (export / "int8" / "record.json").unlink()
+    entry = shelf(tmp_path).read()["main"]
+    assert (entry.default, list(entry.plans)) == ("fp32", ["fp32"])
+    assert "int8 was never scored; run jobs.export_model again" in entry.refused["int8"]
+
+
 @pytest.mark.parametrize("content", [b'{"variant": "fp32"}', b'{"variant": "\xe9"}'], ids=["half", "latin-1"])
 def test_one_folder_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplog, content):
     export = make_export(tmp_path / "models" / "broken", "fp32")
