@@ -178,10 +178,10 @@ def test_with_room_for_one_example_every_slot_still_holds_one() -> None:
 
 def test_a_million_examples_are_planned_in_seconds() -> None:
     durations = np.clip(np.random.default_rng(3).lognormal(np.log(5.0), 0.6, 1_000_000), 0.3, 30.0)
-    started = time.perf_counter()
+    started = time.process_time()  # what others do on this machine does not count
     plan = plan_for(4, batch_size=64, batch_s=480.0, durations_s=durations)
     sizes = [len(plan.batch(step, slot=3)) for step in range(0, plan.steps_per_epoch, 100)]
-    assert time.perf_counter() - started < 5.0  # 0.6 s on one core of the machine this was written on
+    assert time.process_time() - started < 5.0  # 0.6 s on one core of the machine this was written on
     assert min(sizes) >= 1
     assert len(plan.buckets) < 100
 
