@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +97,11 @@ class Killer(threading.Thread):
     def run(self) -> None:
         while self.num_left and not self.stopped.is_set():
             for process in psutil.Process().children(recursive=True):
-                if self.num_left and is_decoding(process):
-                    process.kill()
-                    self.num_left -= 1
-                    break
+                if is_decoding(process):
+                    with suppress(psutil.NoSuchProcess):  # it ended by itself just then: another one will do
+                        process.kill()
+                        self.num_left -= 1
+                        break
             self.stopped.wait(0.3)
 
 

@@ -1,7 +1,9 @@
 """Trainings of a few steps on tones: how Ray's tests of training start them, watch them and kill their workers."""
 
 import random
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,6 +58,18 @@ def _is_training_worker(process: psutil.Process) -> bool:
 
 def kill_one_training_worker() -> int:
     """Send SIGKILL to one of them; gives its process id."""
-    victim = random.choice(training_workers())
-    victim.kill()
-    return int(victim.pid)
+    return signal_one_training_worker(signal.SIGKILL)
+
+
+def signal_one_training_worker(number: signal.Signals) -> int:
+    """Send a signal to one of them, and wait for one where none runs just now; gives its process id."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        workers = training_workers()
+        with suppress(psutil.NoSuchProcess):  # it ended by itself just then
+            if workers:
+                victim = random.choice(workers)
+                victim.send_signal(number)
+                return int(victim.pid)
+        time.sleep(0.05)
+    raise TimeoutError("there was never a training worker")
