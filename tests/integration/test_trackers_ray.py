@@ -1,9 +1,6 @@
 """A run's figures where people look for them: in trackers, through the death of a worker, and on Ray's endpoint."""
 
-import re
 import threading
-import time
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +8,13 @@ import mlflow
 import pytest
 import ray
 from offline_wandb import read_history, read_run
+from ray_metrics import read_metrics, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tone_training import kill_one_training_worker, read_record, tone_job, wait_for_step
 
 from jobs.train_whisper import main
 from sottovoce.train.figures.curves import CURVES_FILE, Curves, read_curves
+from sottovoce.train.record import EvaluationRow
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -33,7 +32,17 @@ TRAINING = {
     "train/skipped_steps",
 }
 VALIDATION = {"validation/loss", "validation/wer", "validation/cer"}
-METRICS_WAIT_S = 90.0  # Ray's processes report every 10 s; on a busy machine later
+EVALUATED = EvaluationRow(
+    step=7,
+    epoch=1.0,
+    training_loss=0.5,
+    validation_loss=1.5,
+    wer=0.25,
+    wer_low=0.2,
+    wer_high=0.3,
+    cer=0.125,
+    seconds=1.0,
+)
 
 
 def test_all_trackers_hold_each_point_once_after_a_worker_was_killed(
@@ -120,31 +129,27 @@ def test_figures_are_on_rays_prometheus_endpoint_with_run_and_rank(local_ray: st
             with self.curves.opened(None):
                 values = {"loss": loss, "memory_gib": 2.0, "skipped_steps": 1.0}
                 self.curves.log_training(7, values, learning_rate=1e-4, own={"memory_gib": memory_gib})
+                self.curves.log_validation(EVALUATED)
 
     ranks = [Rank.remote(rank) for rank in (0, 1)]
     ray.get([rank.log.remote(0.5, 2.0 - number) for number, rank in enumerate(ranks)])
-    expected = {
-        (name, str(rank)) for name in ("loss", "memory_gib", "skipped_steps", "learning_rate") for rank in (0, 1)
-    }
-    figures = read_metrics(run="prometheus", expected=expected)
-    assert {rank: figures["loss", rank] for rank in ("0", "1")} == {"0": 0.5, "1": 0.5}
-    assert {rank: figures["memory_gib", rank] for rank in ("0", "1")} == {"0": 2.0, "1": 1.0}
-    assert figures["learning_rate", "0"] == 1e-4
+    training = ("loss", "memory_gib", "skipped_steps", "learning_rate")
+    names = [f"train_{name}" for name in training] + [f"validation_{name}" for name in ("loss", "wer", "cer")]
+    figures = read_figures(run="prometheus", expected={(name, rank) for name in names for rank in ("0", "1")})
+    assert {rank: figures["train_loss", rank] for rank in ("0", "1")} == {"0": 0.5, "1": 0.5}
+    assert {rank: figures["train_memory_gib", rank] for rank in ("0", "1")} == {"0": 2.0, "1": 1.0}
+    assert figures["train_learning_rate", "0"] == 1e-4
+    assert [figures[f"validation_{name}", "0"] for name in ("loss", "wer", "cer")] == [1.5, 0.25, 0.125]
 
 
-def read_metrics(*, run: str, expected: set[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """Read this node's endpoint until the figures of a run are there; by name and rank."""
-    (node,) = ray.nodes()
-    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    deadline = time.monotonic() + METRICS_WAIT_S
-    figures: dict[tuple[str, str], float] = {}
-    while not expected <= set(figures):
-        assert time.monotonic() < deadline, f"only {sorted(figures)} at {url}"
-        time.sleep(1.0)
-        with urllib.request.urlopen(url, timeout=10.0) as answer:
-            text = answer.read().decode()
-        for name, tags, value in re.findall(r"^ray_sottovoce_train_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
-            rank = re.search(r'rank="(\d+)"', tags)
-            if f'run="{run}"' in tags and rank:
-                figures[name, rank[1]] = float(value)
-    return figures
+def read_figures(*, run: str, expected: set[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Read Ray's endpoint until the figures of a run are there; by name and rank."""
+
+    def figures() -> dict[tuple[str, str], float]:
+        return {
+            (metric.name.removeprefix("ray_sottovoce_"), metric.tags["rank"]): metric.value
+            for metric in read_metrics()
+            if metric.name.startswith("ray_sottovoce_") and metric.tags.get("run") == run
+        }
+
+    return wait_for(figures, lambda found: expected <= set(found))
