@@ -11,6 +11,7 @@ import soundfile
 
 from sottovoce.audio.audio_format import AudioFormat, Block
 from sottovoce.audio.encoded import Encoded
+from sottovoce.audio.ffmpeg import read_ffmpeg
 from sottovoce.errors import AudioDecodeError
 
 _BLOCK_SAMPLES = 1 << 19  # over all channels: 2 MiB of float32, whatever the header claims; bigger is no faster
@@ -57,6 +58,9 @@ def read_libsndfile(
 ) -> Iterator[tuple[AudioFormat, Block]]:
     """Decode block by block what is wanted and no more, and close ``sound``.
 
+    How long an mp3 without a Xing or Info tag is, libsndfile guesses from its first frames, and it stops there. Where
+    the rest of it is made of smaller frames (speech, then silence), FFmpeg's libraries read on.
+
     Args:
         sound: from ``open_libsndfile``.
         file: what it was opened from.
@@ -70,28 +74,53 @@ def read_libsndfile(
     Raises:
         AudioDecodeError: damaged or truncated, or ``start_s`` lies beyond the end.
     """
+    start = round(start_s * sound.samplerate)
+    wanted = None if duration_s is None else start + round(duration_s * sound.samplerate)
     with sound:
         _check_data_chunk(sound, source)
-        start = round(start_s * sound.samplerate)
-        wanted = sound.frames if duration_s is None else start + round(duration_s * sound.samplerate)
-        if start and start >= sound.frames > 0:
-            raise AudioDecodeError(source, f"start_s {start_s:g} lies beyond its end")
-        audio_format, position, stop = _describe(sound), start, min(wanted, sound.frames)
+        audio_format, num_frames, position = _describe(sound), int(sound.frames), start
+        stop = num_frames if wanted is None else min(wanted, num_frames)
         try:
             for block in _read_blocks(sound, start, stop):
                 position += len(block)
                 yield audio_format, block
         except (soundfile.SoundFileError, ValueError, OverflowError) as error:
             raise AudioDecodeError(source, f"damaged {sound.format} data") from error
+        lacks_some = position >= num_frames and (wanted is None or position < wanted)
+        reads_on = lacks_some and sound.format == "MP3" and _has_more(file) and not _has_exact_length(sound, file)
         if position < stop and _has_exact_length(sound, file):
-            raise AudioDecodeError(source, f"truncated: {position} of {sound.frames} samples are there")
+            raise AudioDecodeError(source, f"truncated: {position} of {num_frames} samples are there")
+    for audio_format, block in _read_rest(file, position, wanted, source=source) if reads_on else ():
+        position += len(block)
+        yield audio_format, block
+    if start >= num_frames and position == start:
+        raise AudioDecodeError(source, f"start_s {start_s:g} lies beyond its end")
+
+
+def _has_more(file: Encoded) -> bool:
+    """Say whether bytes are left where libsndfile stopped: it reads an mp3 frame by frame, never ahead."""
+    place = file.tell() if file.descriptor is None else os.lseek(file.descriptor, 0, os.SEEK_CUR)
+    return place < file.num_bytes
+
+
+def _read_rest(file: Encoded, start: int, stop: int | None, *, source: str) -> Iterator[tuple[AudioFormat, Block]]:
+    """Read on with FFmpeg's libraries from a sample that may be the end; both count the samples alike."""
+    file.seek(0)
+    position = 0
+    for audio_format, block in read_ffmpeg(file, source=source, start_s=0.0, duration_s=None):
+        rest = block[max(0, start - position) :]
+        position += len(block)
+        if len(rest):
+            yield audio_format, rest
+        if stop is not None and position >= stop:
+            return
 
 
 def _read_blocks(sound: soundfile.SoundFile, start: int, stop: int) -> Iterator[Block]:
     dtype = "int16" if sound.subtype in _EXACT_IN_16_BITS else "float32"
     num_block = max(1, min(_BLOCK_SAMPLES // sound.channels, sound.samplerate * _BLOCK_S))
     position = start
-    if start and sound.frames:
+    if 0 < start < stop:
         sound.seek(start)
     while position < stop:
         block: Block = sound.read(min(num_block, stop - position), dtype=dtype, always_2d=True)
