@@ -1,0 +1,24 @@
+"""A hundred windows, eight at a time: with an assistant micro writes what it writes alone."""
+
+import pytest
+from assistants import SpokenWindows, halved, shaken, speak_windows
+
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def micro(micro_assets) -> Checkpoint:
+    return load_checkpoint(micro_assets)
+
+
+@pytest.fixture(scope="module")
+def hundred(micro) -> SpokenWindows:
+    return speak_windows(micro, 100)
+
+
+@pytest.mark.parametrize("assistant", ["itself", "half of its layers", "shaken"])
+def test_a_hundred_windows_are_written_token_for_token_the_same(micro, hundred, assistant):
+    helpers = {"itself": micro, "half of its layers": halved(micro), "shaken": shaken(micro, 1.0)}
+    hundred.assert_same_with(micro, helpers[assistant], max_batch_size=8)
