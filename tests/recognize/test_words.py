@@ -13,7 +13,9 @@ from sottovoce.model.variants import ALIGNMENT_SCORES, onnx_path
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.schema import DecodeOptions, WindowResult
+from sottovoce.recognize.vocabulary import build_vocabulary
+from sottovoce.recognize.words import time_result
+from sottovoce.schema import DecodeOptions, WindowResult, WindowSegment
 
 TEXT = "The doctor opened the small window."
 TIMED = DecodeOptions(word_timestamps=True)
@@ -84,6 +86,33 @@ def test_a_transcript_that_fills_the_decoder_is_timed_as_far_as_it_fits(tiny_che
     times = [at_s for word in result.words for at_s in (word.start_s, word.end_s)]
     assert times == sorted(times)
     assert times[-1] <= len(noise) / 16_000
+
+
+class LookingOn:
+    """A decoder that looks at one position of the sound after the other, a token each."""
+
+    def attend(self, row: int, token_ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        return 9.0 * np.eye(len(token_ids), 100, dtype=np.float32)[None], np.full(len(token_ids) - 1, 0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"), [("translate", "an unutterable word."), ("transcribe", "an un utter able word.")]
+)
+def test_words_are_those_of_the_texts_language_and_the_times_written_before_stand_beside_theirs(
+    tiny_checkpoint, noise, task, words
+):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    ids = tuple(vocabulary.tokenizer(" an unutterable word.", add_special_tokens=False).input_ids)
+    segment = WindowSegment(0.0, 3.75, vocabulary.raw_text(ids), ids)
+    written = WindowResult(
+        text="", token_ids=ids, language="ja", avg_logprob=0.0, no_speech_prob=0.0, segments=(segment,)
+    )
+    timed = time_result(LookingOn(), 0, written, replace(TIMED, task=task), waveform=noise, vocabulary=vocabulary)
+    assert [word.text for word in timed.words] == words.split()
+    (fitted,) = timed.segments
+    assert (fitted.start_s, fitted.end_s) == (timed.words[0].start_s, timed.words[-1].end_s) != (0.0, 3.75)
+    assert fitted.written_s == (0.0, 3.75)
 
 
 @pytest.mark.parametrize("window", [np.zeros(0, np.float32), np.zeros(16_000, np.float32)])

@@ -1,12 +1,13 @@
 """Recordings of numbered words, and listeners that hear them with the faults a Whisper has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.window import WindowRequest
-from sottovoce.schema import SAMPLING_RATE, WindowResult, WindowSegment
+from sottovoce.recognize.words import fit_segments
+from sottovoce.schema import SAMPLING_RATE, WindowResult, WindowSegment, WordTime
 
 _LOWEST, _STEP = 200, 5  # int16 levels: a word is a constant whose level is its number; all above -60 dBFS
 
@@ -53,8 +54,12 @@ class Listener:
         return result(segments)
 
     def _note(self, request: WindowRequest) -> list[tuple[str, float, float]]:
-        """Remember a request, and give its words with their times in the window."""
+        """Remember a request, and give its words."""
         self.requests.append(request)
+        return self._words(request)
+
+    def _words(self, request: WindowRequest) -> list[tuple[str, float, float]]:
+        """Give a window's words with their times in it."""
         words = []
         for number, (start, end) in enumerate(self.spoken.spans):
             if end <= request.start or start >= request.end:
@@ -63,6 +68,20 @@ class Listener:
             first, last = max(start, request.start) - request.start, min(end, request.end) - request.start
             words.append((str(number) if is_whole else "cut", first / SAMPLING_RATE, last / SAMPLING_RATE))
         return words
+
+
+class WordListener(Listener):
+    """Writes no times, but has its words timed: its segment lasts from its first word to its last.
+
+    Words are found to end half-way, as where their ends are quiet: also one that the window's end cuts.
+    """
+
+    def hear(self, request: WindowRequest) -> WindowResult:
+        whole = super().hear(request)
+        words = tuple(
+            WordTime(word, start_s, (start_s + end_s) / 2, 1.0) for word, start_s, end_s in self._words(request)
+        )
+        return replace(whole, words=words, segments=fit_segments(whole.segments, [words]))
 
 
 class TimingListener(Listener):
