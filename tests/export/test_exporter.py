@@ -99,6 +99,24 @@ def test_int8_alone_leaves_no_fp32_folder(tiny_checkpoint, tmp_path):
     assert not (tmp_path / "fp32").exists()
 
 
+@pytest.mark.usefixtures("empty_graphs")
+def test_a_variant_that_cannot_be_made_takes_no_others_score_with_it(tiny_checkpoint, tmp_path, monkeypatch):
+    export_checkpoint(ExportConfig(), tiny_checkpoint, tmp_path, score=score_by(torch=0.05, fp32=0.05, int8=0.05))
+
+    def fail(_source, _folder):
+        raise MemoryError
+
+    monkeypatch.setattr(exporter, "quantize_int8", fail)
+    config = ExportConfig(variants=("int8", "fp32"))
+    with pytest.raises(MemoryError):
+        export_checkpoint(config, tiny_checkpoint, tmp_path, score=score_by(torch=0.1, fp32=0.1))
+    record = read_variant_record(tmp_path / "fp32")
+    assert record is not None
+    assert record.wer == 0.1
+    assert read_variant_record(tmp_path / "int8") is None
+    assert not (tmp_path / "variants.json").exists(), "the table is an earlier export's"
+
+
 def test_no_variants_is_a_config_error(tiny_checkpoint, tmp_path):
     with pytest.raises(ConfigError, match="variants is empty"):
         export_checkpoint(ExportConfig(variants=()), tiny_checkpoint, tmp_path, score=score_by(torch=0.1))

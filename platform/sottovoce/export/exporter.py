@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -80,7 +80,7 @@ class ExportReport(Record):
 def export_checkpoint(
     config: ExportConfig, checkpoint: str | Path, output: Path, *, score: ScoreVariant
 ) -> ExportReport:
-    """Export a checkpoint and judge each variant.
+    """Export a checkpoint and judge each variant, one after the other: where one cannot be made, those before it stand.
 
     Everything is written before a refused variant raises, so that the report can be read; a refused variant's record
     says so, and no recognizer loads it.
@@ -101,17 +101,22 @@ def export_checkpoint(
     started = time.monotonic()
     loaded = load_checkpoint(checkpoint)
     versions = {name: version(name) for name in _VERSIONED}
-    difference = _write_variants(loaded, output, config.variants, versions=versions)
+    _forget_export(output)
+    difference = _write_fp32(loaded, output / "fp32", versions=versions)
     logger.info("scoring the checkpoint in torch")
     reference = score(checkpoint, "torch")
     decisions: list[GateDecision] = []
     records: dict[Variant, VariantRecord] = {}
-    for variant in config.variants:
+    for variant in (variant for variant in VARIANTS if variant in config.variants):
+        if variant == "int8":
+            _write_int8(loaded, output, versions=versions)
         logger.info("scoring variant %s", variant)
         measured = score(output, variant)
         decision = GateDecision(variant, measured.wer, reference.wer, config.max_wer_rise)
         decisions.append(decision)
         records[variant] = _record_variant(output / variant, decision, measured, versions=versions)
+    if "fp32" not in records:
+        shutil.rmtree(output / "fp32")
     report = ExportReport(
         checkpoint=str(checkpoint),
         reference_wer=reference.wer,
@@ -129,26 +134,29 @@ def export_checkpoint(
     return report
 
 
-def _write_variants(
-    checkpoint: Checkpoint, output: Path, variants: Sequence[Variant], *, versions: dict[str, str]
-) -> float:
-    """Write every variant's folder afresh; give fp32's largest difference from torch."""
+def _forget_export(output: Path) -> None:
+    """Leave nothing of an earlier export that could be taken for this one's."""
+    (output / TABLE_FILE).unlink(missing_ok=True)
     for variant in VARIANTS:
         shutil.rmtree(output / variant, ignore_errors=True)
-    fp32 = output / "fp32"
+
+
+def _write_fp32(checkpoint: Checkpoint, folder: Path, *, versions: dict[str, str]) -> float:
+    """Trace the graphs; give their largest difference from torch."""
     logger.info("tracing the graphs of %s", checkpoint.source)
-    _write_root_files(checkpoint, fp32)
-    export_onnx(checkpoint, fp32)
-    report = measure_parity(checkpoint, fp32, "fp32", batch_sizes=_PARITY_BATCH_SIZES, versions=versions)
+    _write_root_files(checkpoint, folder)
+    export_onnx(checkpoint, folder)
+    report = measure_parity(checkpoint, folder, "fp32", batch_sizes=_PARITY_BATCH_SIZES, versions=versions)
     logger.info("fp32 differs from torch by at most %.2g in any logit", report.max_abs_difference)
-    if "int8" in variants:
-        logger.info("quantizing to int8")
-        _write_root_files(checkpoint, output / "int8")
-        quantize_int8(fp32, output / "int8")
-        measure_parity(checkpoint, output / "int8", "int8", batch_sizes=_PARITY_BATCH_SIZES, versions=versions)
-    if "fp32" not in variants:
-        shutil.rmtree(fp32)
     return report.max_abs_difference
+
+
+def _write_int8(checkpoint: Checkpoint, output: Path, *, versions: dict[str, str]) -> None:
+    """Quantize the graphs of fp32."""
+    logger.info("quantizing to int8")
+    _write_root_files(checkpoint, output / "int8")
+    quantize_int8(output / "fp32", output / "int8")
+    measure_parity(checkpoint, output / "int8", "int8", batch_sizes=_PARITY_BATCH_SIZES, versions=versions)
 
 
 def _write_root_files(checkpoint: Checkpoint, folder: Path) -> None:

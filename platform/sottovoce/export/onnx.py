@@ -65,9 +65,20 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
     with _quiet_trace():
         export_models(models, first.parent, output_names=names, input_shapes={"nb_max_frames": traced_frames})
         add_alignment_scores(onnx_path(folder, "decoder_model", "fp32"), heads)
+        _expect_large_merged(folder)
         # Optimum's second half: the token embedding is stored once, not again as output layer; the decoders are merged.
         config.post_process_exported_models(first.parent, models, names)
     logger.info("exported %s to %s", checkpoint.source, first.parent)
+
+
+def _expect_large_merged(folder: Path) -> None:
+    """Let the merged decoder's weights lie beside it where the decoder's do: over 2 GB a graph holds none.
+
+    Optimum 2.1 asks by whether the file of weights is there already, and so only where it writes a graph again.
+    """
+    decoder, merged = (onnx_path(folder, part, "fp32") for part in ("decoder_model", "decoder_model_merged"))
+    if decoder.with_name(f"{decoder.name}_data").is_file():
+        merged.with_name(f"{merged.name}_data").touch()
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def quantize_int8(source: Path, target: Path) -> None:
     onnx_path(target, "encoder_model", "int8").parent.mkdir(parents=True, exist_ok=True)
     for part in _SPLIT_PARTS:
         path = onnx_path(target, part, "int8")
-        _quantize_graph(onnx_path(source, part, "fp32"), path)
+        quantize_graph(onnx_path(source, part, "fp32"), path)
         logger.info(
             "quantized %s: %d to %d bytes", part, onnx_path(source, part, "fp32").stat().st_size, path.stat().st_size
         )
@@ -51,15 +51,25 @@ def quantize_int8(source: Path, target: Path) -> None:
     )
 
 
-def _quantize_graph(source: Path, target: Path) -> None:
+def quantize_graph(source: Path, target: Path) -> None:
+    """Write one graph in int8, its matrix products quantized.
+
+    A large Whisper's graph is over 2 GB, more than a message of protobuf holds, so its weights lie in a file beside it
+    wherever it is written in fp32, and shapes are inferred from the file, which the quantizer does. In int8 it holds.
+
+    Args:
+        source: an fp32 graph, its weights inside or beside it.
+        target: the file to write, weights inside.
+    """
     model = onnx.load(source)
     _write_out_transposed_weights(model)
-    model = onnx.shape_inference.infer_shapes(model)
-    add_pre_process_metadata(model)  # shapes are inferred; ONNX Runtime asks for it in a warning otherwise
+    add_pre_process_metadata(model)  # ONNX Runtime asks for it in a warning otherwise
     with tempfile.TemporaryDirectory() as scratch:
-        quantized = Path(scratch) / "quantized.onnx"
+        prepared, quantized = Path(scratch) / "prepared.onnx", Path(scratch) / "quantized.onnx"
+        onnx.save(model, prepared, save_as_external_data=True, location=f"{prepared.name}_data")
+        del model  # the quantizer reads it again
         quantize_dynamic(
-            model, quantized, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True
+            prepared, quantized, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True
         )
         model = onnx.load(quantized)
     _look_up_in_output_layer(model)
