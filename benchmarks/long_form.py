@@ -2,7 +2,7 @@
 
 Synthetic sentences in voices no model was trained on, joined with pauses, each of whose words has a known time. Both
 algorithms transcribe the whole twice: for its text alone, and with segments and word times. ``wer_alone`` is of the
-same sentences as one window each, decoded the same way, and ``points_lost`` what joining them costs. ``segment_*`` are
+same sentences as one window each, for their text alone, and ``points_lost`` what joining them costs. ``segment_*`` are
 distances of segments' starts and ends from where the words they begin and end with sound, over the whole and over the
 last five minutes; segments whose outer words were misheard have no such place and are left out, with their share.
 
@@ -106,7 +106,7 @@ def _measure(recognizer: Recognizer, speech: _Joined, mode: Mode, memory: dict[s
     """Transcribe by both algorithms, and each utterance alone."""
     asked = {"timestamps": mode == "words", "word_timestamps": mode == "words"}
     reference = " ".join(piece.text for piece in speech.pieces)
-    alone = _score(reference, _hear_alone(recognizer, speech, timestamps=mode == "words"))
+    alone = _score(reference, _hear_alone(recognizer, speech))
     for algorithm in ("chunked", "sequential"):
         started = perf_counter()
         transcript = recognizer.transcribe(
@@ -134,9 +134,8 @@ def _measure(recognizer: Recognizer, speech: _Joined, mode: Mode, memory: dict[s
         }
 
 
-def _hear_alone(recognizer: Recognizer, speech: _Joined, *, timestamps: bool) -> str:
-    temperatures = TRANSCRIBE_OPTIONS.temperatures
-    options = DecodeOptions(language="en", timestamps=timestamps, temperatures=temperatures)
+def _hear_alone(recognizer: Recognizer, speech: _Joined) -> str:
+    options = DecodeOptions(language="en", temperatures=TRANSCRIBE_OPTIONS.temperatures)
     waveforms = [one.waveform for one in speech.utterances]
     return " ".join(result.text for result in recognizer.recognize(waveforms, [options] * len(waveforms)))
 

@@ -15,7 +15,7 @@ from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.recognize.words import time_result
-from sottovoce.schema import DecodeOptions, WindowResult, WindowSegment
+from sottovoce.schema import DecodeOptions, TokenLogprob, WindowResult, WindowSegment
 
 TEXT = "The doctor opened the small window."
 TIMED = DecodeOptions(word_timestamps=True)
@@ -113,6 +113,33 @@ def test_words_are_those_of_the_texts_language_and_the_times_written_before_stan
     (fitted,) = timed.segments
     assert (fitted.start_s, fitted.end_s) == (timed.words[0].start_s, timed.words[-1].end_s) != (0.0, 3.75)
     assert fitted.written_s == (0.0, 3.75)
+
+
+@pytest.mark.parametrize(
+    ("language", "sentences"),
+    [
+        ("en", [" How many?", " It costs 3.5 dollars.", ' She said "yes."', " Dr"]),
+        ("en", [" no mark at all"]),
+        ("ja", ["\u5929\u6c17\u3002", "\u300c\u306f\u3044\u3002\u300d", "\u305d\u3046"]),
+    ],
+)
+def test_what_was_written_without_times_is_divided_into_sentences(tiny_checkpoint, noise, language, sentences):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    ids = tuple(vocabulary.tokenizer("".join(sentences), add_special_tokens=False).input_ids)
+    logprobs = tuple(TokenLogprob(text="", logprob=-float(place), utf8=b"") for place in range(len(ids)))
+    segment = WindowSegment(0.0, 3.75, "".join(sentences), ids, token_logprobs=logprobs)
+    written = WindowResult(
+        text="", token_ids=ids, language=language, avg_logprob=0.0, no_speech_prob=0.0, segments=(segment,)
+    )
+    timed = time_result(LookingOn(), 0, written, TIMED, waveform=noise, vocabulary=vocabulary)
+    assert [one.text for one in timed.segments] == sentences
+    assert tuple(token for one in timed.segments for token in one.token_ids) == ids
+    assert tuple(known for one in timed.segments for known in one.token_logprobs) == logprobs
+    assert all(len(one.token_ids) == len(one.token_logprobs) for one in timed.segments)
+    assert_in_order(timed, duration_s=3.75)
+    whole = time_result(LookingOn(), 0, written, replace(TIMED, timestamps=True), waveform=noise, vocabulary=vocabulary)
+    assert [one.text for one in whole.segments] == ["".join(sentences)]
 
 
 @pytest.mark.parametrize("window", [np.zeros(0, np.float32), np.zeros(16_000, np.float32)])

@@ -3,18 +3,23 @@
 Shapes: H heads, T tokens, P positions of sound.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.model.alignment import align_segments
-from sottovoce.model.word_tokens import split_words
+from sottovoce.model.word_tokens import WordTokens, split_words
 from sottovoce.recognize.vocabulary import Vocabulary
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Waveform, WindowResult, WindowSegment, WordTime
+
+_CLOSING = "\u300d\u300f\uff09\u201d\u2019"  # brackets and quotes of full width, and curly quotes
+_FULL_WIDTH_END = re.compile(f"[\u3002\uff1f\uff01][{_CLOSING}]*$")  # no space follows
+_SENTENCE_END = re.compile(f"[.?!\u2026\u061f\u06d4\u0964][\"')\\]{_CLOSING}]*$")  # also Arabic, Urdu, Devanagari
 
 
 class AttentionSource(Protocol):
@@ -43,10 +48,11 @@ def time_result(
 ) -> WindowResult:
     """Add the words to a window's result where they were asked for.
 
-    The decoder reads its own text again, without timestamp tokens, which attend to no sound of their own. A segment
-    then begins with its first word and ends with its last, as in openai-whisper: words are nearer to the sound than the
-    times written around them. (Words cut at the written times instead: median error 0.028 s against 0.020 s, ninth
-    decile 0.21 s against 0.12 s, over 35 windows of synthetic sentences with micro, 2026-11.)
+    The decoder reads its own text again, without timestamp tokens, which attend to no sound of their own. What was
+    written without times is divided into sentences. A segment then begins with its first word and ends with its last,
+    as in openai-whisper: words are nearer to the sound than the times written around them. (Words cut at the written
+    times instead: median error 0.028 s against 0.020 s, ninth decile 0.21 s against 0.12 s, over 35 windows of
+    synthetic sentences with micro, 2026-11.)
 
     openai-whisper and faster-whisper then shorten words longer than twice the median at sentence marks and pauses, and
     hold half a second to the written times. Here pauses found in the sound end words before that; see
@@ -62,8 +68,10 @@ def time_result(
     """
     if not option.word_timestamps:
         return result
+    if not option.timestamps:
+        result = replace(result, segments=_divide(result.segments, _text_language(result, option), vocabulary))
     texts = _segment_texts(result, end_id=vocabulary.end_id)
-    words = _words(source, row, texts, result.language, option, waveform=waveform, vocabulary=vocabulary)
+    words = _words(source, row, texts, result, option, waveform=waveform, vocabulary=vocabulary)
     if result.heard_s is not None:
         words = [[_end_by(word, result.heard_s) for word in found] for found in words]
     return replace(
@@ -86,6 +94,33 @@ def fit_segments(segments: Sequence[WindowSegment], words: Sequence[Sequence[Wor
     return tuple(fitted)
 
 
+def _divide(segments: Sequence[WindowSegment], language: str, vocabulary: Vocabulary) -> tuple[WindowSegment, ...]:
+    """Divide what was written without times at its sentences' ends; each keeps the window's times until it is timed."""
+    divided: list[WindowSegment] = []
+    for segment in segments:
+        logprobs = iter(segment.token_logprobs)
+        words = split_words(vocabulary.tokenizer, segment.token_ids, language=language)
+        texts = ["".join(word.text for word in words[:place]) for place in range(len(words))]
+        ends = [place for place in range(1, len(words)) if _ends_sentence(texts[place], words[place])]
+        for first, last in pairwise([0, *ends, len(words)]):
+            tokens = tuple(token for word in words[first:last] for token in word.token_ids)
+            text, known = vocabulary.raw_text(tokens), tuple(islice(logprobs, len(tokens)))
+            divided.append(replace(segment, text=text, token_ids=tokens, token_logprobs=known))
+    return tuple(divided)
+
+
+def _ends_sentence(text: str, after: WordTokens) -> bool:
+    """Say whether a text ends with a sentence before a word; not in "3.5" or before a closing quote."""
+    if _FULL_WIDTH_END.search(text):
+        return after.text.strip() not in _CLOSING
+    return bool(_SENTENCE_END.search(text)) and after.text.startswith(" ")
+
+
+def _text_language(result: WindowResult, option: DecodeOptions) -> str:
+    """Give the language of the text, which is not the speech's where it is a translation."""
+    return "en" if option.task == "translate" else result.language
+
+
 def _segment_texts(result: WindowResult, *, end_id: int) -> list[list[int]]:
     """Give each segment's tokens of text; the window's as one where it is not divided."""
     pieces = [segment.token_ids for segment in result.segments] or [result.token_ids]
@@ -96,21 +131,21 @@ def _words(
     source: AttentionSource,
     row: int,
     texts: Sequence[Sequence[int]],
-    language: str,
+    result: WindowResult,
     option: DecodeOptions,
     *,
     waveform: Waveform,
     vocabulary: Vocabulary,
 ) -> list[list[WordTime]]:
     """Time the words of each segment."""
-    prefix = vocabulary.prefix(language, replace(option, timestamps=False, prompt="", previous_ids=()))
+    prefix = vocabulary.prefix(result.language, replace(option, timestamps=False, prompt="", previous_ids=()))
     room = MAX_LABEL_TOKENS - len(prefix) - 1  # a transcript that filled the decoder loses its last word's time
     read = [token for text in texts for token in text][:room]
     if not read:
         return [[] for _ in texts]
     tokens = iter(read)
-    written = "en" if option.task == "translate" else language  # the text's language, not the speech's
-    words = [split_words(vocabulary.tokenizer, list(islice(tokens, len(text))), language=written) for text in texts]
+    language = _text_language(result, option)
+    words = [split_words(vocabulary.tokenizer, list(islice(tokens, len(text))), language=language) for text in texts]
     scores, probabilities = source.attend(row, [*prefix, *read, vocabulary.end_id])
     return align_segments(scores, probabilities, words, prefix_length=len(prefix), waveform=waveform)
 

@@ -16,7 +16,7 @@ from spoken_numbers import (
 
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import join_segments
-from sottovoce.recognize.longform.sequential import SequentialReader
+from sottovoce.recognize.longform.sequential import SequentialReader, Voices
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowSegment
 
 WINDOW_S = 5.0
@@ -138,7 +138,7 @@ class VoicelessRecording(Recording):
 def test_windows_without_a_voice_are_left_behind_however_short_they_are(window_s, end_in_pauses):
     recording = VoicelessRecording(np.full(20 * SAMPLING_RATE, 300, np.int16))
     window = int(window_s * SAMPLING_RATE)
-    settings = {"window_samples": window, "shortest_samples": window // 2, "voice_threshold": 0.5}
+    settings = {"window_samples": window, "shortest_samples": window // 2, "voices": Voices(0.5)}
     assert reader_of(recording, end_in_pauses=end_in_pauses, **settings).next_window() is None
     assert recording.num_stretches
 
@@ -229,3 +229,29 @@ def test_the_first_window_with_text_decides_the_language():
     assert [request.options.language for request in listener.requests[:3]] == [None, None, "de"]
     assert {segment.language for segment in segments} == {"de"}
     assert reader.language == "de"
+
+
+class HeardNumbers(Recording):
+    """Numbers, in which a voice is found where one is said."""
+
+    def __init__(self, spoken: SpokenNumbers) -> None:
+        super().__init__(spoken.recording.samples)
+        self._spans = spoken.spans
+
+    def find_speech(self, start, end, *, threshold, min_silence_s):
+        return ((max(start, first), min(end, last)) for first, last in self._spans if first < end and last > start)
+
+
+def test_a_model_for_short_utterances_is_given_no_silence_longer_than_between_two():
+    second = SAMPLING_RATE
+    spans = tuple((int(at * second), int(at * second) + second // 2) for at in (4.0, 4.8, 8.5, 9.3))
+    samples = np.zeros(14 * second, np.int16)
+    for number, (first, last) in enumerate(spans):
+        samples[first:last] = 200 + 5 * number
+    spoken = SpokenNumbers(Recording(samples), spans)
+    listener = Listener(spoken)
+    voices = Voices(0.5, before_samples=3 * second // 10, after_samples=second // 5)
+    reader = reader_of(HeardNumbers(spoken), end_in_pauses=True, voices=voices)
+    assert join_segments(read(reader, listener)) == spoken.text
+    heard = [(request.start / second, request.end / second) for request in listener.requests]
+    assert heard == [(3.7, 5.5), (8.2, 10.0)]

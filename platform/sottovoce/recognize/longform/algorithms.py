@@ -8,7 +8,7 @@ from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
 from sottovoce.recognize.longform.options import LongFormOptions
 from sottovoce.recognize.longform.reader import Reader
 from sottovoce.recognize.longform.recording import Recording
-from sottovoce.recognize.longform.sequential import SequentialReader
+from sottovoce.recognize.longform.sequential import SequentialReader, Voices
 from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, DecodeOptions
 
 # Of the longest context, for a model that reads trimmed ones: there a short window costs no more than its length, and
@@ -30,12 +30,16 @@ def build_reader(
     Args:
         recording: what is read.
         options: of every window. The sequential algorithm lets a stock Whisper write times whatever they say: it moves
-            by them.
+            by them. A model that reads trimmed contexts writes none where its words are timed: its windows end in
+            pauses, its words say when a sentence was said, and what it writes without times is more often right (micro,
+            ten minutes of sentences: WER 2.4 to 2.8 % instead of 4.5 to 5.1 %, 2026-11).
         long_form: which algorithm, and its settings.
         min_window_s: the model's shortest context.
         max_window_s: its longest, and so the longest window.
     """
     is_trimmed = min_window_s < MAX_CONTEXT_S
+    if is_trimmed and options.word_timestamps:
+        options = replace(options, timestamps=False)
     usual_s = max(min_window_s, _SHARE_OF_TRIMMED * max_window_s) if is_trimmed else max_window_s
     window_samples = round(min(long_form.window_s or usual_s, max_window_s) * SAMPLING_RATE)
     shortest_samples = round(min_window_s * SAMPLING_RATE) if is_trimmed else window_samples // 2
@@ -48,6 +52,8 @@ def build_reader(
             shortest_samples=shortest_samples,
         )
         return ChunkedReader(recording, options, windows)
+    before_s, after_s = long_form.prefix_padding_s, long_form.min_silence_s
+    voices = Voices(long_form.threshold, round(before_s * SAMPLING_RATE), round(after_s * SAMPLING_RATE))
     return SequentialReader(
         recording,
         options if is_trimmed else replace(options, timestamps=True),
@@ -55,7 +61,7 @@ def build_reader(
         shortest_samples=shortest_samples,
         follow_text=long_form.condition_on_previous_text,
         end_in_pauses=is_trimmed,
-        voice_threshold=long_form.threshold if long_form.skip_without_voice else None,
+        voices=voices if long_form.skip_without_voice else None,
     )
 
 

@@ -12,7 +12,7 @@ from sottovoce.recognize.longform.segment import Segment
 from sottovoce.recognize.longform.window import WindowRequest, read_segments, unheard_rest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
 
-_LONGEST_SILENCE_S = 2.0  # inside a window; more would be decoded for nothing, and silence invites inventions (guess)
+LONGEST_SILENCE_S = 2.0  # inside a window; more would be decoded for nothing, and silence invites inventions (guess)
 
 
 def plan_windows(
@@ -46,7 +46,7 @@ def plan_windows(
     free_from = 0  # the first sample that no window has
     window: Span | None = None
     for start, end in speech:
-        if window is not None and start - window[1] > _LONGEST_SILENCE_S * SAMPLING_RATE:
+        if window is not None and start - window[1] > LONGEST_SILENCE_S * SAMPLING_RATE:
             last = min(window[1] + after, start)
             yield max(free_from, window[0] - before), last
             free_from, window = last, None

@@ -24,7 +24,8 @@ class Decoding(TypedDict, total=False):
     prompt: str
     """Text that the transcript follows on from: names, spellings, style."""
     timestamps: bool
-    """Divide windows into segments at the times the model writes; without, a window is one segment."""
+    """Divide windows into segments at the times the model writes; without, a window is one segment, or one for each
+    sentence where words are timed."""
     word_timestamps: bool
     """Find when each word was said."""
     token_logprobs: bool
@@ -56,8 +57,8 @@ class LongFormOptions(Config):
     """Do not decode a window, or a recording that fits one, in which no voice is found: models invent words for noise.
     False decodes all but silence, as openai-whisper does."""
     prefix_padding_s: float = Field(default=0.3, ge=0.0)
-    """Of chunked: seconds kept before speech."""
+    """Seconds kept before speech; of sequential too where the model reads trimmed contexts."""
     min_silence_s: float = Field(default=0.2, ge=0.0)
-    """Of chunked: seconds of silence that end speech, and that are kept after it."""
+    """Seconds of silence that end speech in chunked, and that are kept after speech; see ``prefix_padding_s``."""
     always_find_speech: bool = False
     """Of chunked: cut a recording too that fits one window, which is else decoded whole where a voice is in it."""

@@ -1,8 +1,11 @@
 """Whisper's own algorithm: one window after the other, moved by what was heard, conditioned on the text before."""
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 
+from sottovoce.audio.voice_activity import Span
+from sottovoce.recognize.longform.chunked import LONGEST_SILENCE_S
 from sottovoce.recognize.longform.reader import SpokenLanguage
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment
@@ -14,6 +17,16 @@ _NUM_TRIALS = 3  # windows that are decoded with and without the text before the
 _ONSET_SAMPLES = SAMPLING_RATE // 4  # heard again after a window without a voice: a word may begin at its end
 _LEAST_LENGTH = 0.8  # of the text without: a model may be certain of an end that comes too soon (guess)
 _EDGE_S = 0.1  # words that last to this near a window's end may be cut by it (guess: shorter than a syllable)
+
+
+@dataclass(frozen=True)
+class Voices:
+    """What counts as a voice, and what a window keeps around it where windows end in pauses."""
+
+    threshold: float
+    """Probability."""
+    before_samples: int = 0
+    after_samples: int = 0
 
 
 class SequentialReader:
@@ -28,7 +41,7 @@ class SequentialReader:
         shortest_samples: int,
         follow_text: bool,
         end_in_pauses: bool,
-        voice_threshold: float | None = None,
+        voices: Voices | None = None,
     ) -> None:
         """Start at the beginning.
 
@@ -43,7 +56,7 @@ class SequentialReader:
             end_in_pauses: end every window where nobody speaks, for a model that was trained on whole utterances and
                 does not tell the one that a window's end cuts through. Otherwise windows end so only while the model
                 writes no times.
-            voice_threshold: leave windows out in which no voice is as likely as this; None decodes all but silence.
+            voices: leave windows out in which there is none; None decodes all but silence.
         """
         self._recording = recording
         self._options = options
@@ -53,7 +66,7 @@ class SequentialReader:
         self._trials_left = _NUM_TRIALS
         self._with_text: tuple[WindowRequest, WindowResult] | None = None
         self._end_in_pauses = end_in_pauses
-        self._voice_threshold = voice_threshold
+        self._voices = voices
         self._writes_times = True
         self._language = SpokenLanguage(options.language)
         self._position = 0
@@ -124,25 +137,44 @@ class SequentialReader:
     def _next_stretch(self) -> WindowRequest | None:
         """Give the next window with any sound in it."""
         while self._recording.num_samples - self._position >= MIN_WINDOW_SAMPLES:
-            end = self._position + self._window_samples
-            if end >= self._recording.num_samples:
-                end = self._recording.num_samples
-            elif self._cuts_in_pauses:
-                end = self._recording.find_pause(self._position + self._shortest_samples, end)
-            if self._is_spoken(self._position, end):
-                return WindowRequest(start=self._position, end=end, options=self._options)
+            end = self._find_end(self._position)
+            spoken = self._find_spoken(self._position, end)
+            if spoken is not None:
+                self._position = spoken[0]
+                return WindowRequest(start=spoken[0], end=spoken[1], options=self._options)
             half_way = (self._position + end + 1) // 2  # a window shorter than the onset would never be left
             self._position = end if end == self._recording.num_samples else max(half_way, end - _ONSET_SAMPLES)
         return None
 
-    def _is_spoken(self, start: int, end: int) -> bool:
-        """Say whether a stretch is to be decoded."""
+    def _find_end(self, start: int) -> int:
+        """Find where a window ends that begins at a sample."""
+        end = start + self._window_samples
+        if end >= self._recording.num_samples:
+            return self._recording.num_samples
+        return self._recording.find_pause(start + self._shortest_samples, end) if self._cuts_in_pauses else end
+
+    def _find_spoken(self, start: int, end: int) -> Span | None:
+        """Give what of a stretch is to be decoded, None where it is nothing.
+
+        That is all of it, or, where windows end in pauses, what begins with the first voice and ends before a silence
+        that a model for short utterances has never heard between two of them; what comes after is the next window's.
+        """
         if self._recording.is_silent(start, end):
-            return False
-        if self._voice_threshold is None:
-            return True
-        speech = self._recording.find_speech(start, end, threshold=self._voice_threshold, min_silence_s=0.0)
-        return next(speech, None) is not None
+            return None
+        voices = self._voices
+        if voices is None:
+            return start, end
+        speech = self._recording.find_speech(start, end, threshold=voices.threshold, min_silence_s=0.0)
+        first = next(speech, None)
+        if first is None or not self._end_in_pauses:
+            return None if first is None else (start, end)
+        start = max(start, first[0] - voices.before_samples)
+        end = self._find_end(start)
+        speech = self._recording.find_speech(start, end, threshold=voices.threshold, min_silence_s=0.0)
+        for (_, silent_from), (silent_to, _) in pairwise(chain(speech, [(end, end)])):
+            if silent_to - silent_from > LONGEST_SILENCE_S * SAMPLING_RATE:
+                return start, silent_from + voices.after_samples
+        return start, end
 
     @property
     def _cuts_in_pauses(self) -> bool:
@@ -179,9 +211,12 @@ class SequentialReader:
 
 def _runs_on(request: WindowRequest, result: WindowResult) -> bool:
     """Say whether a window is one segment that lasts to its end, as it is where no times were written."""
-    if result.heard_s is not None or len(result.segments) != 1:
+    written_s = {
+        _written_s(segment) for segment in result.segments
+    }  # one also where a text was divided at its sentences
+    if result.heard_s is not None or len(written_s) != 1:
         return False
-    return _written_s(result.segments[0])[1] >= (request.end - request.start) / SAMPLING_RATE - _EDGE_S
+    return written_s.pop()[1] >= (request.end - request.start) / SAMPLING_RATE - _EDGE_S
 
 
 def _written_s(segment: WindowSegment) -> tuple[float, float]:
