@@ -93,12 +93,15 @@ def measure(workload: Workload, config: TrainingBenchmark) -> Row:
         "batch_size": config.batch_size,
         f"ours_{unit}": float(np.median(ours)),
         f"peer_{unit}": float(np.median(peer)),
-        "ratio": float(np.median(ours) / np.median(peer)),
+        "ratio": float(np.median(ratios)),
         "ratio_q1": float(np.percentile(ratios, 25)),
         "ratio_q3": float(np.percentile(ratios, 75)),
         "bar": bar,
         "reach": reach,
         "repetitions": config.repetitions,
+        "num_steps": config.num_steps,
+        "num_warmup_steps": config.num_warmup_steps,
+        "precision": "fp32",
     }
 
 
