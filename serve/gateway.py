@@ -30,6 +30,7 @@ from serve.http.upload import read_form
 from serve.models.catalog import Catalog
 from serve.models.model_plan import ModelSource
 from serve.models.served_model import ServedModel
+from serve.replica_log import join_replica_log
 from serve.settings import Limits
 from serve.transcript import Hearing, transcribe_recording
 from serve.windows import TranscriberHandle, describe_model, send_window
@@ -64,6 +65,7 @@ class Gateway:
         Raises:
             ConfigError: a variable without keys.
         """
+        join_replica_log()
         self._transcriber = transcriber
         self._catalog = Catalog(transcriber, source)
         self._limits = limits

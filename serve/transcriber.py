@@ -11,6 +11,7 @@ from serve.models.loaded import LoadedList, ModelRoom
 from serve.models.loading import LoadedModel, ModelLoader
 from serve.models.served_model import ServedModel
 from serve.models.shelf import Shelf
+from serve.replica_log import join_replica_log
 from sottovoce.errors import ConfigError
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
@@ -49,6 +50,7 @@ class Transcriber:
             ConfigError: there is no default model.
             ModelLoadError: it cannot be loaded.
         """
+        join_replica_log()
         self._engine = Engine()
         self._room = ModelRoom(shelf, ModelLoader(num_threads=num_threads), max_bytes=max_model_bytes)
         self._max_batch_s = max_batch_s
