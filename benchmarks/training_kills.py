@@ -104,6 +104,7 @@ def describe_job(manifest: Path, model: Path, output: Path) -> AuditedTraining:
             precision="fp32",
             num_workers=2,
             num_epochs=_NUM_EPOCHS,
+            learning_rate=1e-4,
             dropout=0.1,
             evaluate_every_steps=_NUM_EPOCHS * _STEPS_PER_EPOCH,
             save_every_steps=_SAVED_EVERY,

@@ -20,7 +20,14 @@ WAIT_S = 240.0
 
 def tone_job(manifest: Path, base: Path, output: Path, **training: object) -> TrainJob:
     """Two workers, two utterances each at a step: three steps in an epoch."""
-    settings = {"base": str(base), "device": "cpu", "num_epochs": 2, "evaluate_every_steps": 3, "log_every_steps": 1}
+    settings = {
+        "base": str(base),
+        "device": "cpu",
+        "num_epochs": 2,
+        "learning_rate": 1e-4,
+        "evaluate_every_steps": 3,
+        "log_every_steps": 1,
+    }
     return TrainJob(
         data=DatasetConfig(manifest=manifest, batch_size=2, steps_per_task=2),
         training=TrainingConfig.model_validate(settings | training),
