@@ -45,7 +45,7 @@ fix: $(STAMP) ## format, and repair what ruff can repair
 # Not part of CI: numbers need a quiet machine, and the peers bring a gigabyte of their own.
 BENCHMARKS := log_mel decode pipeline training evaluation launchers checkpoint_stall lora_memory \
   whisper_parity word_times long_form silence speculative
-benchmarks: $(STAMP) ## measure all that README states, into runs/benchmarks: hours; BENCHMARKS="log_mel decode" for some
+benchmarks: $(STAMP) ## measure beside peers, into runs/benchmarks: hours; BENCHMARKS="log_mel decode" for some
 	$(PYTHON) -m pip install -c constraints.txt -e '.[dev,benchmarks]'
 	@for name in $(BENCHMARKS); do \
 	  echo "benchmarks.$$name"; \
