@@ -9,6 +9,7 @@ from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.cross_attention import alignment_heads, all_heads
+from sottovoce.train.timing import alignment_heads as heads_module
 from sottovoce.train.timing.alignment_heads import HeadChoice, choose_heads, measure_heads, write_heads
 from sottovoce.train.timing.timed_speech import TimedSpeech
 
@@ -48,6 +49,14 @@ def test_heads_that_are_as_good_stay(micro, speech, choice):
     kept = choose_heads(micro, speech)
     assert (kept.heads, kept.is_new) == (choice.heads, False)
     assert kept.error_before_s == kept.error_s
+
+
+def test_heads_stay_where_those_that_place_boundaries_better_time_the_words_worse(micro, speech, choice, monkeypatch):
+    before = ((0, 2),)
+    micro.model.generation_config.alignment_heads = [list(head) for head in before]
+    monkeypatch.setattr(heads_module, "_word_errors", lambda _c, _r, heads: [0.1 if tuple(heads) == before else 0.2])
+    kept = choose_heads(micro, speech)
+    assert (kept.heads, kept.is_new, kept.error_s, kept.error_before_s) == (before, False, 0.1, 0.1)
 
 
 def test_heads_the_decoder_lacks_are_replaced(micro, speech):

@@ -75,7 +75,7 @@ def choose_heads(checkpoint: Checkpoint, speech: Sequence[TimedSpeech]) -> HeadC
     First all heads are ranked by how much of their weight lies on the piece that each token belongs to. Of the best
     twenty, those are added one by one that bring the boundaries found by dynamic time warping nearest, in the mean, to
     the pauses they belong in. The same speech always gives the same heads. Where the heads named before are as good,
-    they stay: those of stock models were chosen on far more speech.
+    or time the words themselves better, they stay: those of stock models were chosen on far more speech.
 
     Args:
         checkpoint: the model stays as it is, on its device.
@@ -89,15 +89,19 @@ def choose_heads(checkpoint: Checkpoint, speech: Sequence[TimedSpeech]) -> HeadC
         return None
     candidates = _rank(checkpoint, readings)[:_MAX_CANDIDATES]
     heads, error = _add_one_by_one(checkpoint, readings, candidates)
+    errors = _word_errors(checkpoint, readings, heads)
     before = _heads_before(checkpoint)
-    is_new = before is None or _joint_error(checkpoint, readings, before) > (1.0 + _TOLERANCE) * error
-    chosen = heads if before is None or is_new else before
-    errors = _word_errors(checkpoint, readings, chosen)
+    if before is None:
+        return HeadChoice(heads, is_new=True, error_s=_median(errors), error_before_s=None, num_times=len(errors))
+    errors_before = _word_errors(checkpoint, readings, before)
+    is_new = _joint_error(checkpoint, readings, before) > (1.0 + _TOLERANCE) * error and _median(errors) < _median(
+        errors_before
+    )
     return HeadChoice(
-        heads=chosen,
+        heads=heads if is_new else before,
         is_new=is_new,
-        error_s=_median(errors),
-        error_before_s=None if before is None else _median(_word_errors(checkpoint, readings, before)),
+        error_s=_median(errors if is_new else errors_before),
+        error_before_s=_median(errors_before),
         num_times=len(errors),
     )
 
