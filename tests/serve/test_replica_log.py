@@ -3,6 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from serve import replica_log
 from serve.replica_log import join_replica_log
 
 NAMES = ("serve", "sottovoce", "ray.serve")
@@ -18,8 +19,9 @@ class Kept(logging.Handler):
 
 
 @pytest.fixture
-def replica() -> Iterator[Kept]:
-    """A process whose Serve has set up its log."""
+def replica(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    """A replica's process, whose log Serve has set up."""
+    monkeypatch.setattr(replica_log.ray_serve, "get_replica_context", lambda: None)
     before = {name: (logging.getLogger(name).level, logging.getLogger(name).handlers[:]) for name in NAMES}
     kept = Kept()
     logging.getLogger("ray.serve").handlers[:] = [kept]
@@ -38,10 +40,8 @@ def test_what_a_replica_tells_stands_in_serves_log_of_it_once(replica: Kept) -> 
     assert replica.messages == ["tiny is dropped", "loaded"]
 
 
-def test_without_serve_nothing_is_changed() -> None:
-    level, handlers = logging.getLogger("serve").level, logging.getLogger("serve").handlers[:]
-    serves = logging.getLogger("ray.serve").handlers[:]
-    logging.getLogger("ray.serve").handlers.clear()
+def test_a_process_that_is_no_replica_keeps_its_log(replica: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    before = logging.getLogger("serve").handlers[:]
     join_replica_log()
-    logging.getLogger("ray.serve").handlers[:] = serves
-    assert (logging.getLogger("serve").level, logging.getLogger("serve").handlers) == (level, handlers)
+    assert logging.getLogger("serve").handlers == before
