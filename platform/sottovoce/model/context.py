@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from sottovoce.errors import ContextError
+from sottovoce.model import onednn_linear
 from sottovoce.schema import FRAMES_PER_SECOND, MAX_CONTEXT_S
 
 CONFIG_KEY = "audio_context_s"  # in config.json: [shortest, longest] context the weights were trained on
@@ -91,6 +92,8 @@ class TrimmedWhisper(WhisperForConditionalGeneration):
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__(config)
         self.model.encoder.__class__ = TrimmedEncoder
+        if onednn_linear.is_gain():
+            onednn_linear.use_onednn(self)
 
     @property
     def audio_context(self) -> AudioContext:
