@@ -43,7 +43,7 @@ fix: $(STAMP) ## format, and repair what ruff can repair
 	$(PYTHON) -m ruff format .
 
 # Not part of CI: numbers need a quiet machine, and the peers bring a gigabyte of their own.
-BENCHMARKS := log_mel decode pipeline training evaluation launchers checkpoint_stall lora_memory \
+BENCHMARKS := log_mel decode linear pipeline training evaluation launchers checkpoint_stall lora_memory \
   whisper_parity word_times long_form silence speculative
 benchmarks: $(STAMP) ## measure beside peers, into runs/benchmarks: hours; BENCHMARKS="log_mel decode" for some
 	$(PYTHON) -m pip install -c constraints.txt -e '.[dev,benchmarks]'
