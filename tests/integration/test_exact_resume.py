@@ -92,14 +92,6 @@ def test_a_run_whose_workers_and_driver_are_killed_ends_with_the_same_weights(
     assert rows == expected, "losses and error rates are those of the undisturbed run, to the bit"
 
 
-def test_one_worker_learns_what_two_learn(
-    local_ray: str, undisturbed: AuditedTraining, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
-) -> None:
-    job = job_for(manifest, tiny_checkpoint, tmp_path / "one", num_workers=1, accumulation_steps=2)
-    train_audited(job)
-    assert_same_losses(job, undisturbed)
-
-
 def test_three_batches_a_step_give_one_worker_what_they_give_two(
     local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
