@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sottovoce.model import onednn_linear
 from sottovoce.model.context import TrimmedWhisper
-from sottovoce.model.onednn_linear import OneDnnLinear, use_onednn
+from sottovoce.model.onednn_linear import OneDnnLinear, plain_linear, use_onednn
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch comes without oneDNN")
 
@@ -100,16 +100,27 @@ def test_other_types_and_autocast_are_torchs_own() -> None:
         assert torch.equal(ours(features), torchs(features))
 
 
-@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.trace:DeprecationWarning")
-def test_a_traced_graph_holds_nothing_of_onednn() -> None:
+def test_a_graph_of_it_holds_nothing_of_onednn() -> None:
     _, ours = pair(24, 40)
-    features = torch.randn(20, 24)
-    traced = torch.jit.trace(ours, features)  # type: ignore[no-untyped-call]
-    assert "aten::linear" in str(traced.graph)
-    program = torch.export.export(ours, (features,))
-    targets = {str(node.target) for node in program.graph.nodes}
+    targets = {str(node.target) for node in torch.export.export(ours, (torch.randn(20, 24),)).graph.nodes}
     assert "aten.linear.default" in targets
     assert not any("mkldnn" in target for target in targets)
+
+
+def test_for_an_exporter_layers_are_torchs_own_until_it_is_done() -> None:
+    torchs, ours = pair(24, 40)
+    model = nn.ModuleDict({"ours": ours, "torchs": torchs})
+
+    def kinds() -> list[type[nn.Module]]:
+        return [type(model[name]) for name in ("ours", "torchs")]
+
+    def export() -> None:
+        assert kinds() == [nn.Linear, nn.Linear]
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"), plain_linear(model):
+        export()
+    assert kinds() == [OneDnnLinear, nn.Linear]
 
 
 def test_a_whisper_computes_by_onednn_where_that_gains(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from optimum.exporters.utils import get_encoder_decoder_models_for_export
 from sottovoce.export.attention_output import add_alignment_scores
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.cross_attention import alignment_heads
+from sottovoce.model.onednn_linear import plain_linear
 from sottovoce.model.variants import onnx_path
 from sottovoce.schema import FRAMES_PER_SECOND
 
@@ -62,7 +63,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
     models: dict[str, Any] = get_encoder_decoder_models_for_export(checkpoint.model, config)
     names = [f"{name}.onnx" for name in models]
     traced_frames = round(checkpoint.context.max_s * FRAMES_PER_SECOND)
-    with _quiet_trace():
+    with _quiet_trace(), plain_linear(checkpoint.model):
         export_models(models, first.parent, output_names=names, input_shapes={"nb_max_frames": traced_frames})
         add_alignment_scores(onnx_path(folder, "decoder_model", "fp32"), heads)
         _expect_large_merged(folder)

@@ -7,6 +7,8 @@ The operation is the one that torch.compile turns linear layers into; it has no 
 Shapes: I inputs, O outputs, N rows, which is all dimensions of the input but the last.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,8 +30,21 @@ def use_onednn(model: nn.Module) -> None:
             module.__class__ = OneDnnLinear
 
 
+@contextmanager
+def plain_linear(model: nn.Module) -> Iterator[None]:
+    """Make all linear layers of a model torch's own for a while: exporters go by the names of classes."""
+    replaced: list[nn.Linear] = [module for module in model.modules() if type(module) is OneDnnLinear]
+    for module in replaced:
+        module.__class__ = nn.Linear
+    try:
+        yield
+    finally:
+        for module in replaced:
+            module.__class__ = OneDnnLinear
+
+
 class OneDnnLinear(nn.Linear):
-    """``nn.Linear``, by oneDNN in float32 on a CPU; elsewhere, and while a graph is traced, just that."""
+    """``nn.Linear``, by oneDNN in float32 on a CPU; elsewhere, and while a graph is made, just that."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Give (..., O) for (..., I)."""
@@ -39,8 +54,6 @@ class OneDnnLinear(nn.Linear):
         return output
 
     def _can_take(self, features: Tensor) -> bool:
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            return False  # before anything of the input is asked: the answers would be traced
         return (
             features.device.type == "cpu"
             and features.dtype == self.weight.dtype == torch.float32
