@@ -1,4 +1,7 @@
 import random
+import subprocess
+import sys
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +26,20 @@ def test_every_voice_speaks_at_16_khz(name: str) -> None:
     assert waveform.dtype == np.float32
     assert 0.7 < len(waveform) / 16_000 < 3.0
     assert 0.2 < np.abs(waveform).max() < 1.1
+
+
+def test_processes_that_speak_the_same_texts_give_the_same_samples() -> None:
+    program = """
+import hashlib
+from sottovoce.demo.speech import Voice, speak
+spoken = [speak(text, Voice(name="en+f3")) for text in ("One two three.", "The quick brown fox.")]
+print([hashlib.sha256(waveform.tobytes()).hexdigest() for waveform in spoken])
+"""
+    digests = []
+    for _ in range(2):
+        digests.append(subprocess.check_output([sys.executable, "-c", program], text=True))
+        time.sleep(1.0)  # espeak-ng draws breath from the second it started in, unless it is told otherwise
+    assert digests[0] == digests[1]
 
 
 def test_more_words_per_minute_take_less_time() -> None:

@@ -156,6 +156,7 @@ class _Library:
         )
         if self.sampling_rate <= 0:
             raise ConfigError("espeak-ng did not start; reinstall the espeakng-loader package")
+        self.handle.espeak_ng_SetRandSeed(ctypes.c_long(0))  # else breath would follow from the time of day
         signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
         self._callback = signature(self._receive)  # kept: the library holds only a bare pointer
         self.handle.espeak_SetSynthCallback(self._callback)
