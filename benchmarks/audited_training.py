@@ -24,16 +24,16 @@ import psutil
 import soundfile
 from pydantic import Field
 
+from sottovoce.checkpoints.saver import build_store
+from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
 from sottovoce.data.manifest import write_manifest
 from sottovoce.data.mixing import read_speech
 from sottovoce.schema import SAMPLING_RATE, Example, PcmBatch, Utterance
-from sottovoce.train.checkpoints.saver import build_store
-from sottovoce.train.checkpoints.state import MODEL_FOLDER
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.run import build_run, claim_output, run_training, save_result
 from sottovoce.train.step import Stepper
-from sottovoce.train.trainer import build_run, claim_output, run_training, save_result
 
 ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.005  # a step of the smallest models takes 30 ms

@@ -38,10 +38,10 @@ from sottovoce.model.context import AudioContext, set_audio_context
 from sottovoce.model.labels import IGNORED
 from sottovoce.schema import Utterance
 from sottovoce.text.score import score_texts
-from sottovoce.train.collate import Collator
+from sottovoce.train.batches import Collator
 from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.objective import WhisperObjective
-from sottovoce.train.pictures import ThreadedPictures
+from sottovoce.train.spectrograms import ThreadedPictures
 
 Model: TypeAlias = Literal["random", "micro"]
 

@@ -23,8 +23,8 @@ from benchmarks.our_training import ToneStream, read_pace
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Utterance
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.trainer import build_run, run_training, worker_environment
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.run import build_run, run_training, worker_environment
 
 logger = logging.getLogger(__name__)
 

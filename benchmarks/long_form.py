@@ -35,7 +35,7 @@ from sottovoce.recognize.longform.segment import Segment, Transcript
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Waveform
 from sottovoce.text.normalize import build_normalizer
-from sottovoce.train.timing.timed_speech import TimedPiece, TimedSpeech
+from sottovoce.words.timed_speech import TimedPiece, TimedSpeech
 
 QUESTION = "Does a long recording come out as its utterances alone would, at the right times and in bounded memory?"
 _SEED = 2_027  # no other speech of the project is made with it

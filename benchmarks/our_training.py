@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clips import draw_voice
-from sottovoce.audio.pcm import to_pcm
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.schema import Example, PcmBatch, Utterance
-from sottovoce.train.figures.curves import CURVES_FILE, read_curves
+from sottovoce.train.metrics.curves import CURVES_FILE, read_curves
 
 
 @dataclass(frozen=True)

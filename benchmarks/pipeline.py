@@ -39,7 +39,7 @@ from transformers import WhisperProcessor, WhisperTokenizerFast
 
 from benchmarks.common import Row, Timing, print_table, time_interleaved, write_result
 from sottovoce.audio.features import log_mel
-from sottovoce.audio.pcm import from_pcm
+from sottovoce.audio.waveform import from_pcm
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.batch_reader import BatchReader
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream

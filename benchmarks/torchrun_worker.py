@@ -13,19 +13,16 @@ from pydantic import Field
 from torch.distributed import destroy_process_group
 
 from benchmarks.our_training import ToneStream
-from sottovoce.audio.spec_augment import SpecAugmentConfig
+from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.schema import Utterance
-from sottovoce.train.collate import Collator
-from sottovoce.train.heartbeat import Heart
-from sottovoce.train.label_mix import LabelMix
+from sottovoce.train.batches import Collator, LabelMix, prefetched
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.health.heartbeat import Heart
 from sottovoce.train.objective import WhisperObjective, parameter_groups
-from sottovoce.train.pictures import build_pictures
-from sottovoce.train.prefetch import prefetched
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.skipped_steps import SkippedSteps
-from sottovoce.train.step import Stepper
+from sottovoce.train.spectrograms import build_pictures
+from sottovoce.train.step import SkippedSteps, Stepper
 from sottovoce.train.worker_model import build_accelerator, set_up
 
 

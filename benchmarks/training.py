@@ -28,8 +28,8 @@ from sottovoce.data.manifest import write_manifest
 from sottovoce.data.mixing import Speech
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Utterance
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.trainer import build_run, run_training
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.run import build_run, run_training
 
 _CONTEXTS: dict[Workload, AudioContext] = {"padded": AudioContext(), "short": AudioContext(2.0, 15.0)}
 _BARS: dict[Workload, tuple[float, float]] = {"padded": (1.1, 1.25), "short": (2.5, 4.0)}

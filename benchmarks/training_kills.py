@@ -31,7 +31,7 @@ from benchmarks.common import Row, print_table, write_result
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig
 from sottovoce.model.context import AudioContext
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.config import TrainingConfig
 
 logger = logging.getLogger("sottovoce.benchmarks.training_kills")  # shown by setup_logging, as the package is
 

@@ -25,14 +25,14 @@ from sottovoce.export.onnx import export_onnx
 from sottovoce.export.quantize import quantize_int8
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sottovoce.model.context import AudioContext, set_audio_context
-from sottovoce.model.cross_attention import alignment_heads
 from sottovoce.model.variants import VARIANTS, Variant
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Utterance, WindowResult
-from sottovoce.train.timing.alignment_heads import measure_heads
-from sottovoce.train.timing.timed_speech import TimedSpeech, join_utterances, word_errors
+from sottovoce.words.alignment_heads import measure_heads
+from sottovoce.words.cross_attention import alignment_heads
+from sottovoce.words.timed_speech import TimedSpeech, join_utterances, word_errors
 
 Engine: TypeAlias = Literal["torch"] | Variant
 

@@ -6,9 +6,9 @@ from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.manifest import read_manifest
 from sottovoce.recognize.scoring import select_split
 from sottovoce.schema import Split
-from sottovoce.train.precision import resolve_device_here
-from sottovoce.train.settings import Device
-from sottovoce.train.timing.word_timing import derive_alignment_heads
+from sottovoce.train.config import Device
+from sottovoce.train.resources import resolve_device_here
+from sottovoce.words.alignment_heads import derive_alignment_heads
 
 
 class DeriveJob(Config):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging
-from sottovoce.train.merge import merge_to_folder
+from sottovoce.publish.merge import merge_to_folder
 
 
 class MergeJob(Config):

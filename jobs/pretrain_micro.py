@@ -7,7 +7,7 @@ from sottovoce.demo.micro import finish_micro
 from sottovoce.demo.pool import SpeechPool
 from sottovoce.demo.pretrain import PretrainConfig, pretrain
 
-MICRO = Path("platform/sottovoce/demo/assets/micro")
+MICRO = Path("platform/sottovoce/assets/micro")
 
 
 class PretrainJob(Config):

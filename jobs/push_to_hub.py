@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging
-from sottovoce.train.hub import build_api, push_checkpoint
+from sottovoce.publish.hub import build_api, push_checkpoint
 
 
 class PushJob(Config):

@@ -8,10 +8,8 @@ from serve.launch import start_ray, start_service
 from serve.models.promotion import Promotion, promote
 from serve.settings import ServeConfig
 from sottovoce.config import Config, load_config, setup_logging, write_config
-from sottovoce.demo.ask import ask_service
-from sottovoce.demo.quickstart_result import build_result, fresh_folder
-from sottovoce.demo.report import publish_result
-from sottovoce.demo.walk import WalkConfig, walk
+from sottovoce.demo.quickstart import WalkConfig, walk
+from sottovoce.demo.result import ask_service, build_result, fresh_folder, publish_result
 
 
 class QuickstartJob(Config):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging
-from sottovoce.train.diagnosis.diagnose import log_findings
-from sottovoce.train.report.unfinished import report_run
+from sottovoce.report.diagnosis.diagnose import log_findings
+from sottovoce.report.run.unfinished import report_run
 
 
 class ReportJob(Config):

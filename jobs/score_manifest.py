@@ -4,8 +4,7 @@ from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.manifest import read_manifest
-from sottovoce.recognize.report import score_table, write_score
-from sottovoce.recognize.scoring import score_folder, select_split
+from sottovoce.recognize.scoring import score_folder, score_table, select_split, write_score
 from sottovoce.schema import Split
 from sottovoce.text.normalize import Normalizer
 

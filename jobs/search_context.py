@@ -5,11 +5,11 @@ from pathlib import Path
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.mixing import read_speech
-from sottovoce.train.context_search.compare import run_context_search
-from sottovoce.train.context_search.plan import ContextSearchConfig, build_context_search
-from sottovoce.train.context_search.result import context_table, publish_contexts
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.trainer import claim_output
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.run import claim_output
+from sottovoce.tune.context_compare import run_context_search
+from sottovoce.tune.context_plan import ContextSearchConfig, build_context_search
+from sottovoce.tune.context_report import context_table, publish_contexts
 
 
 class ContextJob(Config):

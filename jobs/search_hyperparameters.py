@@ -5,11 +5,11 @@ from pathlib import Path
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.mixing import read_speech
-from sottovoce.train.search.result import publish_search, search_table
-from sottovoce.train.search.space import SearchConfig
-from sottovoce.train.search.tuner import build_search, run_search
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.trainer import claim_output
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.run import claim_output
+from sottovoce.tune.search_report import publish_search, search_table
+from sottovoce.tune.space import SearchConfig
+from sottovoce.tune.tuner import build_search, run_search
 
 
 class SearchJob(Config):

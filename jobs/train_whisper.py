@@ -5,9 +5,8 @@ from pathlib import Path
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.mixing import read_speech
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.shaping_settings import CHANGEABLE
-from sottovoce.train.trainer import build_run, claim_output, run_training, save_result
+from sottovoce.train.config import CHANGEABLE, TrainingConfig
+from sottovoce.train.run import build_run, claim_output, run_training, save_result
 
 
 class TrainJob(Config):

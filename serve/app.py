@@ -8,7 +8,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from serve.gateway import Gateway
 from serve.http.problems import RETRY_AFTER_S
-from serve.models.shelf import Shelf, open_shelf
+from serve.models.repository import Shelf, open_shelf
 from serve.settings import Autoscaling, ServeConfig
 from serve.transcriber import Transcriber
 

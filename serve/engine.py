@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sottovoce.audio.pcm import from_pcm
+from sottovoce.audio.waveform import from_pcm
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Pcm, WindowResult
 

@@ -9,8 +9,8 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from serve.engine import Engine, Window
 from serve.models.loaded import LoadedList, ModelRoom
 from serve.models.loading import LoadedModel, ModelLoader
+from serve.models.repository import Shelf
 from serve.models.served_model import ServedModel
-from serve.models.shelf import Shelf
 from serve.replica_log import join_replica_log
 from sottovoce.errors import ConfigError
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult

@@ -10,10 +10,9 @@ from serve.settings import Limits
 from sottovoce.audio.decode import decode_pcm
 from sottovoce.recognize.longform.algorithms import build_reader
 from sottovoce.recognize.longform.options import LongFormOptions
-from sottovoce.recognize.longform.reader import UNHEARD_LANGUAGE, Reader
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment, Transcript
-from sottovoce.recognize.longform.window import WindowRequest
+from sottovoce.recognize.longform.window import UNHEARD_LANGUAGE, Reader, WindowRequest
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 SendWindow: TypeAlias = Callable[[Pcm, DecodeOptions], Awaitable[WindowResult]]

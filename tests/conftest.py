@@ -103,7 +103,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def micro_assets(root: Path) -> Path:
     """The embedded base model's folder; its tokenizer is always there, its weights are not while it is trained."""
-    return root / "platform" / "sottovoce" / "demo" / "assets" / "micro"
+    return root / "platform" / "sottovoce" / "assets" / "micro"
 
 
 @pytest.fixture(scope="session")

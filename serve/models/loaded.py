@@ -12,7 +12,7 @@ from typing import Protocol
 from serve.errors import ModelLoadError, ModelNotFoundError
 from serve.models.loading import Footprint, LoadedModel, ModelLoader, count_bytes
 from serve.models.model_plan import ModelPlan
-from serve.models.shelf import Shelf
+from serve.models.repository import Shelf
 from sottovoce.errors import SottovoceError
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from sottovoce.audio.decode import decode_audio, decode_pcm, read_pcm
-from sottovoce.audio.pcm import to_pcm
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.errors import AudioDecodeError, AudioTooLongError, EmptyAudioError, NonFiniteAudioError
 from sottovoce.schema import SAMPLING_RATE
 

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from sottovoce.audio.decode import decode_audio
-from sottovoce.audio.downmix import Downmix
+from sottovoce.audio.waveform import Downmix
 
 VOICE = np.random.default_rng(0).normal(scale=0.1, size=48_000).astype(np.float32)
 

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from av.audio.stream import AudioStream
 
-from sottovoce.audio.audio_format import AudioFormat
 from sottovoce.audio.decode import decode_audio, decode_audio_with_format, read_audio, read_audio_with_format
 from sottovoce.audio.encoded import EncodedSpan
+from sottovoce.audio.waveform import AudioFormat
 from sottovoce.errors import AudioError
 
 RATE = 48_000

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sottovoce.audio.pauses import find_pauses, sound_span
+from sottovoce.audio.silence import find_pauses, sound_span
 
 RATE = 16_000
 

@@ -3,8 +3,8 @@ import pytest
 from silero_vad import get_speech_timestamps, load_silero_vad
 
 from sottovoce.audio.decode import read_audio
-from sottovoce.audio.pcm import to_pcm
 from sottovoce.audio.voice_activity import FRAME_SAMPLES, find_speech, load_voice_activity, voice_gain
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.schema import SAMPLING_RATE
 
 SETTINGS = {"threshold": 0.5, "min_silence_s": 0.1, "min_speech_s": 0.25}

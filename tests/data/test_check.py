@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from sottovoce.audio.decode import read_audio
-from sottovoce.audio.pcm import to_pcm
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.data.check import Checked, CheckRules, check_row, reject_duplicate
 from sottovoce.data.corpora.read import read_corpus
 from sottovoce.data.corpora.row import CorpusRow

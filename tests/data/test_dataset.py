@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from pydantic import ValidationError
 
-from sottovoce.audio.augment import AugmentConfig, Augmenter
+from sottovoce.audio.augmentation.augment import AugmentConfig, Augmenter
 from sottovoce.config import load_config
 from sottovoce.data.batch_reader import BATCH_SCHEMA, BatchReader, build_table, in_order, to_batch
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream

@@ -4,7 +4,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from sottovoce.data.row_progress import shown_rows
+from sottovoce.data.check_corpus import shown_rows
 
 
 def test_a_terminal_shows_a_bar_that_counts_the_rows():

@@ -3,7 +3,7 @@ from collections import defaultdict
 
 import pytest
 
-from sottovoce.data.split import assign_splits
+from sottovoce.data.prepare import assign_splits
 from sottovoce.schema import Split, Utterance
 
 

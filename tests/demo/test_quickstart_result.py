@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sottovoce.demo.ask import Answer
-from sottovoce.demo.quickstart_result import (
+from sottovoce.demo.result import (
+    Answer,
     QuickstartResult,
     VariantResult,
     describe_machine,
     fresh_folder,
     show_result,
+    write_report,
     write_result,
 )
-from sottovoce.demo.report import write_report
 from sottovoce.errors import ConfigError
 from sottovoce.train.record import EvaluationRow
 

@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from sottovoce.demo.dictation import through_throat_microphone
 from sottovoce.demo.distort import change_speed, distort, noise
 from sottovoce.demo.grammar import load_grammar
 from sottovoce.demo.pool import SpeechPool, speak_sentence, trim_silence, write_shard
 from sottovoce.demo.speech import TRAINING_VOICES, UNSEEN_VOICES, Voice, speak, speak_words
-from sottovoce.demo.throat_microphone import through_throat_microphone
 from sottovoce.errors import ConfigError
 
 

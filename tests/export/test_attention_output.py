@@ -8,10 +8,10 @@ import torch
 from sottovoce.errors import CheckpointError
 from sottovoce.export.onnx import export_onnx
 from sottovoce.model.checkpoint import load_checkpoint
-from sottovoce.model.cross_attention import alignment_heads, attend
 from sottovoce.model.variants import ALIGNMENT_SCORES, PARTS, onnx_path
 from sottovoce.recognize.load import load_recognizer
-from sottovoce.recognize.onnx_attention import text_probabilities
+from sottovoce.recognize.onnx_engine import text_probabilities
+from sottovoce.words.cross_attention import alignment_heads, attend
 
 SCORE_TOLERANCE = 1e-4  # float32; 1.2e-5 with micro, whose scores reach 15
 TOKENS = [50_258, 50_259, 50_359, 50_363, 440, 3_131, 50_363, 1_234, 50_257]

@@ -6,8 +6,8 @@ import pytest
 from tone_training import read_record, tone_job
 
 from jobs.train_whisper import main
+from sottovoce.checkpoints.store import CheckpointStore
 from sottovoce.errors import NoGoodCheckpointError
-from sottovoce.train.checkpoints.store import CheckpointStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

@@ -21,10 +21,10 @@ from benchmarks.audited_training import (
     wait_for_step,
     write_tones,
 )
+from sottovoce.checkpoints.saver import build_store
 from sottovoce.data.dataset import DatasetConfig
-from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

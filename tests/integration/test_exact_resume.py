@@ -15,11 +15,11 @@ from benchmarks.audited_training import (
     train_killed,
     write_tones,
 )
-from sottovoce.audio.augment import AugmentConfig
-from sottovoce.audio.spec_augment import SpecAugmentConfig
+from sottovoce.audio.augmentation.augment import AugmentConfig
+from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
 from sottovoce.data.dataset import DatasetConfig
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import EvaluationRow, TrainingRecord
-from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -13,16 +13,16 @@ import torch
 from tone_training import WAIT_S, read_record, signal_one_training_worker, tone_job, training_workers
 
 from jobs.train_whisper import main
+from sottovoce.checkpoints.published import read_last_state
+from sottovoce.checkpoints.saver import build_store
+from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.data.dataset import build_stream
 from sottovoce.data.manifest import read_manifest, write_manifest
 from sottovoce.data.mixing import read_speech
 from sottovoce.errors import NonFiniteTrainingError, StorageError, StuckWorkerError
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
-from sottovoce.train.checkpoints.published import read_last_state
-from sottovoce.train.checkpoints.saver import build_store
-from sottovoce.train.checkpoints.state import MODEL_FOLDER
 from sottovoce.train.record import add_state
-from sottovoce.train.trainer import build_run, describe_run, run_training
+from sottovoce.train.run import build_run, describe_run, run_training
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -89,11 +89,11 @@ def test_a_stopped_worker_is_named_in_time_and_replaced(
         tones, tiny_checkpoint, tmp_path / "out", num_epochs=20, evaluate_every_steps=15, stuck_after_s=STUCK_AFTER_S
     )
     stopper = Stopper(job.output)
-    with caplog.at_level(logging.WARNING, logger="sottovoce.train.heartbeat"):
+    with caplog.at_level(logging.WARNING, logger="sottovoce.train.health.heartbeat"):
         main(job)
     stopper.join()
     # On a busy machine another worker may seem stuck too, before or after it.
-    warned = [record for record in caplog.records if record.name == "sottovoce.train.heartbeat"]
+    warned = [record for record in caplog.records if record.name == "sottovoce.train.health.heartbeat"]
     named, *_ = [record for record in warned if f"process {stopper.pid} on " in record.message]
     assert "has stood still for" in named.message
     assert "not even answering" in named.message

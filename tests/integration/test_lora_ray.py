@@ -18,8 +18,8 @@ from sottovoce.export.exporter import ExportConfig, export_checkpoint
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.recognize.scoring import score_folder
 from sottovoce.schema import Utterance
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.settings import TrainingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

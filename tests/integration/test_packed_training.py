@@ -19,8 +19,9 @@ import pytest
 import soundfile
 
 from jobs.train_whisper import TrainJob, main
+from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
 from sottovoce.audio.decode import read_audio
-from sottovoce.audio.spec_augment import SpecAugmentConfig
+from sottovoce.checkpoints.saver import build_store
 from sottovoce.data.dataset import DatasetConfig
 from sottovoce.data.manifest import write_manifest
 from sottovoce.data.packing import make_examples
@@ -28,13 +29,12 @@ from sottovoce.demo.grammar import load_grammar
 from sottovoce.demo.pool import speak_sentence
 from sottovoce.demo.speech import TRAINING_VOICES
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.recognize.vocabulary import build_vocabulary
-from sottovoce.recognize.window_segments import split_window
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Example, Split, Utterance, Waveform, WindowSegment
-from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.words.segments import split_window
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ from sottovoce.config import read_recipe
 from sottovoce.data.manifest import write_manifest
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.schema import Utterance
-from sottovoce.train.figures.curves import CURVES_FILE, read_curves
+from sottovoce.train.metrics.curves import CURVES_FILE, read_curves
 from sottovoce.train.record import TrainingRecord
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

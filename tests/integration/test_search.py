@@ -21,11 +21,11 @@ from sottovoce.data.dataset import DatasetConfig
 from sottovoce.data.manifest import write_manifest
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.schema import Utterance
-from sottovoce.train.context_search.plan import ContextSearchConfig
-from sottovoce.train.context_search.record import ContextRecord
-from sottovoce.train.search.journal import SearchRecord
-from sottovoce.train.search.space import SearchConfig
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.config import TrainingConfig
+from sottovoce.tune.context_plan import ContextSearchConfig
+from sottovoce.tune.context_record import ContextRecord
+from sottovoce.tune.journal import SearchRecord
+from sottovoce.tune.space import SearchConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 

@@ -30,7 +30,7 @@ from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.schema import Waveform
 from sottovoce.text.score import score_texts
-from sottovoce.train.timing.timed_speech import TimedSpeech
+from sottovoce.words.timed_speech import TimedSpeech
 
 pytestmark = pytest.mark.serve
 

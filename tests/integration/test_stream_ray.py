@@ -11,7 +11,7 @@ import psutil
 import pytest
 import soundfile
 
-from sottovoce.audio.augment import AugmentConfig, Augmenter
+from sottovoce.audio.augmentation.augment import AugmentConfig, Augmenter
 from sottovoce.data.batch_reader import BatchReader, build_table, to_batch
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
 from sottovoce.data.mixing import Speech

@@ -20,13 +20,13 @@ from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import AudioContext, set_audio_context
-from sottovoce.model.cross_attention import alignment_heads
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Utterance
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.timing.alignment_heads import measure_heads
-from sottovoce.train.timing.timed_speech import TimedSpeech, join_utterances, word_errors
+from sottovoce.words.alignment_heads import measure_heads
+from sottovoce.words.cross_attention import alignment_heads
+from sottovoce.words.timed_speech import TimedSpeech, join_utterances, word_errors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -5,7 +5,7 @@ from transformers import GenerationConfig, WhisperTokenizerFast
 
 from sottovoce.errors import LabelTooLongError, LanguageError
 from sottovoce.model.labels import IGNORED, Labels, encode_example, encode_labels, prefix_ids
-from sottovoce.recognize.vocabulary import build_vocabulary
+from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.schema import Example, Task, Utterance
 
 SECOND = 16_000  # samples

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sottovoce.audio.features import log_mel_batch
-from sottovoce.audio.pcm import from_pcm, to_pcm
+from sottovoce.audio.waveform import from_pcm, to_pcm
 from sottovoce.errors import ContextError, UnsupportedMelBinsError
 from sottovoce.model.log_mel import LogMel
 

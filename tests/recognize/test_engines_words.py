@@ -13,7 +13,7 @@ from sottovoce.export.quantize import quantize_int8
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.schema import DecodeOptions, WindowResult
-from sottovoce.train.timing.timed_speech import TimedSpeech, word_errors
+from sottovoce.words.timed_speech import TimedSpeech, word_errors
 
 pytestmark = pytest.mark.slow  # 140 windows in three engines, and an export
 

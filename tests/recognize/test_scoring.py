@@ -6,8 +6,7 @@ import soundfile
 
 from sottovoce.errors import ManifestError
 from sottovoce.model.context import AudioContext
-from sottovoce.recognize.report import score_table, write_score
-from sottovoce.recognize.scoring import score_folder, score_recognizer, select_split
+from sottovoce.recognize.scoring import score_folder, score_recognizer, score_table, select_split, write_score
 from sottovoce.schema import SAMPLING_RATE, Utterance, WindowResult
 
 

@@ -10,10 +10,10 @@ from assistants import assert_same, shaken
 
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.speculative import SpeculativeSession
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.schema import DecodeOptions, WindowResult
 
 SHORT = DecodeOptions(max_new_tokens=10)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ffmpeg_files import encode, encode_to_pipe, likeness
 
-from sottovoce.audio.pcm import from_pcm
+from sottovoce.audio.waveform import from_pcm
 from sottovoce.demo.speech import UNSEEN_VOICES, Voice, speak
 
 

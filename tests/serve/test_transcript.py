@@ -19,10 +19,9 @@ from serve.transcript import Hearing, transcribe_recording
 from sottovoce.errors import AudioDecodeError, AudioTooLongError
 from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
 from sottovoce.recognize.longform.options import LongFormOptions
-from sottovoce.recognize.longform.reader import Reader
 from sottovoce.recognize.longform.segment import join_segments
 from sottovoce.recognize.longform.sequential import SequentialReader
-from sottovoce.recognize.longform.window import WindowRequest
+from sottovoce.recognize.longform.window import Reader, WindowRequest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Pcm, WindowResult
 
 WINDOW = 5 * SAMPLING_RATE

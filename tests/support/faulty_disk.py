@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from sottovoce.train.checkpoints.disk import Disk, Entry, NewFile
+from sottovoce.checkpoints.disk import Disk, Entry, NewFile
 
 Fault: TypeAlias = Literal["no space", "I/O error", "cut short", "killed"]
 FAULTS: tuple[Fault, ...] = ("no space", "I/O error", "cut short", "killed")

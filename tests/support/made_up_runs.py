@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from sottovoce.text.group_score import GroupScore
-from sottovoce.train.figures.curves import CurvePoint
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.metrics.curves import CurvePoint
 from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
-from sottovoce.train.settings import TrainingConfig
 
 EVERY = 20
 """Steps between evaluations."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from sottovoce.train.record import EvaluationRow
-from sottovoce.train.search.journal import Trial, TrialState
-from sottovoce.train.search.space import TrialSettings
+from sottovoce.tune.journal import Trial, TrialState
+from sottovoce.tune.space import TrialSettings
 
 
 def make_row(step: int, wer: float, *, loss: float = 0.5) -> EvaluationRow:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sottovoce.data.prepared import PreparedData
+from sottovoce.data.prepare import PreparedData
 from sottovoce.schema import Reject, Remark, Utterance
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sottovoce.recognize.vocabulary import Vocabulary
+from sottovoce.model.vocabulary import Vocabulary
 
 NUM_TOKENS = 12  # 0-4 text, 5 end, 6 start, 7 and 8 languages, 9 no speech, 10 no timestamps, 11 a timestamp
 END = 5

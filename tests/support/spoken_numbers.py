@@ -6,8 +6,8 @@ import numpy as np
 
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.window import WindowRequest
-from sottovoce.recognize.words import fit_segments
 from sottovoce.schema import SAMPLING_RATE, WindowResult, WindowSegment, WordTime
+from sottovoce.words.word_times import fit_segments
 
 _LOWEST, _STEP = 200, 5  # int16 levels: a word is a constant whose level is its number; all above -60 dBFS
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 
 from jobs.train_whisper import TrainJob
+from sottovoce.checkpoints.saver import build_store
 from sottovoce.data.dataset import DatasetConfig
-from sottovoce.train.checkpoints.saver import build_store
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.settings import TrainingConfig
 
 NUM_TRAIN, NUM_VALIDATION = 12, 4
 WAIT_S = 240.0

@@ -9,9 +9,9 @@ from accelerate.utils import DistributedDataParallelKwargs
 from ports import free_port
 from torch import Tensor, nn
 
-from sottovoce.train.buckets import settle_buckets
-from sottovoce.train.collate import TrainBatch
+from sottovoce.train.batches import TrainBatch
 from sottovoce.train.objective import LossSum
+from sottovoce.train.step import settle_buckets
 
 NUM_RANKS, NUM_STEPS, WIDTH = 3, 4, 300  # 2 MB of weights: DDP's first bucket holds 1 MB
 

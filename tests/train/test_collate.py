@@ -5,15 +5,14 @@ import pytest
 import torch
 from transformers import WhisperTokenizerFast
 
+from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
 from sottovoce.audio.features import log_mel
-from sottovoce.audio.pcm import from_pcm
-from sottovoce.audio.spec_augment import SpecAugmentConfig
+from sottovoce.audio.waveform import from_pcm
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_labels
 from sottovoce.schema import Example, PcmBatch, Utterance
-from sottovoce.train.collate import Collator, TrainBatch, find_places, pad_labels
-from sottovoce.train.label_mix import LabelMix
-from sottovoce.train.pictures import ThreadedPictures
+from sottovoce.train.batches import Collator, LabelMix, TrainBatch, find_places, pad_labels
+from sottovoce.train.spectrograms import ThreadedPictures
 
 START, END, FIRST_TIMESTAMP = 50_258, 50_257, 50_364
 PLAIN, TIMED = LabelMix(0.0, 0.0), LabelMix(1.0, 0.0)

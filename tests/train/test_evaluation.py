@@ -18,10 +18,10 @@ from sottovoce.model.labels import Labels, prefix_ids
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Utterance, WindowResult
 from sottovoce.text.score import score_texts
-from sottovoce.train.collate import Collator
+from sottovoce.train.batches import Collator
 from sottovoce.train.evaluation import Evaluator, plan_batches
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
-from sottovoce.train.pictures import ThreadedPictures
+from sottovoce.train.spectrograms import ThreadedPictures
 
 DURATIONS_S = (1.0, 2.6, 1.5, 2.9, 3.4)
 

@@ -1,4 +1,4 @@
-from sottovoce.train.label_mix import LabelMix
+from sottovoce.train.batches import LabelMix
 
 
 def test_labels_are_drawn_as_often_as_asked_and_independently() -> None:

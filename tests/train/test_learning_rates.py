@@ -4,9 +4,8 @@ import pytest
 import yaml
 
 from sottovoce.errors import CheckpointError
-from sottovoce.train.learning_rates import find_rate_warnings, known_range, settle_rate
-from sottovoce.train.methods import count_weights
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.methods import count_weights, find_rate_warnings, known_range, settle_rate
 
 TINY, SMALL, MEDIUM, LARGE = 37_760_640, 241_734_912, 763_857_920, 1_543_304_960
 

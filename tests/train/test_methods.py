@@ -5,8 +5,8 @@ import pytest
 from sottovoce.errors import CheckpointError, FourBitUnavailableError
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
 from sottovoce.schema import Utterance
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.methods import check_method, count_parameters, count_weights
-from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.worker_model import load_base, set_up
 
 UTTERANCES = [Utterance(id="u", audio="a.wav", duration_s=1.0, text="yes")]

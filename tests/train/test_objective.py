@@ -10,9 +10,9 @@ from sottovoce.model.adapter import LoraSettings
 from sottovoce.model.checkpoint import adapt_base, load_checkpoint
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.labels import IGNORED
-from sottovoce.train.collate import find_places
+from sottovoce.train.batches import find_places
+from sottovoce.train.config import Method
 from sottovoce.train.objective import WhisperObjective, parameter_groups, prepare_whisper
-from sottovoce.train.settings import Method
 
 INPUTS = torch.tensor([[50_258, 50_259, 11], [50_258, 50_259, 50_257]])
 TARGETS = torch.tensor([[50_259, 11, 50_257], [50_259, 50_257, IGNORED]])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.our_training import read_pace
-from sottovoce.train.figures.curves import CURVES_FILE, CurvePoint, append_point
+from sottovoce.train.metrics.curves import CURVES_FILE, CurvePoint, append_point
 
 
 def test_the_pace_of_a_run_leaves_its_first_steps_out_and_counts_all_others(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sottovoce.train.prefetch import prefetched
+from sottovoce.train.batches import prefetched
 
 
 class Source:

@@ -6,8 +6,8 @@ from accelerate import Accelerator
 
 from sottovoce.errors import TooManyRejectsError
 from sottovoce.schema import Reject
-from sottovoce.train import rejects as module
-from sottovoce.train.rejects import REJECTS_FILE, gather_rejects
+from sottovoce.train import record as module
+from sottovoce.train.record import REJECTS_FILE, gather_rejects
 
 BROKEN = Reject(id="u1", audio="a/1.flac", reason="unreadable", detail="cannot decode a/1.flac: no sync code")
 LONG = Reject(id="u2", audio="a/2.flac", reason="label_too_long", detail="465 tokens")

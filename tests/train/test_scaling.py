@@ -5,10 +5,10 @@ from pydantic import ValidationError
 
 from sottovoce.config import load_config
 from sottovoce.errors import ConfigError
-from sottovoce.train import scaling
-from sottovoce.train.heartbeat import longest_allowed_s
-from sottovoce.train.scaling import build_failures, build_scaling, build_torch, check_room, set_up_environment
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train import resources as scaling
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.health.heartbeat import longest_allowed_s
+from sottovoce.train.resources import build_failures, build_scaling, build_torch, check_room, set_up_environment
 
 
 def test_two_numbers_of_workers_make_a_run_elastic_and_one_does_not() -> None:

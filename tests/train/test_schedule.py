@@ -1,6 +1,6 @@
 import pytest
 
-from sottovoce.train.schedule import count_steps, is_due, learning_rate_scale
+from sottovoce.train.objective import count_steps, is_due, learning_rate_scale
 
 
 def test_the_rate_rises_in_a_line_peaks_once_and_falls_to_almost_zero() -> None:

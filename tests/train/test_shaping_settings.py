@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from sottovoce.errors import ConfigError
-from sottovoce.train import loop
-from sottovoce.train.heartbeat import Heart
+from sottovoce.train import worker as loop
+from sottovoce.train.config import _OPERATIONAL, TrainingConfig, check_settings, shaping_settings
+from sottovoce.train.health.heartbeat import Heart
 from sottovoce.train.record import RunState
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.shaping_settings import _OPERATIONAL, check_settings, shaping_settings
-from sottovoce.train.worker_task import WorkerTask
+from sottovoce.train.worker import WorkerTask
 
 
 def settings(*, computed_in: str = "fp32", **changes: object) -> dict[str, Any]:

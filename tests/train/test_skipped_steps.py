@@ -10,11 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from sottovoce.errors import NonFiniteTrainingError
-from sottovoce.train.collate import TrainBatch
-from sottovoce.train.heartbeat import Heart
+from sottovoce.train.batches import TrainBatch
+from sottovoce.train.health.heartbeat import Heart
 from sottovoce.train.objective import LossSum
-from sottovoce.train.skipped_steps import SkippedSteps
-from sottovoce.train.step import Stepper
+from sottovoce.train.step import SkippedSteps, Stepper
 
 LEARNING_RATE = 0.03
 FAULTS = ("nan loss", "inf loss", "nan gradient", "inf gradient", "long gradient")

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from sottovoce.model.checkpoint import load_checkpoint
-from sottovoce.train.collate import Collator, TrainBatch
+from sottovoce.train.batches import Collator, TrainBatch
+from sottovoce.train.microbatches import SlotShare, fill_steps
 from sottovoce.train.objective import WhisperObjective
-from sottovoce.train.pictures import ThreadedPictures
-from sottovoce.train.slots import SlotShare, fill_steps
+from sottovoce.train.spectrograms import ThreadedPictures
 
 BATCH = TrainBatch(torch.zeros(1), torch.zeros(1), torch.zeros(1), audio_s=1.0)
 EMPTY = replace(BATCH, audio_s=0.0)

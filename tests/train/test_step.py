@@ -10,11 +10,10 @@ from torch import nn
 from sottovoce.errors import TrainingMemoryError
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.model.labels import IGNORED
-from sottovoce.train.collate import TrainBatch
-from sottovoce.train.heartbeat import Heart
+from sottovoce.train.batches import TrainBatch
+from sottovoce.train.health.heartbeat import Heart
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
-from sottovoce.train.skipped_steps import SkippedSteps
-from sottovoce.train.step import Stepper
+from sottovoce.train.step import SkippedSteps, Stepper
 
 
 def batch(num_labels: tuple[int, ...], *, seed: int = 0) -> TrainBatch:

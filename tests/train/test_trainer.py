@@ -8,11 +8,11 @@ from sottovoce.config import Config
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.schema import Example, Reject, Utterance
-from sottovoce.train import cluster, precision
-from sottovoce.train.precision import resolve_device, resolve_device_here, resolve_precision
-from sottovoce.train.settings import TrainingConfig
-from sottovoce.train.shaping_settings import CHANGEABLE
-from sottovoce.train.trainer import check_durations, claim_output, summarize_data
+from sottovoce.train import resources as cluster
+from sottovoce.train import resources as precision
+from sottovoce.train.config import CHANGEABLE, TrainingConfig
+from sottovoce.train.resources import resolve_device, resolve_device_here, resolve_precision
+from sottovoce.train.run import check_durations, claim_output, summarize_data
 
 
 class ExampleJob(Config):

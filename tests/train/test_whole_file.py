@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sottovoce.train.whole_file import write_whole
+from sottovoce.atomic_write import write_whole
 
 
 def test_a_file_takes_the_place_of_the_one_before_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sottovoce.schema import Utterance
-from sottovoce.train.checkpoints.state import MODEL_FOLDER
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.objective import WhisperObjective, parameter_groups
-from sottovoce.train.settings import TrainingConfig
 from sottovoce.train.worker_model import load_base, load_start, set_up
 
 

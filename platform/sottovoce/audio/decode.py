@@ -11,14 +11,12 @@ from typing import TypeVar
 import numpy as np
 import soxr
 
-from sottovoce.audio.audio_format import AudioFormat, Block
-from sottovoce.audio.downmix import Downmix
 from sottovoce.audio.encoded import Encoded, EncodedBytes
 from sottovoce.audio.ffmpeg import read_ffmpeg
 from sottovoce.audio.libsndfile import is_length_known, open_libsndfile, read_libsndfile
-from sottovoce.audio.pcm import to_pcm
 from sottovoce.audio.reference import open_audio
 from sottovoce.audio.remote import name_fault
+from sottovoce.audio.waveform import AudioFormat, Block, Downmix, to_pcm
 from sottovoce.errors import (
     AudioDecodeError,
     AudioError,

@@ -18,8 +18,8 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from sottovoce.audio.audio_format import AudioFormat, Block
 from sottovoce.audio.encoded import Encoded
+from sottovoce.audio.waveform import AudioFormat, Block
 from sottovoce.errors import AudioDecodeError
 
 _FORMATS = "mov,matroska,webm,aac,asf,avi,flv,mpegts,mpeg,mp3,ogg,wav,w64,aiff,caf,amr,ac3,eac3,ape,wv,tta,flac"

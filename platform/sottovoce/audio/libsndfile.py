@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import soundfile
 
-from sottovoce.audio.audio_format import AudioFormat, Block
 from sottovoce.audio.encoded import Encoded
 from sottovoce.audio.ffmpeg import read_ffmpeg
+from sottovoce.audio.waveform import AudioFormat, Block
 from sottovoce.errors import AudioDecodeError
 
 _BLOCK_SAMPLES = 1 << 19  # over all channels: 2 MiB of float32, whatever the header claims; bigger is no faster

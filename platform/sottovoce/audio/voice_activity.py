@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sottovoce.audio.pcm import from_pcm
+from sottovoce.audio.waveform import from_pcm
 from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
 
 Probabilities: TypeAlias = NDArray[np.float32]

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sottovoce.audio.augment import Augmenter
+from sottovoce.audio.augmentation.augment import Augmenter
 from sottovoce.audio.decode import read_audio
-from sottovoce.audio.pcm import to_pcm
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.data.batch_plan import BatchPlan
 from sottovoce.data.check import reject_reason
 from sottovoce.errors import AudioError, RowsLostError

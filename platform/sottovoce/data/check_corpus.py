@@ -7,22 +7,80 @@ show in the result.
 
 import dataclasses
 import json
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import ray.data
 from pydantic import TypeAdapter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sottovoce.data.check import Checked, CheckRules, check_row, reject_duplicate
 from sottovoce.data.corpora.files import CorpusFiles, list_files
 from sottovoce.data.corpora.parquet import ParquetFile, list_rows, parquet_files, parse_parquet_row, stream_parquet
 from sottovoce.data.corpora.read import CorpusFormat, detect_format, read_corpus
 from sottovoce.data.corpora.row import CorpusRow
-from sottovoce.data.row_progress import shown_rows
 from sottovoce.errors import RowsLostError, StorageError
+
+logger = logging.getLogger(__name__)
+
+_LINE_INTERVAL_S = 5.0
+
+
+class RowProgress:
+    """Counts rows as they come; built by ``shown_rows``."""
+
+    def __init__(self, progress: Progress, num_rows: int, *, interval_s: float) -> None:
+        self._progress = progress
+        self._task = progress.add_task("checking rows", total=num_rows)
+        self._num_rows = num_rows
+        self._interval_s = interval_s
+        self._num_done = 0
+        self._started = self._shown = 0.0
+
+    def advance(self) -> None:
+        """Count one more row; the pace is measured from the first on, since workers take seconds to start."""
+        self._num_done += 1
+        self._progress.advance(self._task)
+        if self._num_done == 1:
+            self._started = self._shown = time.monotonic()
+        elif self._progress.disable and time.monotonic() - self._shown >= self._interval_s:
+            self._log_line()
+
+    def _log_line(self) -> None:
+        self._shown = time.monotonic()
+        rows_per_s = self._num_done / (self._shown - self._started)
+        left_s = (self._num_rows - self._num_done) / rows_per_s
+        logger.info(
+            "checked %d of %d rows, %.0f rows/s, %.0f s left", self._num_done, self._num_rows, rows_per_s, left_s
+        )
+
+
+@contextmanager
+def shown_rows(
+    num_rows: int, *, console: Console | None = None, interval_s: float = _LINE_INTERVAL_S
+) -> Iterator[RowProgress]:
+    """Show progress on stderr until the block is left.
+
+    Args:
+        num_rows: rows in all.
+        console: where to draw; stderr when None.
+        interval_s: seconds between two lines where stderr is no terminal.
+    """
+    console = console or Console(stderr=True)
+    left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
+    if not console.is_terminal:
+        logger.info("checking %d rows", num_rows)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield RowProgress(progress, num_rows, interval_s=interval_s)
+
 
 _ROW = TypeAdapter(CorpusRow)
 _CHECKED = TypeAdapter(Checked)

@@ -1,9 +1,11 @@
 """Prepare a corpus: every row ends in the manifest or among the rejects, and none is lost."""
 
+import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -17,14 +19,103 @@ from sottovoce.data.check_corpus import check_corpus, require_same_rows
 from sottovoce.data.corpora.read import CorpusFormat
 from sottovoce.data.label_limits import count_label_tokens, find_language, load_languages
 from sottovoce.data.manifest import write_manifest, write_rejects, write_remarks
-from sottovoce.data.prepared import PreparedData
-from sottovoce.data.report.page import write_report
-from sottovoce.data.split import assign_splits
 from sottovoce.errors import LanguageError, TooManyRejectsError
-from sottovoce.schema import MAX_CONTEXT_S, Reject, Task, Utterance
+from sottovoce.report.corpus.page import write_report
+from sottovoce.schema import MAX_CONTEXT_S, Reject, Remark, Split, Task, Utterance
 from sottovoce.text.clean import CleaningRule
 
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """A corpus after every row was checked; rows = utterances + rejects."""
+
+    corpus: str
+    """Name of the corpus, or of the folder or URI it was read from: the report's headline."""
+    utterances: tuple[Utterance, ...]
+    """What was kept, each with its split; audio as ``read_audio`` takes it from the working folder."""
+    rejects: tuple[Reject, ...]
+    """What was not kept, and why."""
+    remarks: tuple[Remark, ...]
+    """What was unusual about utterances that were kept."""
+    digests: Mapping[str, str]
+    """SHA-256 in hex of an utterance's int16 PCM, by its id: the same sound has the same digest."""
+    num_rows: int
+    """Rows the corpus had."""
+    seconds: float
+    """Wall time the preparation took."""
+
+
 logger = logging.getLogger(__name__)
+
+
+def assign_splits(
+    utterances: Sequence[Utterance],
+    *,
+    declared: Mapping[str, Split],
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> list[Utterance]:
+    """Give every utterance its split; the same input and seed give the same result on any machine.
+
+    A split the corpus declares stands, with one exception: where it declares training rows and no validation rows,
+    validation is taken out of training. Whole speakers go to one split; where there are too few speakers to fill
+    every split, single utterances do, and a warning says so.
+
+    Args:
+        utterances: in any order, ids unique.
+        declared: split by id, for the utterances whose corpus names one.
+        validation_fraction: of the utterances that are divided.
+        test_fraction: of the utterances that are divided; nothing where the corpus declares a test split.
+        seed: another seed gives another division.
+
+    Returns:
+        The utterances in the given order.
+    """
+    present = set(declared.values())
+    pool = [utterance for utterance in utterances if utterance.id not in declared]
+    if present and "validation" not in present:
+        pool += [utterance for utterance in utterances if declared.get(utterance.id) == "train"]
+    fractions: dict[Split, float] = {"validation": validation_fraction, "test": test_fraction}
+    if present:  # a corpus with splits of its own decides what is test
+        fractions["test"] = 0.0
+    if "validation" in present:
+        fractions["validation"] = 0.0
+    divided = _divide(pool, {split: fraction for split, fraction in fractions.items() if fraction > 0.0}, seed=seed)
+    return [
+        utterance.model_copy(update={"split": divided.get(utterance.id) or declared.get(utterance.id, "train")})
+        for utterance in utterances
+    ]
+
+
+def _divide(pool: Sequence[Utterance], fractions: Mapping[Split, float], *, seed: int) -> dict[str, Split]:
+    """Give the ids that leave training, with their split."""
+    keys = {utterance.id: _speaker_key(utterance) for utterance in pool}
+    if len(set(keys.values())) <= len(fractions) < len(pool):
+        logger.warning(
+            "%d speakers cannot fill %d splits: splitting by utterance, so speakers are heard in several splits",
+            len(set(keys.values())),
+            len(fractions) + 1,
+        )
+        keys = {utterance.id: utterance.id for utterance in pool}
+    sizes = Counter(keys.values())
+    order = sorted(sizes, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    split_of_key: dict[str, Split] = {}
+    for split, fraction in fractions.items():
+        filled = 0
+        for key in [key for key in order if key not in split_of_key]:
+            leaves_training = len(split_of_key) + 1 < len(order)
+            # Half a group over the target is nearer to it than half a group under; every split gets at least one.
+            if leaves_training and (filled == 0 or filled + sizes[key] / 2 <= fraction * len(pool)):
+                split_of_key[key] = split
+                filled += sizes[key]
+    return {row_id: split_of_key[key] for row_id, key in keys.items() if key in split_of_key}
+
+
+def _speaker_key(utterance: Utterance) -> str:
+    """Name the group that stays together: the speaker, or the utterance itself where no speaker is known."""
+    return f"utterance {utterance.id}" if utterance.speaker is None else f"speaker {utterance.speaker}"
+
 
 _TABLE_SUFFIXES: Final = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar"})
 

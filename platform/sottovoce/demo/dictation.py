@@ -7,14 +7,50 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.random import Generator
 from rich.progress import track
 
 from sottovoce.config import Config
+from sottovoce.demo.distort import noise
 from sottovoce.demo.grammar import load_grammar
 from sottovoce.demo.pool import speak_sentence
 from sottovoce.demo.speech import TRAINING_VOICES
-from sottovoce.demo.throat_microphone import through_throat_microphone
 from sottovoce.schema import SAMPLING_RATE, Split, Waveform
+
+_DECIBELS_PER_OCTAVE = 24.0
+_PEAKS_HERTZ = (250.0, 700.0)
+_LOWEST_HERTZ = 80.0
+
+
+def through_throat_microphone(waveform: Waveform, generator: Generator) -> Waveform:
+    """Play speech through the simulated sensor.
+
+    Args:
+        waveform: (S,) float32 in [-1, 1], 16 000 Hz.
+        generator: source of all randomness.
+
+    Returns:
+        (S,) float32 in [-1, 1].
+    """
+    filtered = _filter(waveform, generator)
+    drive = generator.uniform(1.5, 4.0) / max(float(np.abs(filtered).max()), 1e-6)
+    clipped = np.tanh(filtered * np.float32(drive))
+    level = float(clipped.std()) * 10 ** (-generator.uniform(12.0, 24.0) / 20)
+    noisy = clipped + np.float32(level) * noise(waveform.shape[0], generator)
+    return np.asarray(0.5 * noisy / max(float(np.abs(noisy).max()), 1e-6), dtype=np.float32)
+
+
+def _filter(waveform: Waveform, generator: Generator) -> Waveform:
+    spectrum = np.fft.rfft(waveform)
+    hertz = np.maximum(np.linspace(0.0, SAMPLING_RATE / 2, spectrum.shape[0]), 1.0)
+    corner = generator.uniform(1_600.0, 2_400.0)
+    decibels = -_DECIBELS_PER_OCTAVE * np.maximum(np.log2(hertz / corner), 0.0)
+    decibels -= _DECIBELS_PER_OCTAVE * np.maximum(np.log2(_LOWEST_HERTZ / hertz), 0.0)
+    for peak in _PEAKS_HERTZ:
+        centre = peak * generator.uniform(0.8, 1.25)
+        decibels += generator.uniform(4.0, 10.0) * np.exp(-((np.log2(hertz / centre) / 0.5) ** 2))
+    gain = 10 ** (np.maximum(decibels, -90.0) / 20)
+    return np.fft.irfft(spectrum * gain, n=waveform.shape[0]).astype(np.float32)
 
 
 class DictationConfig(Config):

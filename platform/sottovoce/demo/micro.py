@@ -25,7 +25,7 @@ from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Waveform
 from sottovoce.text.score import score_texts
-from sottovoce.train.timing.alignment_heads import choose_heads, measure_heads
+from sottovoce.words.alignment_heads import choose_heads, measure_heads
 
 logger = logging.getLogger(__name__)
 

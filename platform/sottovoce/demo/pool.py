@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from sottovoce.audio.pcm import from_pcm, to_pcm
+from sottovoce.audio.waveform import from_pcm, to_pcm
 from sottovoce.demo.grammar import Grammar, load_grammar, write_sentence
 from sottovoce.demo.speech import TRAINING_VOICES, Voice, speak
 from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform

@@ -8,7 +8,7 @@ import numpy as np
 from sottovoce.demo.grammar import load_grammar, write_sentence
 from sottovoce.demo.speech import Voice, speak_words
 from sottovoce.schema import SAMPLING_RATE, Waveform
-from sottovoce.train.timing.timed_speech import TimedPiece, TimedSpeech
+from sottovoce.words.timed_speech import TimedPiece, TimedSpeech
 
 _GAP_S = (0.1, 0.5)  # before each sentence
 _MAX_SENTENCES = 3

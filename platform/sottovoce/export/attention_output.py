@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from sottovoce.model.cross_attention import Head
 from sottovoce.model.variants import ALIGNMENT_SCORES
+from sottovoce.words.cross_attention import Head
 
 _HEAD_AXIS = 1  # of a layer's scores (B, heads, T, P)
 

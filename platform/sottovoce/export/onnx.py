@@ -18,10 +18,10 @@ from optimum.exporters.utils import get_encoder_decoder_models_for_export
 
 from sottovoce.export.attention_output import add_alignment_scores
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.model.cross_attention import alignment_heads
 from sottovoce.model.onednn_linear import plain_linear
 from sottovoce.model.variants import onnx_path
 from sottovoce.schema import FRAMES_PER_SECOND
+from sottovoce.words.cross_attention import alignment_heads
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from sottovoce.model.frozen_base import four_bit_config
 _REFUSED_KEYS = ("auto_map",)
 _REFUSED_PREFIX = "_attn_implementation"
 MICRO = "micro"  # the name of the base model the package brings along
-_MICRO_FOLDER = Path(__file__).resolve().parents[1] / "demo" / "assets" / "micro"
+_MICRO_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "micro"
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
 _SHAPE_KEYS = (
     "d_model",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sottovoce.audio.features import DYNAMIC_RANGE, SILENCE, WINDOW_LENGTH, hann_window, mel_filters
-from sottovoce.audio.pcm import FULL_SCALE
+from sottovoce.audio.waveform import FULL_SCALE
 from sottovoce.errors import ContextError
 from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE
 

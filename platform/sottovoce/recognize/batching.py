@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from sottovoce.audio.features import log_mel_batch
 from sottovoce.model.context import AudioContext
+from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import DecoderSession
-from sottovoce.recognize.vocabulary import Vocabulary
-from sottovoce.recognize.words import AttentionSource, time_result
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Waveform, WindowResult
+from sottovoce.words.word_times import AttentionSource, time_result
 
 
 class WindowSession(DecoderSession, AttentionSource, Protocol):

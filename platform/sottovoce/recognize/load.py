@@ -10,10 +10,10 @@ from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.checkpoint import load_checkpoint, read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.model.variants import VARIANTS, Variant, onnx_path, read_variant_record
+from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.recognize.onnx_engine import OnnxRecognizer, load_session
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.recognize.vocabulary import build_vocabulary
 
 
 def load_recognizer(

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.session import DecoderSession, Logits, TokenIds
-from sottovoce.recognize.vocabulary import Vocabulary
-from sottovoce.recognize.words import AttentionSource
 from sottovoce.schema import FRAMES_PER_SECOND, MAX_LABEL_TOKENS
+from sottovoce.words.word_times import AttentionSource
 
 _FIRST_GUESSES = 5  # transformers' num_assistant_tokens before 4.57
 _MORE, _FEWER = 2, 1  # and its steps: up where all guesses were right, down where one was not

@@ -15,14 +15,14 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper
-from sottovoce.model.cross_attention import alignment_heads, attend
+from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.recognize.batching import WindowSession, recognize_windows
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import Logits, TokenIds
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.speculative import SpeculativeSession, check_assistant
-from sottovoce.recognize.vocabulary import build_vocabulary
 from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, Waveform, WindowResult
+from sottovoce.words.cross_attention import alignment_heads, attend
 
 
 class TorchRecognizer:

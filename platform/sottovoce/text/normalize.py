@@ -6,6 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""ISO 639-1 codes of languages written without spaces between words, as openai-whisper lists them."""
+
+
 Normalizer: TypeAlias = Literal["english", "basic", "none"]
 """english: Whisper's for English (case, punctuation, fillers, numbers, contractions); basic: Whisper's for all other
 languages (case, punctuation, symbols); none: only white space is unified."""

@@ -28,9 +28,9 @@ from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Utterance
 from sottovoce.text.group_score import GroupScore, score_utterances
 from sottovoce.text.normalize import Normalizer
 from sottovoce.text.score import Score
-from sottovoce.train.collate import Collator, TrainBatch
-from sottovoce.train.failure import describe_batch, memory_explained
-from sottovoce.train.heartbeat import Phase
+from sottovoce.train.batches import Collator, TrainBatch
+from sottovoce.train.health.failure import describe_batch, memory_explained
+from sottovoce.train.health.heartbeat import Phase
 from sottovoce.train.objective import WhisperObjective
 
 _PREFIX_LENGTH = 4  # start, language, task, no-timestamps

@@ -1,15 +1,20 @@
 """What a run measured and what it was made of: the rows of its evaluations, its state, and ``record.json``."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from pydantic import Field, JsonValue
 
+from sottovoce.atomic_write import write_whole
+from sottovoce.errors import TooManyRejectsError
 from sottovoce.schema import Record, Reject
 from sottovoce.text.group_score import GroupScore
-from sottovoce.train.cursor import Cursor
-from sottovoce.train.settings import TrainingConfig
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.microbatches import Cursor
 
 RECORD_FILE = "record.json"
 
@@ -213,3 +218,36 @@ def describe_row(row: EvaluationRow) -> str:
         f"evaluation at step {row.step} (epoch {row.epoch:.1f}): {training}validation loss {row.validation_loss:.3f}, "
         f"WER {row.wer:.1%}, CER {row.cer:.1%}"
     )
+
+
+REJECTS_FILE = "training_rejects.jsonl"
+"""Not ``rejects.jsonl``, which is the manifest's, whose folder may be the run's."""
+
+
+def gather_rejects(
+    own: Iterable[Reject], accelerator: Accelerator, *, output: Path, num_utterances: int, allowed: float
+) -> dict[str, Reject]:
+    """Bring all ranks' rejects together, and have the first rank write them; every rank must call it.
+
+    Args:
+        own: this rank's, and any that all ranks know of.
+        accelerator: knows the ranks.
+        output: the run's folder.
+        num_utterances: of the training split.
+        allowed: the largest part of them that may be left out.
+
+    Returns:
+        Those of all ranks, by id.
+
+    Raises:
+        TooManyRejectsError: more than allowed; they are in the file by then.
+    """
+    everywhere: list[Reject] = gather_object(list(own))
+    rejects = {reject.id: reject for reject in everywhere}
+    path = output / REJECTS_FILE
+    if rejects and accelerator.is_main_process:
+        write_whole(path, "".join(f"{reject.model_dump_json()}\n" for reject in rejects.values()))
+    if len(rejects) > allowed * num_utterances:
+        accelerator.wait_for_everyone()  # the first rank to raise ends the run, whoever is still writing
+        raise TooManyRejectsError(path, len(rejects), num_utterances, allowed)
+    return rejects

@@ -10,15 +10,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.model.checkpoint import Checkpoint, adapt_base, load_adapted, load_checkpoint, resolve_folder
 from sottovoce.model.context import AudioContext, set_audio_context
 from sottovoce.model.frozen_base import halve_frozen_matrices
 from sottovoce.model.labels import used_token_ids
 from sottovoce.schema import Utterance
 from sottovoce.text.normalize import read_spelling
-from sottovoce.train.checkpoints.state import MODEL_FOLDER
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.objective import prepare_whisper
-from sottovoce.train.settings import TrainingConfig
 
 RunPrecision: TypeAlias = Literal["fp16", "bf16", "fp32"]
 """What is left of ``Precision`` once the machine is known."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scripted_decoder import END, NO_SPEECH, NUM_TOKENS, START, VOCABULARY, ScriptedSession, TreeSession
 
-from sottovoce.recognize.decoding.attempts import Attempt, decode_with_fallback
+from sottovoce.recognize.decoding.fallback import Attempt, decode_with_fallback
 from sottovoce.schema import DecodeOptions
 
 FLAT: list[list[int]] = [[]]  # as likely as each other: at 0 the first token for ever, above it texts of all kinds

@@ -8,8 +8,8 @@ from scripted_decoder import ScriptedSession
 
 from sottovoce.errors import LanguageError
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
 from sottovoce.recognize.decoding.batch import decode_batch
-from sottovoce.recognize.vocabulary import Vocabulary, build_vocabulary
 from sottovoce.schema import DecodeOptions, WindowResult
 
 BEFORE = list(range(1_000, 1_300))

@@ -5,8 +5,8 @@ import pytest
 from scripted_decoder import END, NUM_TOKENS, VOCABULARY, TreeSession
 
 from sottovoce.recognize.decoding.beam import BeamSettings, search_beams
-from sottovoce.recognize.decoding.hypothesis import Hypothesis, likeliest
 from sottovoce.recognize.decoding.rules import TokenRules
+from sottovoce.recognize.decoding.session import Hypothesis, likeliest
 
 # The likeliest first letter leads nowhere: "a" goes on in three equal ways, and "bc" is sure to end.
 TREE = {(): {0: 0.6, 1: 0.4}, (0,): {0: 0.3, 1: 0.3, 2: 0.3, END: 0.1}, (1,): {2: 1.0}}

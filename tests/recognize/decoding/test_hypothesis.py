@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sottovoce.recognize.decoding.hypothesis import Hypothesis, likeliest
+from sottovoce.recognize.decoding.session import Hypothesis, likeliest
 
 
 def text(*logprobs: float) -> Hypothesis:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scripted_decoder import VOCABULARY, ScriptedSession
 
-from sottovoce.recognize.decoding.language import SpokenLanguage, detect_languages, find_languages
+from sottovoce.recognize.decoding.batch import SpokenLanguage, detect_languages, find_languages
 from sottovoce.schema import DecodeOptions
 
 

@@ -10,8 +10,8 @@ from openai_whisper import LANGUAGE_IDS, load_tokenizer
 from transformers import GenerationConfig
 
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
 from sottovoce.recognize.decoding.rules import TokenRules
-from sottovoce.recognize.vocabulary import Vocabulary, build_vocabulary
 
 NUM_TOKENS = 51_865
 FROM, END = 50_364, 50_257

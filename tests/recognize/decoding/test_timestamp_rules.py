@@ -4,7 +4,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
-from sottovoce.recognize.decoding.timestamp_rules import apply_timestamp_rules
+from sottovoce.recognize.decoding.rules import apply_timestamp_rules
 
 FROM, END = 100, 50
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sottovoce.audio.pcm import to_pcm
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.schema import SAMPLING_RATE
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sottovoce.recognize.decoding.hypothesis import Hypothesis
-from sottovoce.recognize.decoding.logprobs import log_sums
 from sottovoce.recognize.decoding.rules import TokenRules
-from sottovoce.recognize.decoding.session import DecoderSession, Logits, TokenIds
+from sottovoce.recognize.decoding.session import DecoderSession, Hypothesis, Logits, TokenIds, log_sums
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from sottovoce.audio.voice_activity import Span
 from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
 from sottovoce.recognize.longform.options import LongFormOptions
-from sottovoce.recognize.longform.reader import Reader
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.sequential import SequentialReader, Voices
+from sottovoce.recognize.longform.window import Reader
 from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, DecodeOptions
 
 # Of the longest context, for a model that reads trimmed ones: there a short window costs no more than its length, and

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from sottovoce.audio.voice_activity import Span
-from sottovoce.recognize.longform.reader import SpokenLanguage
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment
-from sottovoce.recognize.longform.window import WindowRequest, read_segments, unheard_rest
+from sottovoce.recognize.longform.window import SpokenLanguage, WindowRequest, read_segments, unheard_rest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
 
 LONGEST_SILENCE_S = 2.0  # inside a window; more would be decoded for nothing, and silence invites inventions (guess)

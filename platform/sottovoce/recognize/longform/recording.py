@@ -8,10 +8,9 @@ from typing import cast
 
 import numpy as np
 
-from sottovoce.audio.pauses import find_pauses
-from sottovoce.audio.pcm import to_pcm
-from sottovoce.audio.silence import SILENCE_DBFS, peak_dbfs, quietest_place
+from sottovoce.audio.silence import SILENCE_DBFS, find_pauses, peak_dbfs, quietest_place
 from sottovoce.audio.voice_activity import Span, as_waveform, find_speech, load_voice_activity, voice_gain
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
 
 _MARGIN_SAMPLES = SAMPLING_RATE // 8  # heard on both sides of where a cut may be: more than half of what is averaged

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sottovoce.schema import TokenLogprob, WordTime
-from sottovoce.text.languages import LANGUAGES_WITHOUT_SPACES
+from sottovoce.text.normalize import LANGUAGES_WITHOUT_SPACES
 
 
 @dataclass(frozen=True, kw_only=True)

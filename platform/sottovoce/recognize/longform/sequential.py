@@ -6,10 +6,15 @@ from itertools import chain, pairwise
 
 from sottovoce.audio.voice_activity import Span
 from sottovoce.recognize.longform.chunked import LONGEST_SILENCE_S
-from sottovoce.recognize.longform.reader import SpokenLanguage
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment
-from sottovoce.recognize.longform.window import MIN_WINDOW_SAMPLES, WindowRequest, read_segments, unheard_rest
+from sottovoce.recognize.longform.window import (
+    MIN_WINDOW_SAMPLES,
+    SpokenLanguage,
+    WindowRequest,
+    read_segments,
+    unheard_rest,
+)
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult, WindowSegment
 
 _DRAWN_ABOVE = 0.5  # temperature: text drawn above it is no context to follow on from, as in openai-whisper

@@ -8,10 +8,9 @@ from typing import Unpack
 from sottovoce.audio.decode import read_pcm
 from sottovoce.recognize.longform.algorithms import build_reader
 from sottovoce.recognize.longform.options import TRANSCRIBE_OPTIONS, Decoding, LongFormOptions
-from sottovoce.recognize.longform.reader import UNHEARD_LANGUAGE, Reader
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment, Transcript
-from sottovoce.recognize.longform.window import WindowRequest
+from sottovoce.recognize.longform.window import UNHEARD_LANGUAGE, Reader, WindowRequest
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import DecodeOptions, Waveform
 

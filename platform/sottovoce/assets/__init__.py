@@ -1,0 +1,6 @@
+"""Files that ship with the package."""
+
+from pathlib import Path
+
+MICRO = Path(__file__).resolve().parent / "micro"
+"""The embedded base model's checkpoint folder."""

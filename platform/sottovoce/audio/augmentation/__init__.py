@@ -1,0 +1,1 @@
+"""Augmentation of training speech: drawn first, carried out second."""

@@ -1,0 +1,99 @@
+"""Mask parts of a log-mel picture in training: SpecAugment.
+
+Shapes: M mel bins, F frames.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from sottovoce.audio.augmentation.augment import utterance_generator
+from sottovoce.config import Config
+from sottovoce.schema import LogMel
+
+
+class SpecAugmentConfig(Config):
+    """Which masks are laid over the pictures of training speech; none unless they are asked for."""
+
+    num_time_masks: int = Field(default=0, ge=0)
+    """Stretches of time masked; 2 is usual."""
+    max_time_mask_fraction: float = Field(default=0.05, ge=0.0, le=0.5)
+    """Longest time mask, as a part of the speech (not of the padding)."""
+    num_mel_masks: int = Field(default=0, ge=0)
+    """Bands of mel bins masked; 2 is usual."""
+    max_mel_mask_bins: int = Field(default=10, ge=0, le=80)
+    """Widest band."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of one picture."""
+
+    frames: tuple[tuple[int, int], ...]
+    """Stretches of time: first frame, and the one behind the last."""
+    bins: tuple[tuple[int, int], ...]
+    """Bands: lowest mel bin, and the one above the highest."""
+    num_frames: int
+    """Frames that hold speech, from the first on: the attention mask, outside of which nothing is masked."""
+
+
+def draw_masks(
+    config: SpecAugmentConfig, *, seed: int, epoch: int, utterance_id: str, num_frames: int, num_mel_bins: int
+) -> Masks:
+    """Draw where a picture is masked: the same places for the same seed, epoch and utterance.
+
+    Args:
+        config: how many masks and how large.
+        seed: of the run.
+        epoch: how often the utterance was read before.
+        utterance_id: whose picture this is.
+        num_frames: frames that hold speech; masks are placed and measured in these, not in the padding behind them.
+        num_mel_bins: of the picture.
+
+    Source: Park et al. 2019, SpecAugment, without time warping; the longest time mask is a part of the length, as in
+    Park et al. 2020, SpecAugment on Large Scale Datasets.
+    """
+    if num_frames <= 0 or not (config.num_time_masks or config.num_mel_masks):
+        return Masks((), (), max(0, num_frames))
+    generator = utterance_generator("spec_augment", seed=seed, epoch=epoch, utterance_id=utterance_id)
+
+    def stretch(longest: int, size: int) -> tuple[int, int]:
+        width = int(generator.integers(0, longest, endpoint=True))
+        start = int(generator.integers(0, size - width, endpoint=True))
+        return start, start + width
+
+    longest_time = int(config.max_time_mask_fraction * num_frames)
+    widest_band = min(config.max_mel_mask_bins, num_mel_bins)
+    return Masks(
+        frames=tuple(stretch(longest_time, num_frames) for _ in range(config.num_time_masks)),
+        bins=tuple(stretch(widest_band, num_mel_bins) for _ in range(config.num_mel_masks)),
+        num_frames=num_frames,
+    )
+
+
+def mask_log_mel(features: LogMel, masks: Masks) -> LogMel:
+    """Lay masks over a picture.
+
+    Masked values become the mean of the frames that hold speech. The paper writes zero into pictures of zero mean,
+    so this is its value for Whisper's pictures, which are not centred. Zero itself would be an absolute level there,
+    louder than everything in a soft recording; and the picture's minimum would be digital silence, which is as much
+    a statement about the speech as any sound, and a much harder edge.
+
+    Args:
+        features: (M, F).
+        masks: from ``draw_masks``.
+
+    Returns:
+        (M, F), a changed copy; ``features`` itself where there is no mask.
+    """
+    if not (masks.frames or masks.bins):
+        return features
+    masked = features.copy()
+    speech = masked[:, : masks.num_frames]  # a view: what is written here is written to the copy
+    mean = np.ascontiguousarray(speech).mean(dtype=np.float64)  # contiguous: padding must not change the order of sums
+    for start, stop in masks.frames:
+        speech[:, start:stop] = mean
+    for start, stop in masks.bins:
+        speech[start:stop] = mean
+    return masked

@@ -1,0 +1,215 @@
+"""What a quickstart measured: ``result.json`` for programs, tables for people."""
+
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from openai import OpenAI
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sottovoce.demo.quickstart import Walk
+from sottovoce.errors import ConfigError
+from sottovoce.report.run.plots import Marks, draw_error_rates, draw_losses
+from sottovoce.report.template import load_template
+from sottovoce.schema import Record, Utterance
+from sottovoce.train.record import EvaluationRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One request: what was said, what came back, and how long it took."""
+
+    reference: str
+    transcript: str
+    latency_ms: float
+    """From the call to the parsed answer, upload included."""
+
+
+def ask_service(base_url: str, utterances: Sequence[Utterance], *, model: str, api_key: str = "none") -> list[Answer]:
+    """Transcribe utterances one after the other.
+
+    Raises:
+        openai.APIError: an answer that is an error, or none.
+    """
+    client = OpenAI(base_url=base_url, api_key=api_key)
+    answers = []
+    for utterance in track(utterances, description="requests"):
+        started = time.perf_counter()
+        transcription = client.audio.transcriptions.create(
+            model=model, file=Path(utterance.audio), language=utterance.language
+        )
+        latency_ms = 1_000 * (time.perf_counter() - started)
+        answers.append(Answer(reference=utterance.text, transcript=transcription.text, latency_ms=latency_ms))
+    return answers
+
+
+_RESULT_FILE = "result.json"
+_MARKER = ".quickstart"  # says that a folder is ours to delete
+_NUM_SHOWN = 8
+
+
+class VariantResult(Record):
+    """One exported variant."""
+
+    wer: float
+    """Fraction, normalized."""
+    size_bytes: int
+    """The ONNX files a recognizer reads."""
+    rtfx: float
+    """Audio seconds per second of recognition on one thread."""
+
+
+class QuickstartResult(Record):
+    """``result.json``."""
+
+    baseline_wer: float
+    """WER of the embedded base model on the test utterances, a fraction."""
+    finetuned_wer: float
+    """WER of the fine-tuned checkpoint, in torch, on the same."""
+    baseline_cer: float
+    finetuned_cer: float
+    finetuned_rtfx: float
+    normalizer: str
+    seconds: float
+    """From the start of the process to the last answer; installation comes before it."""
+    training_s: float
+    data_wait: float
+    """Share of the training steps' time spent waiting for data, a fraction; the worker that waited most."""
+    num_train: int
+    num_test: int
+    variants: dict[str, VariantResult]
+    latency_median_ms: float
+    """Of one request, upload included, one at a time."""
+    latency_max_ms: float
+    rows: tuple[EvaluationRow, ...]
+    """Every evaluation during training, the base model's first."""
+    machine: str
+    checkpoint: str
+    export: str
+    report: str
+
+    @property
+    def wer_reduction(self) -> float:
+        """By which fraction the WER fell."""
+        return 1.0 - self.finetuned_wer / max(self.baseline_wer, 1e-9)
+
+
+def fresh_folder(folder: Path) -> Path:
+    """Give an empty folder in the place of an earlier quickstart's.
+
+    Raises:
+        ConfigError: a folder with files that no quickstart made.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+        raise ConfigError(f"{folder} holds files that no quickstart made; name another --output")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / _MARKER).touch()
+    return folder.resolve()
+
+
+def build_result(walked: Walk, answers: Sequence[Answer], *, output: Path) -> QuickstartResult:
+    """Gather the figures of all stages; ``seconds`` ends here."""
+    baseline, training, export = walked.baseline, walked.training, walked.export
+    latencies = [answer.latency_ms for answer in answers]
+    return QuickstartResult(
+        baseline_wer=baseline.wer,
+        finetuned_wer=export.reference_wer,
+        baseline_cer=baseline.cer,
+        finetuned_cer=export.reference_cer,
+        finetuned_rtfx=export.reference_rtfx,
+        normalizer=baseline.score.normalizer,
+        seconds=time.time() - psutil.Process().create_time(),
+        training_s=training.seconds,
+        data_wait=training.data_wait,
+        num_train=training.data.num_train,
+        num_test=export.num_utterances,
+        variants={
+            name: VariantResult(wer=record.wer, size_bytes=record.size_bytes, rtfx=record.rtfx)
+            for name, record in export.variants.items()
+        },
+        latency_median_ms=statistics.median(latencies),
+        latency_max_ms=max(latencies),
+        rows=training.rows,
+        machine=describe_machine(),
+        checkpoint=_shown(Path(export.checkpoint)),
+        export=_shown(walked.export_folder),
+        report=_shown(output / "report.html"),
+    )
+
+
+def _shown(path: Path) -> str:
+    """Give a path as a person here would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def describe_machine() -> str:
+    """Name processor family, logical cores, memory and Python, for beside every number."""
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, Python {platform.python_version()}"
+
+
+def write_result(result: QuickstartResult, folder: Path) -> None:
+    """Write ``result.json``."""
+    (folder / _RESULT_FILE).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def show_result(result: QuickstartResult, answers: Sequence[Answer], *, console: Console) -> None:
+    """Print references beside transcripts, the table of figures, and where everything is."""
+    console.print(_transcript_table(answers[:_NUM_SHOWN]))
+    console.print(_figure_table(result))
+    console.print(
+        f"WER fell by {result.wer_reduction:.0%} in {result.seconds:.0f} s on {result.machine}\n"
+        f"checkpoint  {result.checkpoint}\nexport      {result.export}\nreport      {result.report}\n"
+        "serve it    make serve",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _transcript_table(answers: Sequence[Answer]) -> Table:
+    table = Table("what was said", "what the service answered", title="Requests over HTTP, openai client, int8")
+    for answer in answers:
+        table.add_row(answer.reference, answer.transcript)
+    return table
+
+
+def _figure_table(result: QuickstartResult) -> Table:
+    table = Table(
+        "model", "WER", "size", "RTFx", title=f"{result.num_test} test utterances, {result.normalizer} normalizer"
+    )
+    table.add_row("micro, before", f"{result.baseline_wer:.1%}", "", "")
+    table.add_row("fine-tuned, torch", f"{result.finetuned_wer:.1%}", "", f"{result.finetuned_rtfx:.0f}")
+    for name, variant in result.variants.items():
+        size = f"{variant.size_bytes / 1e6:.1f} MB"
+        table.add_row(f"fine-tuned, ONNX {name}", f"{variant.wer:.1%}", size, f"{variant.rtfx:.0f}")
+    table.add_row(
+        "request latency", f"{result.latency_median_ms:.0f} ms", "median", f"{result.latency_max_ms:.0f} ms max"
+    )
+    return table
+
+
+def publish_result(result: QuickstartResult, answers: Sequence[Answer], output: Path) -> None:
+    """Write ``result.json`` and the report, and print the tables."""
+    write_result(result, output)
+    write_report(result, answers, Path(result.report))
+    show_result(result, answers, console=Console())
+
+
+def write_report(result: QuickstartResult, answers: Sequence[Answer], path: Path) -> None:
+    """Write loss and WER curves, the table of variants, and references beside transcripts."""
+    page = load_template("report.html.j2", package="sottovoce.demo", folder="assets").render(
+        result=result,
+        answers=answers,
+        panels=(draw_losses(result.rows, (), Marks()), draw_error_rates(result.rows, Marks())),
+    )
+    path.write_text(page, encoding="utf-8")

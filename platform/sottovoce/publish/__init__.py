@@ -1,0 +1,1 @@
+"""Publishing a trained model: its card, the Hub, and merged adapters."""

@@ -1,0 +1,240 @@
+"""The model card: README.md of a checkpoint, with the front matter the Hub reads, from a run's record."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from sottovoce.model.checkpoint import MICRO
+from sottovoce.report.diagnosis.finding import Finding
+from sottovoce.text.group_score import GroupScore
+from sottovoce.train.config import Method, TrainingConfig
+from sottovoce.train.record import EvaluationRow, TrainingRecord
+
+_LICENSE = "apache-2.0"
+_METHODS: dict[Method, str] = {
+    "full": "in full",
+    "frozen_encoder": "with its encoder frozen",
+    "frozen_embeddings": "with its embeddings frozen",
+    "lora": "by a LoRA adapter",
+    "qlora": "by a LoRA adapter beside a base held in 4 bits",
+}
+
+
+def write_model_card(
+    record: TrainingRecord, folder: Path, *, name: str, is_merged: bool = False, findings: Sequence[Finding] = ()
+) -> None:
+    """Write the card into a checkpoint's folder.
+
+    Args:
+        record: of the run.
+        folder: of the checkpoint.
+        name: of the model, as the card and its usage snippet call it.
+        is_merged: the adapter the run trained is merged into its base there.
+        findings: what the run's figures say.
+    """
+    build_model_card(record, name=name, is_merged=is_merged, findings=findings).save(folder / "README.md")
+
+
+def build_model_card(
+    record: TrainingRecord, *, name: str, is_merged: bool = False, findings: Sequence[Finding] = ()
+) -> ModelCard:
+    """Compose front matter and text; nothing in it is unknown or zero for want of a value."""
+    is_adapter = record.training.trains_adapter and not is_merged
+    sections = (
+        f"# {name}",
+        _introduction(record, name),
+        _usage(name) + (_adapter_usage(record.base, name) if is_adapter else ""),
+        "## Training data\n\n" + _bullets(_data_facts(record)),
+        "## Training\n\n" + _bullets(_training_facts(record)),
+        "## Evaluation\n\n" + _evaluation(record),
+        *(["## What the run's figures say\n\n" + _bullets([one.describe() for one in findings])] if findings else []),
+        "## Versions\n\n" + _bullets([f"{package} {number}" for package, number in record.versions.items()]),
+    )
+    front_matter = _front_matter(record, name=name, is_adapter=is_adapter).to_yaml()
+    return ModelCard(f"---\n{front_matter}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def _front_matter(record: TrainingRecord, *, name: str, is_adapter: bool) -> ModelCardData:
+    results = [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            task_name="Automatic Speech Recognition",
+            dataset_type="manifest",
+            dataset_name="validation split of the training manifest",
+            metric_type=metric,
+            metric_name=metric.upper(),
+            metric_value=round(value, 6),
+        )
+        for metric, value in (("wer", record.best.wer), ("cer", record.best.cer))
+    ]
+    return ModelCardData(
+        language=list(record.data.languages),
+        license=_LICENSE,
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["whisper", "sottovoce", "automatic-speech-recognition", *(["lora"] if is_adapter else [])],
+        metrics=["wer", "cer"],
+        model_name=name,
+        eval_results=results,
+        base_model=None
+        if _is_local(record.base)
+        else record.base,  # None leaves the field out: only the Hub's have ids
+    )
+
+
+def _is_local(base: str) -> bool:
+    return base == MICRO or Path(base).is_dir() or Path(base).is_absolute()
+
+
+def _describe_base(base: str) -> str:
+    if base == MICRO:
+        return "micro, Sottovoce's embedded Whisper"
+    return Path(base).name if _is_local(base) else f"[{base}](https://huggingface.co/{base})"
+
+
+def _introduction(record: TrainingRecord, name: str) -> str:
+    best, baseline = record.best, record.baseline
+    shortest, longest = record.audio_context_s
+    method = _METHODS[record.training.method]
+    return (
+        f"{name} is {_describe_base(record.base)}, fine-tuned {method} with Sottovoce. On the validation split its WER "
+        f"is **{best.wer:.2%}** (95 % interval {best.wer_low:.2%} to {best.wer_high:.2%}), the base model's "
+        f"{baseline.wer:.2%}. It reads {shortest:g} to {longest:g} s of audio at once."
+    )
+
+
+def _usage(name: str) -> str:
+    return (
+        "## Usage\n\n"
+        "Sottovoce reads this checkpoint at the length of the speech, without padding to 30 s:\n\n"
+        "```python\n"
+        "from sottovoce.audio.decode import read_audio\n"
+        "from sottovoce.recognize.load import load_recognizer\n"
+        "from sottovoce.schema import DecodeOptions\n\n"
+        f'recognizer = load_recognizer("{name}")  # the folder or Hub id of this checkpoint\n'
+        'waveform = read_audio("speech.wav")\n'
+        "print(recognizer.recognize([waveform], [DecodeOptions()])[0].text)\n"
+        "```"
+    )
+
+
+def _adapter_usage(base: str, name: str) -> str:
+    """Show how peft alone loads an adapter."""
+    is_micro = base == MICRO
+    imports = "from sottovoce.model.checkpoint import resolve_folder\n" if is_micro else ""
+    place = f'resolve_folder("{base}")' if is_micro else f'"{base}"'
+    return (
+        "\n\nIts weights are an adapter beside the base model, which Sottovoce merges when it loads them and "
+        "`python -m jobs.merge_adapter` merges for good. peft loads it as well, for audio padded to 30 s:\n\n"
+        "```python\n"
+        f"from peft import PeftModel\n{imports}"
+        "from transformers import WhisperForConditionalGeneration\n\n"
+        f"base = WhisperForConditionalGeneration.from_pretrained({place})\n"
+        f'model = PeftModel.from_pretrained(base, "{name}")\n'
+        "```"
+    )
+
+
+def _method_facts(record: TrainingRecord) -> list[str]:
+    """Say how much was trained, and with what adapter."""
+    facts = []
+    if record.num_trained_parameters:
+        share = record.num_trained_parameters / record.num_parameters
+        facts.append(f"{record.num_trained_parameters:,} of {record.num_parameters:,} parameters trained ({share:.1%})")
+    if record.training.trains_adapter:
+        lora = record.training.lora
+        part = "encoder and decoder" if lora.part == "both" else lora.part
+        rows = ", and the embedding rows of the training texts' tokens" if lora.token_rows else ""
+        facts.append(
+            f"LoRA of rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g} on {', '.join(lora.targets)} of "
+            f"the {part}{rows}"
+        )
+    return facts
+
+
+def _data_facts(record: TrainingRecord) -> list[str]:
+    data = record.data
+    facts = [
+        f"training: {data.num_train} utterances, {_hours(data.train_hours)}",
+        f"validation: {data.num_validation} utterances, {_hours(data.validation_hours)}",
+        f"languages: {', '.join(data.languages)}",
+    ]
+    if data.num_speakers:
+        facts.append(f"speakers in the training split: {data.num_speakers}")
+    rejects = ", ".join(f"{reason} {number}" for reason, number in sorted(data.rejects.items()))
+    facts.append(f"rejected recordings: {rejects or 'not one'}")
+    return facts
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 60:.2f} min"
+
+
+def _training_facts(record: TrainingRecord) -> list[str]:
+    training = record.training
+    facts = [
+        *_method_facts(record),
+        f"{record.num_steps} steps in {record.seconds:.0f} s; the best checkpoint is that of step {record.best_step}",
+        f"{_workers(training)} on {record.device}, precision {record.precision}, {_held_weights(record)}",
+        f"AdamW, betas 0.9 and 0.999, eps 1e-8, weight decay {training.weight_decay:g} on matrices",
+        f"learning rate {training.highest_rate:g}, {training.warmup_steps} warm-up steps, then linear to zero",
+        f"gradient norm at most {training.max_grad_norm:g}; {_count(training.num_slots, 'batch', 'batches')} per step",
+        f"seed {training.seed}",
+    ]
+    optional = {"label smoothing": training.label_smoothing, "dropout": training.dropout}
+    return facts + [f"{label} {value:g}" for label, value in optional.items() if value]
+
+
+def _workers(training: TrainingConfig) -> str:
+    if isinstance(training.num_workers, int):
+        return _count(training.num_workers, "worker", "workers")
+    fewest, most = training.num_workers
+    return f"{fewest} to {_count(most, 'worker', 'workers')}"
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+def _held_weights(record: TrainingRecord) -> str:
+    """Say what weights were held in while they were trained; see ``load_start``."""
+    if record.training.method == "qlora":
+        return "the base's matrices in 4 bits (NF4), the adapter's weights in fp32"
+    if record.training.method == "lora" and record.precision != "fp32":
+        return f"the base's matrices in {record.precision}, the adapter's weights in fp32"
+    return "weights in fp32"
+
+
+def _evaluation(record: TrainingRecord) -> str:
+    header = "| step | epoch | training loss | validation loss | WER | CER |\n|---|---|---|---|---|---|\n"
+    rows = "\n".join(_table_row(row, is_best=row.step == record.best_step) for row in record.rows)
+    note = (
+        f"\n\nStep 0 is the base model; the bold row is this checkpoint. Losses are per token; WER and CER are "
+        f"micro-averaged over the validation split after the normalizer `{record.normalizer}`."
+    )
+    return header + rows + note + _groups(record.best.groups)
+
+
+def _groups(groups: Sequence[GroupScore]) -> str:
+    """Give this checkpoint's scores by corpus and language, where there are several."""
+    if not groups:
+        return ""
+    names = ("group", "name", "utterances", "words", "WER", "95 % interval", "CER", "normalizer")
+    header = f"\n\n| {' | '.join(names)} |\n{'|---' * len(names)}|\n"
+    return header + "\n".join(
+        f"| {group.kind} | {group.name} | {group.num_utterances} | {group.num_words} | {group.wer:.2%} "
+        f"| {group.wer_low:.2%} to {group.wer_high:.2%} | {group.cer:.2%} | `{group.normalizer}` |"
+        for group in groups
+    )
+
+
+def _table_row(row: EvaluationRow, *, is_best: bool) -> str:
+    training_loss = "before training" if row.training_loss is None else f"{row.training_loss:.4f}"
+    cells = [f"{row.step}", f"{row.epoch:.2f}", training_loss, f"{row.validation_loss:.4f}"]
+    cells += [f"{row.wer:.2%}", f"{row.cer:.2%}"]
+    return "| " + " | ".join(f"**{cell}**" if is_best else cell for cell in cells) + " |"
+
+
+def _bullets(facts: list[str]) -> str:
+    return "\n".join(f"- {fact}" for fact in facts)

@@ -1,0 +1,1 @@
+"""HTML reports: the shared page, prepared corpora, training runs, and their diagnosis."""

@@ -1,0 +1,1 @@
+"""The report on a prepared corpus: report.html for people, report.json for programs."""

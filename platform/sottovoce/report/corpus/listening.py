@@ -1,0 +1,85 @@
+"""Ten utterances to listen to, from the shortest to the longest and of as many speakers as there are."""
+
+import base64
+import io
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from sottovoce.audio.decode import read_audio
+from sottovoce.errors import AudioError
+from sottovoce.report.corpus.plots import draw_spectrogram
+from sottovoce.schema import SAMPLING_RATE, Utterance, Waveform
+
+NUM_EXAMPLES = 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudibleExample:
+    """One utterance as the page plays and shows it."""
+
+    utterance: Utterance
+    sound: str
+    """Data URI."""
+    spectrogram: Markup
+    """Inline SVG."""
+
+
+def choose_examples(utterances: Sequence[Utterance], number: int = NUM_EXAMPLES) -> list[Utterance]:
+    """Choose utterances spread over durations and speakers; the same ones for the same utterances in any order.
+
+    The utterances are cut, by duration, into as many equal parts as examples are wanted. Of each part comes one of
+    the speaker heard least so far, from as near the part's middle as there is one.
+    """
+    order = sorted(utterances, key=lambda utterance: (utterance.duration_s, utterance.id))
+    number = min(number, len(order))
+    times_heard: Counter[str | None] = Counter()
+    chosen = []
+    for part in range(number):
+        start, stop = part * len(order) // number, (part + 1) * len(order) // number
+        middle = (start + stop - 1) / 2
+        place = min(range(start, stop), key=lambda i: (times_heard[order[i].speaker], abs(i - middle), i))
+        times_heard[order[place].speaker] += 1
+        chosen.append(order[place])
+    return chosen
+
+
+def load_examples(utterances: Sequence[Utterance]) -> tuple[list[AudibleExample], list[str]]:
+    """Decode, encode and draw each utterance.
+
+    Returns:
+        The examples, and a note for each that cannot be decoded any more.
+    """
+    examples, notes = [], []
+    for utterance in utterances:
+        try:
+            waveform = read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
+        except (AudioError, OSError) as error:  # OSError: gone, or its storage does not answer
+            notes.append(f"{utterance.id} is left out: {error}")
+            continue
+        description = f"Spectrogram of {utterance.id}, {utterance.duration_s:.1f} s"
+        spectrogram = draw_spectrogram(waveform, description=description)
+        examples.append(AudibleExample(utterance=utterance, sound=encode_sound(waveform), spectrogram=spectrogram))
+    return examples, notes
+
+
+def encode_sound(waveform: Waveform) -> str:
+    """Give a data URI that every browser plays: MP3 of about 50 kbit/s, or WAV where libsndfile has no MP3.
+
+    Opus would be half the size, but Safari plays it only in some containers and versions.
+    """
+    import soundfile  # here: the Ray workers that check rows need none
+
+    buffer = io.BytesIO()
+    if "MP3" in soundfile.available_formats():
+        settings = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.5}
+        kind = "audio/mpeg"
+    else:
+        settings, kind = {"format": "WAV", "subtype": "PCM_16"}, "audio/wav"
+    soundfile.write(buffer, waveform, SAMPLING_RATE, **settings)
+    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

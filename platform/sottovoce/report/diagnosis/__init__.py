@@ -1,0 +1,1 @@
+"""Diagnosis of a run from its metrics: what went wrong, and which setting to change."""

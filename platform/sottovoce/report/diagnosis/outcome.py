@@ -1,0 +1,193 @@
+"""What the evaluations of a run say: whether it helped, when it stopped helping, and how sure that is."""
+
+import math
+
+from sottovoce.report.diagnosis.finding import Finding, SettingChange, change, slower
+from sottovoce.report.template import format_percent
+from sottovoce.train.record import EvaluationRow, TrainingRecord, decide
+
+NOTABLE_WER = 0.005  # half a point: what Sottovoce's own gates call a loss of accuracy
+_LOSS_RISE = 0.05  # guess, of the lowest validation loss, and
+_LOSS_RISE_NATS = 0.03  # so much at least: in our run on spoken digits, losses near 0.03 moved by 0.018 without meaning
+_WER_RISE = 0.05  # guess, of the lowest WER
+_PLATEAU = 0.02  # guess: WERs this near the lowest, as part of it, count as equal
+_PLATEAU_ROWS = 3  # guess: as many as a usual patience
+_PLATEAU_SHARE = 0.25  # guess, of the steps
+_LATE_SHARE = 0.25  # guess: the part of the run that is looked at for gains at its end
+_LATE_GAIN = 0.05  # guess, of the WER before
+_PATIENCE = 3  # guess: of the evaluations a run has, about a third
+_MAX_FACTOR = 100.0  # beyond it "more than a hundred times" says enough
+_MAX_VALIDATION_FRACTION = 0.3  # guess: more would cost training too much
+
+
+def find_no_gain(record: TrainingRecord) -> Finding | None:
+    """Tell whether no evaluation was better than the base model's."""
+    later = record.rows[1:]
+    if record.best_step != 0 or not later:
+        return None
+    lowest = min(later, key=lambda row: row.wer)
+    return Finding(
+        name="worse_than_the_base",
+        severity="serious" if record.is_finished else "warning",
+        seen=f"The base model's WER of {format_percent(record.baseline.wer)} was never beaten: the lowest since is "
+        f"{format_percent(lowest.wer)} at step {lowest.step}. What this run keeps is the base model.",
+        advice="Lower the learning rate or train fewer weights. If the losses fell all the same, compare the style of "
+        "the transcripts (case, numbers, punctuation) with what the base model writes, and see that their language is "
+        "right.",
+        changes=(slower(record, 5.0), *_fewer_weights(record)),
+    )
+
+
+def find_rising_loss(record: TrainingRecord) -> Finding | None:
+    """Tell whether the validation loss rose while WER still fell: published fine-tunes show it, too."""
+    measured = [row for row in record.rows if math.isfinite(row.validation_loss)]
+    best = record.best
+    if not measured or not math.isfinite(best.validation_loss):
+        return None
+    lowest = min(measured, key=lambda row: row.validation_loss)
+    rise = best.validation_loss - lowest.validation_loss
+    if best.step <= lowest.step or best.wer >= lowest.wer:
+        return None
+    if rise < max(_LOSS_RISE_NATS, _LOSS_RISE * lowest.validation_loss):
+        return None
+    masks = max(2, 2 * record.training.spec_augment.num_time_masks)
+    percent = f"{100 * rise / max(lowest.validation_loss, 1e-9):.0f} %"
+    return Finding(
+        name="validation_loss_rises",
+        severity="note",
+        seen=f"The validation loss was lowest at step {lowest.step} ({lowest.validation_loss:.3f}) and {percent} "
+        f"higher at step {best.step} ({best.validation_loss:.3f}), while WER still fell from "
+        f"{format_percent(lowest.wer)} to {format_percent(best.wer)}: the model over-fits, and grows surer of its "
+        "mistakes.",
+        advice="The checkpoint with the lowest WER was kept, and should be. For a better one let patience end the run, "
+        "lower the learning rate, or bring more speech or more augmentation.",
+        changes=(*_patience(record), slower(record, 2.0), change(record, "spec_augment.num_time_masks", masks)),
+    )
+
+
+def find_rising_wer(record: TrainingRecord) -> Finding | None:
+    """Tell whether WER rose again while the training loss went on falling: over-fit."""
+    best, last = record.best, record.rows[-1]
+    later = [row for row in record.rows if row.step > best.step]
+    if best.training_loss is None or last.training_loss is None or len(later) < 2:
+        return None
+    rise = last.wer - best.wer
+    if rise < max(NOTABLE_WER, _WER_RISE * best.wer) or last.training_loss > best.training_loss:
+        return None
+    return Finding(
+        name="wer_rises",
+        severity="warning",
+        seen=f"WER rose from {format_percent(best.wer)} at step {best.step} to {format_percent(last.wer)} at step "
+        f"{last.step}, while the training loss fell from {best.training_loss:.3f} to {last.training_loss:.3f}: the "
+        "model learns the training speech by heart.",
+        advice="The checkpoint with the lowest WER was kept. Stop earlier, lower the learning rate, train fewer "
+        "weights, or bring more speech or more augmentation.",
+        changes=(*_patience(record), _shorter(record, best), slower(record, 2.0), *_fewer_weights(record)),
+    )
+
+
+def find_plateau(record: TrainingRecord) -> Finding | None:
+    """Tell since when WER has not fallen any more."""
+    best, last = record.best, record.rows[-1]
+    tolerance = _PLATEAU * best.wer
+    start = next(row for row in record.rows if row.wer <= best.wer + tolerance)
+    since = [row for row in record.rows if row.step > start.step]
+    if not start.step or len(since) < _PLATEAU_ROWS or last.step - start.step < _PLATEAU_SHARE * last.step:
+        return None
+    has_stopped = decide(record.rows, patience=record.training.patience).stops
+    return Finding(
+        name="wer_stopped_falling",
+        severity="note",
+        seen=f"WER has not fallen since step {start.step}, where it was {format_percent(start.wer)}: "
+        f"{format_percent(best.wer)} at its lowest (step {best.step}), {format_percent(last.wer)} at step {last.step}. "
+        f"The {last.step - start.step} steps since took {_minutes(last.seconds - start.seconds)}.",
+        advice="Patience ended the run, as it was set to." if has_stopped else "Stop earlier, or let patience do so.",
+        changes=() if has_stopped else (*_patience(record), _shorter(record, start)),
+    )
+
+
+def find_still_improving(record: TrainingRecord) -> Finding | None:
+    """Tell whether a run ended while WER was still falling."""
+    last = record.rows[-1]
+    if not record.is_finished or record.best_step != last.step or len(record.rows) < 3:
+        return None
+    before = [row for row in record.rows if row.step <= (1 - _LATE_SHARE) * last.step][-1]
+    gain = 1 - last.wer / max(before.wer, 1e-9)
+    if gain < _LATE_GAIN or before.step == 0:
+        return None
+    return Finding(
+        name="still_improving",
+        severity="note",
+        seen=f"The last evaluation is the best: WER fell from {format_percent(before.wer)} at step {before.step} to "
+        f"{format_percent(last.wer)} at step {last.step}, the end of the run.",
+        advice="Train longer; with patience, the run ends by itself.",
+        changes=(_longer(record), *_patience(record)),
+    )
+
+
+def find_uncertain_gain(record: TrainingRecord) -> Finding | None:
+    """Tell whether the 95 % intervals of the base model and the best checkpoint overlap."""
+    baseline, best = record.baseline, record.best
+    gap = baseline.wer - best.wer
+    if gap <= 0 or best.wer_high < baseline.wer_low:
+        return None
+    # intervals shrink with the root of the number of utterances
+    factor = (((baseline.wer - baseline.wer_low) + (best.wer_high - best.wer)) / gap) ** 2
+    times = f"about {factor:.1f}" if factor <= _MAX_FACTOR else "more than a hundred"
+    data = record.data
+    fraction = data.num_validation / max(1, data.num_validation + data.num_train)
+    wanted = round(min(_MAX_VALIDATION_FRACTION, fraction * factor), 2)
+    return Finding(
+        name="gain_uncertain",
+        severity="warning",
+        seen=f"WER fell from {_interval(baseline)} to {_interval(best)}, and these 95 % intervals overlap: on "
+        f"{data.num_validation} validation utterances the gain may be chance.",
+        advice=f"Measure on more: with {times} times as many validation utterances such a gain would be certain.",
+        changes=(SettingChange(name="prepare.validation_fraction", value=wanted, before=round(fraction, 2)),)
+        if wanted > fraction
+        else (),
+    )
+
+
+def find_few_evaluations(record: TrainingRecord) -> Finding | None:
+    """Tell whether a run was evaluated too seldom for its curves to say much."""
+    last = record.rows[-1]
+    wanted = max(1, last.step // 10)
+    if not record.is_finished or not 2 <= len(record.rows) <= 3 or wanted >= record.training.evaluate_every_steps:
+        return None
+    return Finding(
+        name="few_evaluations",
+        severity="note",
+        seen=f"{last.step} steps were evaluated {len(record.rows) - 1} times: the best checkpoint may lie between, "
+        "and over-fit cannot be seen.",
+        advice="Evaluate about ten times in a run.",
+        changes=(change(record, "evaluate_every_steps", wanted),),
+    )
+
+
+def _patience(record: TrainingRecord) -> tuple[SettingChange, ...]:
+    patience = record.training.patience
+    return () if patience is not None and patience <= _PATIENCE else (change(record, "patience", _PATIENCE),)
+
+
+def _fewer_weights(record: TrainingRecord) -> tuple[SettingChange, ...]:
+    return (change(record, "method", "frozen_encoder"),) if record.training.method == "full" else ()
+
+
+def _shorter(record: TrainingRecord, end: EvaluationRow) -> SettingChange:
+    if record.training.max_steps is not None:
+        return change(record, "max_steps", end.step)
+    return change(record, "num_epochs", max(1, math.ceil(end.epoch)))
+
+
+def _longer(record: TrainingRecord) -> SettingChange:
+    name = "num_epochs" if record.training.max_steps is None else "max_steps"
+    return change(record, name, math.ceil(1.5 * (record.training.max_steps or record.training.num_epochs)))
+
+
+def _interval(row: EvaluationRow) -> str:
+    return f"{format_percent(row.wer)} ({100 * row.wer_low:.1f} to {100 * row.wer_high:.1f})"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,1 @@
+"""The report on a training run: its curves, its diagnosis and its settings."""

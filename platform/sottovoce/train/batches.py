@@ -1,0 +1,271 @@
+"""Recordings to the arrays a step needs: log-mel at the batch's own context, masked, and labels.
+
+Shapes: B batch, S samples, M mel bins, F frames, T tokens.
+"""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import WhisperTokenizerFast
+
+from sottovoce.audio.augmentation.augment import utterance_generator
+from sottovoce.audio.augmentation.spec_augment import Masks, SpecAugmentConfig, draw_masks
+from sottovoce.audio.waveform import from_pcm
+from sottovoce.errors import LabelTooLongError
+from sottovoce.model.context import AudioContext
+from sottovoce.model.labels import IGNORED, Labels, encode_example
+from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Example, PcmBatch, Reject, Waveform
+from sottovoce.train.spectrograms import Pictures
+
+
+@dataclass(frozen=True)
+class LabelChoice:
+    """How one example is labelled in one epoch."""
+
+    timestamps: bool
+    previous_text: bool
+
+
+@dataclass(frozen=True)
+class LabelMix:
+    """How often labels carry what keeps a fine-tuned Whisper able to write times and to continue a text."""
+
+    timestamp_probability: float
+    previous_text_probability: float
+
+    def choose(self, example_id: str, *, seed: int, epoch: int) -> LabelChoice:
+        """Draw for one example."""
+        generator = utterance_generator("label_mix", seed=seed, epoch=epoch, utterance_id=example_id)
+        timed, prompted = generator.random(2)
+        return LabelChoice(
+            timestamps=bool(timed < self.timestamp_probability),
+            previous_text=bool(prompted < self.previous_text_probability),
+        )
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One batch, ready for the model."""
+
+    input_features: Tensor
+    """(B, M, F) float32, already on the device where it is a GPU."""
+    decoder_input_ids: Tensor
+    """(B, T) int64: prompt, prefix and text, padded with the end token."""
+    labels: Tensor
+    """(B, T) int64: the token after each input, IGNORED on prompts and beyond the first end token."""
+    audio_s: float
+    """Seconds of speech, padding left out."""
+    rejects: tuple[Reject, ...] = ()
+    """Utterances that could not be decoded, or whose labels the decoder cannot hold."""
+    step: int = 0
+    """Place in the run."""
+    slot: int = 0
+    """Place in the step."""
+    ids: tuple[str, ...] = ()
+    """Of the utterances."""
+    random_seed: int = 0
+    """Of what the model draws (dropout) while it computes this batch, on whatever rank."""
+
+    @property
+    def places(self) -> Tensor:
+        """(N,) of the labels that count; found on the CPU, so that nobody waits for a GPU to learn how many."""
+        return find_places(self.labels)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Make batches for one model."""
+
+    tokenizer: WhisperTokenizerFast
+    context: AudioContext
+    pictures: Pictures
+
+    def training_batch(
+        self, batch: PcmBatch, *, spec_augment: SpecAugmentConfig, label_mix: LabelMix, seed: int
+    ) -> TrainBatch:
+        """Turn what the stream gives into a batch; an example without samples counts for nothing.
+
+        Args:
+            batch: from the stream.
+            spec_augment: masks over the log-mel.
+            label_mix: how often labels carry timestamps or a previous text.
+            seed: of masks and mix, together with epoch and example.
+        """
+        limit = round(self.context.max_s * SAMPLING_RATE)  # durations are rounded: joined they may be samples longer
+        waveforms = [from_pcm(np.concatenate(parts)[:limit]) for parts in batch.recordings]
+
+        def masks_of(waveform: Waveform, example: Example) -> Masks:
+            return draw_masks(
+                spec_augment,
+                seed=seed,
+                epoch=batch.epoch,
+                utterance_id=example.id,
+                num_frames=len(waveform) // HOP_LENGTH,
+                num_mel_bins=self.pictures.num_mel_bins,
+            )
+
+        masks = [masks_of(*pair) for pair in zip(waveforms, batch.examples, strict=True)]
+        pictures = self.pictures.draw(waveforms, num_frames=self._num_frames(waveforms), masks=masks)
+        labels, rejects = self._training_labels(batch, label_mix, seed=seed)
+        packed = self._pack(pictures, labels, waveforms)
+        return replace(
+            packed,
+            rejects=(*batch.rejects, *rejects),
+            step=batch.step,
+            slot=batch.slot,
+            ids=tuple(one.id for example in batch.examples for one in example.utterances),
+            random_seed=int(np.random.SeedSequence([seed, batch.step, batch.slot]).generate_state(1)[0]),
+        )
+
+    def empty_batch(self) -> TrainBatch:
+        """Give a batch of one silent example whose only label does not count: its loss and gradient are zero."""
+        silence = np.zeros(0, np.float32)
+        return self._pack(torch.zeros(1, self.pictures.num_mel_bins, self._num_frames([silence])), [None], [silence])
+
+    def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
+        """Turn waveforms (S,) and their labels into a batch, unchanged."""
+        return self._pack(self.pictures.draw(waveforms, num_frames=self._num_frames(waveforms)), labels, waveforms)
+
+    def _num_frames(self, waveforms: Sequence[Waveform]) -> int:
+        return self.context.num_frames_for(max(len(waveform) for waveform in waveforms) / SAMPLING_RATE)
+
+    def _training_labels(
+        self, batch: PcmBatch, label_mix: LabelMix, *, seed: int
+    ) -> tuple[list[Labels | None], list[Reject]]:
+        """Label every example; one whose text does not fit the decoder becomes rejects, and its row counts nothing."""
+        labels: list[Labels | None] = []
+        rejects: list[Reject] = []
+        for example, parts in zip(batch.examples, batch.recordings, strict=True):
+            choice = label_mix.choose(example.id, seed=seed, epoch=batch.epoch)
+            try:
+                encoded = encode_example(
+                    self.tokenizer,
+                    example,
+                    num_samples=[len(part) for part in parts],
+                    timestamps=choice.timestamps,
+                    previous_text=choice.previous_text,
+                )
+            except LabelTooLongError as error:
+                encoded = None
+                rejects += [
+                    Reject(id=one.id, audio=one.audio, reason="label_too_long", detail=str(error))
+                    for one in example.utterances
+                ]
+            labels.append(encoded)
+        return labels, rejects
+
+    def _pack(
+        self,
+        pictures: Tensor,
+        labels: Sequence[Labels | None],
+        waveforms: Sequence[Waveform],
+    ) -> TrainBatch:
+        decoder_input_ids, targets = pad_labels(labels, padding_id=int(self.tokenizer.eos_token_id))
+        return TrainBatch(
+            input_features=pictures,
+            decoder_input_ids=decoder_input_ids,
+            labels=targets,
+            audio_s=sum(len(waveform) for waveform in waveforms) / SAMPLING_RATE,
+        )
+
+
+def pad_labels(labels: Sequence[Labels | None], *, padding_id: int) -> tuple[Tensor, Tensor]:
+    """Bring the labels of a batch to one length.
+
+    Args:
+        labels: B, None for an example that counts for nothing.
+        padding_id: fills the inputs; it is the end token, so the targets are masked by length, not by value.
+
+    Returns:
+        Inputs (B, T) and targets (B, T).
+    """
+    num_tokens = max([1, *(len(one.inputs) for one in labels if one)])
+    inputs = torch.full((len(labels), num_tokens), padding_id)
+    targets = torch.full((len(labels), num_tokens), IGNORED)
+    for row, one in enumerate(labels):
+        if one:
+            inputs[row, : len(one.inputs)] = torch.tensor(one.inputs)
+            targets[row, : len(one.targets)] = torch.tensor(one.targets)
+    return inputs, targets
+
+
+def find_places(labels: Tensor) -> Tensor:
+    """Give the places (N,) int64 of the labels that count, in the rows of a batch (B, T) one after the other."""
+    return (labels != IGNORED).flatten().nonzero().squeeze(1)
+
+
+T = TypeVar("T")
+
+_POLL_S = 0.1  # how soon a stopped producer notices
+
+
+@dataclass(frozen=True)
+class _Item(Generic[T]):
+    value: T
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+@contextmanager
+def prefetched(values: Iterable[T], *, depth: int) -> Iterator[Iterator[T]]:
+    """Draw values in a thread of their own, from now on; leaving the block stops it and closes the source.
+
+    Args:
+        values: drawn in order; an error it raises is raised by the iterator.
+        depth: values that wait at most.
+    """
+    ready: queue.Queue[_Item[T] | _End] = queue.Queue(maxsize=max(1, depth))
+    stopped = threading.Event()
+    producer = threading.Thread(target=_produce, args=(values, ready, stopped), name="prefetch", daemon=True)
+    producer.start()
+    try:
+        yield _drain(ready)
+    finally:
+        stopped.set()
+        producer.join()
+
+
+def _produce(values: Iterable[T], ready: "queue.Queue[_Item[T] | _End]", stopped: threading.Event) -> None:
+    error: BaseException | None = None
+    iterator = iter(values)
+    try:
+        while not stopped.is_set():
+            _put(_Item(next(iterator)), ready, stopped)
+    except StopIteration:
+        pass
+    except Exception as caught:  # noqa: BLE001 - handed to the consumer, which raises it
+        error = caught
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
+    _put(_End(error), ready, stopped)
+
+
+def _put(item: _Item[T] | _End, ready: "queue.Queue[_Item[T] | _End]", stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        try:
+            ready.put(item, timeout=_POLL_S)
+        except queue.Full:
+            continue
+        return
+
+
+def _drain(ready: "queue.Queue[_Item[T] | _End]") -> Iterator[T]:
+    while True:
+        item = ready.get()
+        if isinstance(item, _Item):
+            yield item.value
+        elif item.error is not None:
+            raise item.error
+        else:
+            return

@@ -1,1 +1,0 @@
-"""Checkpoints that can be trusted: copied at once, written behind, whole or not there, verified when read."""

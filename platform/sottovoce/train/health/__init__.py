@@ -1,0 +1,1 @@
+"""Health of a run: heartbeats of its workers, errors that end it, and progress."""

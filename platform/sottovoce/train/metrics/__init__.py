@@ -1,0 +1,1 @@
+"""The metrics of a run: measured, written to its folder, sent to trackers and to Ray."""

@@ -1,1 +1,0 @@
-"""Word times survive training: alignment heads found anew."""

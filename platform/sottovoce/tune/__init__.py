@@ -1,0 +1,1 @@
+"""Search of hyperparameters with Ray Tune, and comparison of audio contexts."""

@@ -1,0 +1,346 @@
+"""Which cross-attention heads tell when a word was said: found anew in a trained model, on speech with known times.
+
+A fine-tuned model attends differently from the model it came from, and one trained on other contexts very much so:
+the heads that stock generation configs name may follow nothing any more.
+
+Shapes: H heads, T tokens read, P positions of sound (50 per second).
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.exceptions import RayError
+from torch import Tensor, nn
+
+from sottovoce.atomic_write import write_whole
+from sottovoce.audio.features import log_mel_batch
+from sottovoce.errors import CheckpointError, SottovoceError
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.model.labels import prefix_ids
+from sottovoce.schema import POSITIONS_PER_SECOND, SAMPLING_RATE, Utterance
+from sottovoce.train.record import AlignmentRecord
+from sottovoce.words.alignment import align_words, count_positions, smooth_weights, token_starts
+from sottovoce.words.cross_attention import Head, alignment_heads, all_heads, attention_scores
+from sottovoce.words.timed_speech import TimedSpeech, join_utterances, word_errors
+from sottovoce.words.word_tokens import split_words
+
+logger = logging.getLogger(__name__)
+
+_MAX_HEADS = 10
+_MAX_CANDIDATES = 20  # heads whose joint error is tried; the others look elsewhere than at the sound
+_MAX_TOKENS = 160  # of one window: scores of all heads of large-v3 over 30 s are then 0.6 GB
+_LARGEST_ERROR_S = 0.3  # a boundary further off is as wrong as one can be
+_TOLERANCE = 0.02  # of the smallest error: more heads are taken where they cost no more, for their mean is steadier
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """The heads chosen, and how well words are timed with them and with the heads named before."""
+
+    heads: tuple[Head, ...]
+    is_new: bool
+    """False where the heads named before place boundaries as well as any."""
+    error_s: float
+    """Median distance of word starts and ends from the known ones."""
+    error_before_s: float | None
+    """The same with the heads the generation config named; None where it named none, or some that the decoder lacks."""
+    num_times: int
+    """Known starts and ends."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """One window, encoded, with what the decoder is given to read."""
+
+    speech: TimedSpeech
+    encoded: Tensor
+    token_ids: tuple[int, ...]
+    """(T,) prefix, text, end token."""
+    prefix_length: int
+    boundaries: tuple[tuple[int, float, float], ...]
+    """Row among the text's tokens and the end, and the pause [s] in which the decoder should turn to it."""
+
+    @property
+    def num_positions(self) -> int:
+        return count_positions(len(self.speech.waveform))
+
+
+def choose_heads(checkpoint: Checkpoint, speech: Sequence[TimedSpeech]) -> HeadChoice | None:
+    """Choose the heads that together place known boundaries best.
+
+    First all heads are ranked by how much of their weight lies on the piece that each token belongs to. Of the best
+    twenty, those are added one by one that bring the boundaries found by dynamic time warping nearest, in the mean, to
+    the pauses they belong in. The same speech always gives the same heads. Where the heads named before are as good,
+    or time the words themselves better, they stay: those of stock models were chosen on far more speech.
+
+    Args:
+        checkpoint: the model stays as it is, on its device.
+        speech: windows of at most the model's longest context.
+
+    Returns:
+        None where there is no speech with two pieces.
+    """
+    readings = [reading for one in speech if (reading := _read(checkpoint, one)) is not None]
+    if not readings:
+        return None
+    candidates = _rank(checkpoint, readings)[:_MAX_CANDIDATES]
+    heads, error = _add_one_by_one(checkpoint, readings, candidates)
+    errors = _word_errors(checkpoint, readings, heads)
+    before = _heads_before(checkpoint)
+    if before is None:
+        return HeadChoice(heads, is_new=True, error_s=_median(errors), error_before_s=None, num_times=len(errors))
+    errors_before = _word_errors(checkpoint, readings, before)
+    is_new = _joint_error(checkpoint, readings, before) > (1.0 + _TOLERANCE) * error and _median(errors) < _median(
+        errors_before
+    )
+    return HeadChoice(
+        heads=heads if is_new else before,
+        is_new=is_new,
+        error_s=_median(errors if is_new else errors_before),
+        error_before_s=_median(errors_before),
+        num_times=len(errors),
+    )
+
+
+def measure_heads(checkpoint: Checkpoint, speech: Sequence[TimedSpeech], heads: Sequence[Head]) -> list[float]:
+    """Time the known words of speech with given heads, as a recognizer would had it written them.
+
+    Returns:
+        Errors [s], start and end of each piece in turn; see ``word_errors``.
+    """
+    readings = [reading for one in speech if (reading := _read(checkpoint, one)) is not None]
+    return _word_errors(checkpoint, readings, heads)
+
+
+def write_heads(folder: Path, heads: Sequence[Head]) -> None:
+    """Write the heads into a checkpoint's generation config, and nothing else.
+
+    Raises:
+        CheckpointError: no generation config.
+    """
+    path = folder / "generation_config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(folder, f"{path.name}: {error}") from error
+    values["alignment_heads"] = [list(head) for head in heads]
+    write_whole(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def _read(checkpoint: Checkpoint, speech: TimedSpeech) -> _Reading | None:
+    """Encode a window; None where its text is too long, or there is only one piece."""
+    prefix = prefix_ids(checkpoint.tokenizer, language=speech.language, task="transcribe", timestamps=False)
+    pieces = [checkpoint.tokenizer(f" {piece.text}", add_special_tokens=False).input_ids for piece in speech.pieces]
+    token_ids = (*prefix, *(token for piece in pieces for token in piece), int(checkpoint.tokenizer.eos_token_id))
+    if len(pieces) < 2 or len(token_ids) > _MAX_TOKENS:
+        return None
+    duration_s = len(speech.waveform) / SAMPLING_RATE
+    rows = np.cumsum([len(piece) for piece in pieces])
+    next_starts = [*(piece.start_s for piece in speech.pieces[1:]), duration_s]
+    return _Reading(
+        speech=speech,
+        encoded=_encode(checkpoint, speech),
+        token_ids=token_ids,
+        prefix_length=len(prefix),
+        boundaries=tuple(
+            (int(row), piece.end_s, start_s)
+            for row, piece, start_s in zip(rows, speech.pieces, next_starts, strict=True)
+        ),
+    )
+
+
+def _encode(checkpoint: Checkpoint, speech: TimedSpeech) -> Tensor:
+    num_frames = checkpoint.context.num_frames_for(len(speech.waveform) / SAMPLING_RATE)
+    picture = log_mel_batch([speech.waveform], num_mel_bins=checkpoint.num_mel_bins, num_frames=num_frames)
+    model = checkpoint.model
+    with torch.no_grad():
+        features = torch.from_numpy(picture).to(device=model.device, dtype=model.dtype)
+        encoded: Tensor = model.model.encoder(features).last_hidden_state
+    return encoded
+
+
+def _scores(checkpoint: Checkpoint, reading: _Reading, heads: Sequence[Head]) -> NDArray[np.float32]:
+    return attention_scores(checkpoint.model, reading.encoded, reading.token_ids, heads=heads)
+
+
+def _rank(checkpoint: Checkpoint, readings: Sequence[_Reading]) -> list[Head]:
+    """Sort all heads by the share of their weight on the right piece of sound, the largest first."""
+    heads = all_heads(checkpoint.model)
+    shares = np.zeros(len(heads))
+    for reading in readings:
+        shares += _shares(_scores(checkpoint, reading, heads), reading)
+    return [heads[place] for place in np.argsort(-shares, kind="stable")]
+
+
+def _shares(scores: NDArray[np.float32], reading: _Reading) -> NDArray[np.float64]:
+    """Measure (H,): the mean over the text's tokens of the weight that lies within each token's piece."""
+    real = scores[:, reading.prefix_length - 1 : -2, : reading.num_positions]  # each row writes the next token
+    weights = np.exp(real - real.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    total = np.zeros(len(scores))
+    first = 0
+    for piece, (row, _, _) in zip(reading.speech.pieces, reading.boundaries, strict=True):
+        start, end = (round(at_s * POSITIONS_PER_SECOND) for at_s in (piece.start_s, piece.end_s))
+        total += weights[:, first:row, start:end].sum(axis=(1, 2), dtype=np.float64)
+        first = row
+    shares: NDArray[np.float64] = total / real.shape[1]
+    return shares
+
+
+def _add_one_by_one(
+    checkpoint: Checkpoint, readings: Sequence[_Reading], candidates: Sequence[Head]
+) -> tuple[tuple[Head, ...], float]:
+    """Add the head that makes the error smallest, up to ten, and keep as many as made it smallest."""
+    smooth = _smooth(checkpoint, readings, candidates)
+    chosen: list[int] = []
+    errors: list[float] = []
+    while len(chosen) < min(_MAX_HEADS, len(candidates)):
+        left = [place for place in range(len(candidates)) if place not in chosen]
+        tried = [_boundary_error(smooth, readings, [*chosen, place]) for place in left]
+        best = int(np.argmin(tried))
+        chosen.append(left[best])
+        errors.append(tried[best])
+    good = [size for size, error in enumerate(errors, start=1) if error <= (1.0 + _TOLERANCE) * min(errors)]
+    return tuple(sorted(candidates[place] for place in chosen[: max(good)])), errors[max(good) - 1]
+
+
+def _joint_error(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> float:
+    return _boundary_error(_smooth(checkpoint, readings, heads), readings, range(len(heads)))
+
+
+def _smooth(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> list[NDArray[np.float32]]:
+    """Give each window's (H, T, P) as ``smooth_weights`` makes it."""
+    return [smooth_weights(_scores(checkpoint, one, heads), num_positions=one.num_positions) for one in readings]
+
+
+def _boundary_error(
+    smooth: Sequence[NDArray[np.float32]], readings: Sequence[_Reading], places: Sequence[int]
+) -> float:
+    """Measure the mean distance [s] of the boundaries from their pauses, 0 within."""
+    distances: list[float] = []
+    for weights, reading in zip(smooth, readings, strict=True):
+        starts = token_starts(weights[list(places)], prefix_length=reading.prefix_length)
+        distances += [
+            min(max(begin - starts[row], starts[row] - end, 0.0), _LARGEST_ERROR_S)
+            for row, begin, end in reading.boundaries
+        ]
+    return float(np.mean(distances))
+
+
+def _heads_before(checkpoint: Checkpoint) -> tuple[Head, ...] | None:
+    """Give the heads the generation config names; None where it names none that the decoder has."""
+    if not getattr(checkpoint.model.generation_config, "alignment_heads", None):
+        return None
+    try:
+        return alignment_heads(checkpoint.model)
+    except CheckpointError as error:
+        logger.info("%s", error)
+        return None
+
+
+def _word_errors(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> list[float]:
+    """Time the words as a recognizer does, and compare."""
+    errors: list[float] = []
+    for reading in readings:
+        text = reading.token_ids[reading.prefix_length : -1]
+        words = align_words(
+            _scores(checkpoint, reading, heads),
+            np.zeros(len(reading.token_ids) - 1, dtype=np.float32),  # nobody reads them
+            split_words(checkpoint.tokenizer, text, language=reading.speech.language),
+            prefix_length=reading.prefix_length,
+            waveform=reading.speech.waveform,
+        )
+        errors += word_errors(words, reading.speech) or []
+    return errors
+
+
+def _median(errors: Sequence[float]) -> float:
+    return round(float(np.median(np.abs(errors))), 4) if errors else float("nan")
+
+
+_MAX_WINDOWS = 32  # of up to four utterances: about a hundred known boundaries
+
+
+def derive_after_run(
+    folder: Path, utterances: Sequence[Utterance], *, device: Literal["cpu", "cuda"]
+) -> AlignmentRecord:
+    """Derive the heads of the checkpoint a run has made, where the run has computed.
+
+    Whatever fails here, hours of training come out all the same: the base model's heads stay, and the record says why.
+
+    Args:
+        folder: of the checkpoint, complete; on storage that the cluster reaches.
+        utterances: with known texts, the validation split's first.
+        device: with cuda a task on one GPU of the cluster, which the run has left.
+    """
+    try:
+        if device == "cpu":
+            return derive_alignment_heads(folder, utterances, device=device)
+        derive: Any = derive_alignment_heads  # ray's types know no keyword arguments
+        record: AlignmentRecord = ray.get(ray.remote(num_gpus=1)(derive).remote(folder, utterances, device=device))
+    except (SottovoceError, RayError, OSError, RuntimeError, MemoryError) as error:  # torch's are the last two
+        reason = str(error) if isinstance(error, SottovoceError) else f"{type(error).__name__}: {error}"
+        logger.warning("alignment heads stay as the base model has them: %s", reason)
+        return AlignmentRecord(heads=_named_heads(folder), is_derived=False, remark=reason)
+    return record
+
+
+def derive_alignment_heads(
+    folder: Path, utterances: Sequence[Utterance], *, device: Literal["cpu", "cuda"]
+) -> AlignmentRecord:
+    """Find which heads of a checkpoint follow the sound, and name them in its generation config.
+
+    Known times come from utterances joined with gaps; see ``choose_heads`` for the method. Three seconds of one core
+    with the embedded micro.
+
+    Args:
+        folder: of the checkpoint or the adapter; its generation_config.json is written.
+        utterances: with known texts; the first that fit are used.
+        device: to compute on.
+
+    Returns:
+        What was found; the heads as they were where the utterances are too few or too long to be joined.
+
+    Raises:
+        CheckpointError: a checkpoint that cannot be loaded.
+    """
+    checkpoint = load_checkpoint(folder)
+    nn.Module.to(checkpoint.model, device=device)
+    speech = join_utterances(utterances, max_s=checkpoint.context.max_s, max_examples=_MAX_WINDOWS)
+    choice = choose_heads(checkpoint, speech)
+    if choice is None:
+        max_s = checkpoint.context.max_s
+        remark = f"no two of {len(utterances)} utterances, one after the other, fit into {max_s:g} s together"
+        logger.warning("alignment heads stay as they are: %s", remark)
+        return AlignmentRecord(heads=_named_heads(folder), is_derived=False, remark=remark)
+    if choice.is_new:
+        write_heads(folder, choice.heads)
+    logger.info(
+        "alignment heads %s: median error of word times %.3f s; %s with those named before",
+        list(choice.heads),
+        choice.error_s,
+        "none" if choice.error_before_s is None else f"{choice.error_before_s:.3f} s",
+    )
+    return AlignmentRecord(
+        heads=choice.heads,
+        is_derived=choice.is_new,
+        error_s=choice.error_s,
+        error_before_s=choice.error_before_s,
+        num_times=choice.num_times,
+        num_windows=len(speech),
+    )
+
+
+def _named_heads(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Read what the generation config names, right or not."""
+    path = folder / "generation_config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return tuple((layer, head) for layer, head in values.get("alignment_heads") or ())

@@ -1,0 +1,155 @@
+"""Word times of what an engine wrote, from where its decoder looked.
+
+Shapes: H heads, T tokens, P positions of sound.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice, pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.model.vocabulary import Vocabulary
+from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Waveform, WindowResult, WindowSegment, WordTime
+from sottovoce.words.alignment import align_segments
+from sottovoce.words.word_tokens import WordTokens, split_words
+
+_CLOSING = "\u300d\u300f\uff09\u201d\u2019"  # brackets and quotes of full width, and curly quotes
+_FULL_WIDTH_END = re.compile(f"[\u3002\uff1f\uff01][{_CLOSING}]*$")  # no space follows
+_SENTENCE_END = re.compile(f"[.?!\u2026\u061f\u06d4\u0964][\"')\\]{_CLOSING}]*$")  # also Arabic, Urdu, Devanagari
+
+
+class AttentionSource(Protocol):
+    """A batch of encoded windows whose cross-attention can be read."""
+
+    def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Read prefix, text and end token (T) for one window.
+
+        Returns:
+            Scores (H, T, P) of the alignment heads, and the probabilities (T - 1,) of the tokens from the second on.
+
+        Raises:
+            CheckpointError: alignment heads the decoder does not have.
+            WordTimesUnavailableError: an engine without attention.
+        """
+
+
+def time_result(
+    source: AttentionSource,
+    row: int,
+    result: WindowResult,
+    option: DecodeOptions,
+    *,
+    waveform: Waveform,
+    vocabulary: Vocabulary,
+) -> WindowResult:
+    """Add the words to a window's result where they were asked for.
+
+    The decoder reads its own text again, without timestamp tokens, which attend to no sound of their own. What was
+    written without times is divided into sentences. A segment then begins with its first word and ends with its last,
+    as in openai-whisper: words are nearer to the sound than the times written around them. (Words cut at the written
+    times instead: median error 0.028 s against 0.020 s, ninth decile 0.21 s against 0.12 s, over 35 windows of
+    synthetic sentences with micro, 2026-11.)
+
+    openai-whisper and faster-whisper then shorten words longer than twice the median at sentence marks and pauses, and
+    hold half a second to the written times. Here pauses found in the sound end words before that; see
+    ``leave_pauses_out``. Punctuation is merged as there, within a segment.
+
+    Args:
+        source: the encoded batch.
+        row: of the window in it.
+        result: what was written.
+        option: how it was decoded.
+        waveform: (S,) of the window.
+        vocabulary: of the engine.
+    """
+    if not option.word_timestamps:
+        return result
+    if not option.timestamps:
+        result = replace(result, segments=_divide(result.segments, _text_language(result, option), vocabulary))
+    texts = _segment_texts(result, end_id=vocabulary.end_id)
+    words = _words(source, row, texts, result, option, waveform=waveform, vocabulary=vocabulary)
+    if result.heard_s is not None:
+        words = [[_end_by(word, result.heard_s) for word in found] for found in words]
+    return replace(
+        result, words=tuple(word for found in words for word in found), segments=fit_segments(result.segments, words)
+    )
+
+
+def fit_segments(segments: Sequence[WindowSegment], words: Sequence[Sequence[WordTime]]) -> tuple[WindowSegment, ...]:
+    """Let each segment last from its first word to its last; one without words keeps its times where there is room.
+
+    The times the model wrote are kept beside those: they tell where a window's end may cut a word.
+    """
+    fitted: list[WindowSegment] = []
+    earliest_s = 0.0
+    for segment, found in zip(segments, words, strict=False):
+        start_s = found[0].start_s if found else max(segment.start_s, earliest_s)
+        earliest_s = found[-1].end_s if found else max(segment.end_s, earliest_s)
+        written_s = segment.start_s, segment.end_s
+        fitted.append(replace(segment, start_s=start_s, end_s=earliest_s, words=tuple(found), written_s=written_s))
+    return tuple(fitted)
+
+
+def _divide(segments: Sequence[WindowSegment], language: str, vocabulary: Vocabulary) -> tuple[WindowSegment, ...]:
+    """Divide what was written without times at its sentences' ends; each keeps the window's times until it is timed."""
+    divided: list[WindowSegment] = []
+    for segment in segments:
+        logprobs = iter(segment.token_logprobs)
+        words = split_words(vocabulary.tokenizer, segment.token_ids, language=language)
+        texts = ["".join(word.text for word in words[:place]) for place in range(len(words))]
+        ends = [place for place in range(1, len(words)) if _ends_sentence(texts[place], words[place])]
+        for first, last in pairwise([0, *ends, len(words)]):
+            tokens = tuple(token for word in words[first:last] for token in word.token_ids)
+            text, known = vocabulary.raw_text(tokens), tuple(islice(logprobs, len(tokens)))
+            divided.append(replace(segment, text=text, token_ids=tokens, token_logprobs=known))
+    return tuple(divided)
+
+
+def _ends_sentence(text: str, after: WordTokens) -> bool:
+    """Say whether a text ends with a sentence before a word; not in "3.5" or before a closing quote."""
+    if _FULL_WIDTH_END.search(text):
+        return after.text.strip() not in _CLOSING
+    return bool(_SENTENCE_END.search(text)) and after.text.startswith(" ")
+
+
+def _text_language(result: WindowResult, option: DecodeOptions) -> str:
+    """Give the language of the text, which is not the speech's where it is a translation."""
+    return "en" if option.task == "translate" else result.language
+
+
+def _segment_texts(result: WindowResult, *, end_id: int) -> list[list[int]]:
+    """Give each segment's tokens of text; the window's as one where it is not divided."""
+    pieces = [segment.token_ids for segment in result.segments] or [result.token_ids]
+    return [[token for token in piece if token < end_id] for piece in pieces]
+
+
+def _words(
+    source: AttentionSource,
+    row: int,
+    texts: Sequence[Sequence[int]],
+    result: WindowResult,
+    option: DecodeOptions,
+    *,
+    waveform: Waveform,
+    vocabulary: Vocabulary,
+) -> list[list[WordTime]]:
+    """Time the words of each segment."""
+    prefix = vocabulary.prefix(result.language, replace(option, timestamps=False, prompt="", previous_ids=()))
+    room = MAX_LABEL_TOKENS - len(prefix) - 1  # a transcript that filled the decoder loses its last word's time
+    read = [token for text in texts for token in text][:room]
+    if not read:
+        return [[] for _ in texts]
+    tokens = iter(read)
+    language = _text_language(result, option)
+    words = [split_words(vocabulary.tokenizer, list(islice(tokens, len(text))), language=language) for text in texts]
+    scores, probabilities = source.attend(row, [*prefix, *read, vocabulary.end_id])
+    return align_segments(scores, probabilities, words, prefix_length=len(prefix), waveform=waveform)
+
+
+def _end_by(word: WordTime, limit_s: float) -> WordTime:
+    """Leave to the next window what it hears again."""
+    return replace(word, start_s=min(word.start_s, limit_s), end_s=min(word.end_s, limit_s))

@@ -1,0 +1,71 @@
+"""Tokens to the words they write."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import WhisperTokenizerFast
+
+from sottovoce.text.normalize import LANGUAGES_WITHOUT_SPACES
+
+_INCOMPLETE = "\ufffd"  # what a decoder puts where the bytes of a character are not all there
+
+
+@dataclass(frozen=True)
+class WordTokens:
+    """A word and the tokens that write it."""
+
+    text: str
+    """As decoded, with the space before it."""
+    token_ids: tuple[int, ...]
+
+
+def split_words(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int], *, language: str) -> list[WordTokens]:
+    """Divide tokens into words: at spaces, or character by character where the language has none.
+
+    Punctuation that is a token of its own is a word of its own.
+
+    Args:
+        tokenizer: Whisper's.
+        token_ids: of text alone, without special tokens and timestamps.
+        language: ISO 639-1 code.
+
+    Returns:
+        The words; their tokens together are ``token_ids``.
+
+    Source: openai-whisper 20250625, checked against it in test_word_tokens.
+    """
+    pieces = _split_characters(tokenizer, token_ids)
+    if language in LANGUAGES_WITHOUT_SPACES:
+        return pieces
+    words: list[WordTokens] = []
+    for piece in pieces:
+        begins = piece.text.startswith(" ") or piece.text.strip() in string.punctuation
+        if begins or not words:
+            words.append(piece)
+        else:
+            words[-1] = WordTokens(words[-1].text + piece.text, words[-1].token_ids + piece.token_ids)
+    return words
+
+
+def _split_characters(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int]) -> list[WordTokens]:
+    """Cut where tokens end a character; a broken one that the whole text has too counts as ended."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    whole = decode(token_ids)
+    pieces: list[WordTokens] = []
+    open_ids: list[int] = []
+    num_characters = 0
+    for token in token_ids:
+        open_ids.append(token)
+        text = decode(open_ids)
+        broken = text.find(_INCOMPLETE)
+        if broken < 0 or whole[num_characters + broken : num_characters + broken + 1] == _INCOMPLETE:
+            pieces.append(WordTokens(text, tuple(open_ids)))
+            num_characters += len(text)
+            open_ids = []
+    if open_ids:
+        pieces.append(WordTokens(decode(open_ids), tuple(open_ids)))
+    return pieces

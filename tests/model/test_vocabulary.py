@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from sottovoce.errors import CheckpointError
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.model.vocabulary import build_vocabulary
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+def test_ids_stand_where_whisper_has_them(checkpoint) -> None:
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    assert (vocabulary.end_id, vocabulary.start_id, vocabulary.previous_id) == (50_257, 50_258, 50_361)
+    assert (vocabulary.no_speech_id, vocabulary.timestamps_from) == (50_362, 50_364)
+    names = [f"<|{code}|>" for code in vocabulary.languages]
+    assert checkpoint.tokenizer.convert_tokens_to_ids(names) == vocabulary.language_ids.tolist()
+
+
+@pytest.mark.parametrize("named", [25, None])
+def test_the_latest_first_time_is_the_generation_configs(checkpoint, named) -> None:
+    checkpoint.model.generation_config.max_initial_timestamp_index = named
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    assert vocabulary.max_initial_timestamp_index == named
+
+
+def test_it_is_openai_whispers_second_where_the_config_names_none(checkpoint) -> None:
+    del checkpoint.model.generation_config.max_initial_timestamp_index
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    assert vocabulary.max_initial_timestamp_index == 50
+
+
+def test_every_text_token_has_the_bytes_the_tokenizer_decodes(checkpoint) -> None:
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    ids = np.random.default_rng(0).integers(0, vocabulary.end_id, 300).tolist()
+    joined = b"".join(vocabulary.utf8(token) for token in ids)
+    assert joined.decode("utf-8", errors="replace") == vocabulary.raw_text(tuple(ids))
+
+
+def test_a_generation_config_without_languages_raises_checkpoint_error(checkpoint) -> None:
+    checkpoint.model.generation_config.lang_to_id = {}
+    with pytest.raises(CheckpointError, match="lang_to_id"):
+        build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")

@@ -1,0 +1,176 @@
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from huggingface_hub import ModelCard
+
+from sottovoce.model.adapter import LoraSettings
+from sottovoce.publish.model_card import build_model_card, write_model_card
+from sottovoce.report.diagnosis.diagnose import diagnose
+from sottovoce.text.group_score import GroupScore
+from sottovoce.train.config import Method, TrainingConfig
+from sottovoce.train.methods import settle_rate
+from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
+
+SMALL = 241_734_912  # weights of whisper-small
+
+
+def evaluation(step: int, *, training_loss: float | None, wer: float) -> EvaluationRow:
+    return EvaluationRow(
+        step=step, epoch=step / 50, training_loss=training_loss, validation_loss=1.25, wer=wer, wer_low=wer - 0.02,
+        wer_high=wer + 0.02, cer=wer / 2, seconds=10.0,
+    )  # fmt: skip
+
+
+def record_of(base: str = "openai/whisper-small") -> TrainingRecord:
+    rows = (
+        evaluation(0, training_loss=None, wer=0.746),
+        evaluation(50, training_loss=0.9, wer=0.251),
+        evaluation(100, training_loss=0.7, wer=0.3),
+    )
+    return TrainingRecord(
+        base=base,
+        training=TrainingConfig(base=base, method="frozen_encoder", label_smoothing=0.1, learning_rate=1e-4),
+        device="cuda",
+        precision="fp16",
+        data=DataSummary(
+            num_train=480, train_hours=0.5, num_validation=60, validation_hours=0.05, languages=("en",),
+            num_speakers=12, rejects={"silent": 2, "too_long": 1},
+        ),
+        num_steps=100,
+        rows=rows,
+        best_step=50,
+        normalizer="english",
+        audio_context_s=(2.0, 10.0),
+        seconds=100.0,
+        audio_s=18_000.0,
+        resumed_at=(),
+        versions={"ray": "2.60.0", "torch": "2.13.0"},
+    )  # fmt: skip
+
+
+def table_rows(card: ModelCard) -> list[list[str]]:
+    lines = [line for line in card.text.splitlines() if re.match(r"\| \**\d", line)]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> ModelCard:
+    write_model_card(record_of(), tmp_path, name="whisper-small-throat")
+    return ModelCard.load(tmp_path / "README.md")
+
+
+def test_the_front_matter_parses_and_names_model_base_language_and_licence(card: ModelCard) -> None:
+    assert card.data.model_name == "whisper-small-throat"
+    assert card.data.base_model == "openai/whisper-small"
+    assert card.data.language == ["en"]
+    assert card.data.license == "apache-2.0"
+    assert card.data.pipeline_tag == "automatic-speech-recognition"
+
+
+def test_the_model_index_holds_the_best_checkpoints_scores(card: ModelCard) -> None:
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {"wer": pytest.approx(0.251), "cer": pytest.approx(0.1255)}
+    assert all(result.task_type == "automatic-speech-recognition" for result in card.data.eval_results)
+
+
+def test_the_table_has_every_evaluation_as_it_was_measured(card: ModelCard) -> None:
+    assert table_rows(card) == [
+        ["0", "0.00", "before training", "1.2500", "74.60%", "37.30%"],
+        ["50", "1.00", "0.9000", "1.2500", "25.10%", "12.55%"],
+        ["100", "2.00", "0.7000", "1.2500", "30.00%", "15.00%"],
+    ]
+
+
+@pytest.mark.parametrize("base", ["openai/whisper-small", "micro"])
+def test_nothing_says_none_and_no_row_is_all_zeros(base: str) -> None:
+    card = build_model_card(record_of(base), name="throat")
+    assert "None" not in str(card)
+    assert "null" not in str(card)
+    assert "nan" not in str(card).lower().split()
+    for row in table_rows(card):
+        assert any(float(cell.strip("%")) > 0 for cell in row[3:])
+
+
+def test_the_text_gives_baseline_interval_data_and_rejects(card: ModelCard) -> None:
+    for fact in ("**25.10%** (95 % interval 23.10% to 27.10%)", "74.60%", "480 utterances, 0.50 h", "3.00 min",
+                 "silent 2, too_long 1", "encoder frozen", "label smoothing 0.1", "fp16", "ray 2.60.0"):  # fmt: skip
+        assert fact in card.text
+
+
+def test_the_usage_snippet_names_this_model_and_compiles(card: ModelCard) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    assert 'load_recognizer("whisper-small-throat")' in snippet
+    compile(snippet, "snippet", "exec")
+
+
+def test_a_base_that_is_no_hub_id_is_not_claimed_to_be_one() -> None:
+    card = build_model_card(record_of("micro"), name="dictation")
+    assert "base_model" not in card.data.to_dict()
+    assert "micro, Sottovoce's embedded Whisper" in card.text
+
+
+def test_corpora_and_languages_are_listed_where_there_are_several(card: ModelCard) -> None:
+    group = GroupScore(
+        kind="language", name="de", num_utterances=7, num_words=70, wer=0.2, wer_low=0.1, wer_high=0.3, cer=0.1,
+        normalizer="basic",
+    )  # fmt: skip
+    record = record_of()
+    rows = tuple(row.model_copy(update={"groups": (group,)}) for row in record.rows)
+    text = build_model_card(record.model_copy(update={"rows": rows}), name="throat").text
+    assert "| language | de | 7 | 70 | 20.00% | 10.00% to 30.00% | 10.00% | `basic` |" in text
+    assert "| language |" not in card.text
+
+
+@pytest.mark.parametrize("base", ["openai/whisper-small", "micro"])
+def test_the_card_of_an_adapter_says_what_was_trained_and_how_peft_loads_it(base: str) -> None:
+    lora = LoraSettings(rank=8, alpha=16, part="decoder", targets=("q_proj", "v_proj"))
+    training = settle_rate(TrainingConfig(base=base, method="lora", lora=lora), SMALL)
+    counts = {"num_parameters": SMALL, "num_trained_parameters": 1_769_472}
+    card = build_model_card(record_of(base).model_copy(update={"training": training} | counts), name="throat")
+    assert card.data.library_name == "peft"
+    assert "fine-tuned by a LoRA adapter" in card.text
+    assert "1,769,472 of 241,734,912 parameters trained (0.7%)" in card.text
+    assert "LoRA of rank 8, alpha 16, dropout 0 on q_proj, v_proj of the decoder" in card.text
+    _, snippet = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    assert 'PeftModel.from_pretrained(base, "throat")' in snippet
+    assert ('resolve_folder("micro")' if base == "micro" else f'from_pretrained("{base}")') in snippet
+    compile(snippet, "snippet", "exec")
+
+
+def facts_of(training: TrainingConfig, **changes: object) -> str:
+    return build_model_card(
+        record_of().model_copy(update={"training": settle_rate(training, SMALL)} | changes), name="throat"
+    ).text
+
+
+def test_the_card_counts_workers_and_the_batches_of_a_step() -> None:
+    assert "- 1 worker on cuda" in facts_of(TrainingConfig(num_workers=1))
+    assert "; 1 batch per step" in facts_of(TrainingConfig(num_workers=1))
+    elastic = facts_of(TrainingConfig(num_workers=(1, 4), accumulation_steps=2))
+    assert "- 1 to 4 workers on cuda" in elastic
+    assert "; 8 batches per step" in elastic
+
+
+def test_the_card_says_what_the_weights_were_held_in() -> None:
+    base = "openai/whisper-small"
+    lora, qlora = (TrainingConfig.model_validate({"base": base, "method": method}) for method in ("lora", "qlora"))
+    assert "precision fp16, weights in fp32" in facts_of(TrainingConfig(base=base))
+    assert "precision fp16, the base's matrices in fp16, the adapter's weights in fp32" in facts_of(lora)
+    assert "precision fp32, weights in fp32" in facts_of(lora, precision="fp32")
+    assert "precision bf16, the base's matrices in 4 bits (NF4)" in facts_of(qlora, precision="bf16")
+
+
+def test_every_method_has_its_words() -> None:
+    for method in get_args(Method):
+        assert "fine-tuned" in facts_of(TrainingConfig(method=method))
+
+
+def test_what_the_runs_figures_say_has_its_section_and_none_where_nothing_is_said() -> None:
+    record = record_of()
+    findings = diagnose(record, ())
+    assert findings
+    text = build_model_card(record, name="throat", findings=findings).text
+    assert f"## What the run's figures say\n\n- {findings[0].describe()}" in text
+    assert "figures say" not in build_model_card(record, name="throat").text

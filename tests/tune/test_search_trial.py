@@ -1,0 +1,109 @@
+"""A trial hands each evaluation to Tune and waits; a run that is stopped, fails or ends says so. No Ray is running."""
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from made_up_trials import make_row
+
+from sottovoce.train.pruner import Overseer, Posted
+from sottovoce.tune import trial as module
+from sottovoce.tune.trial import TrialRun
+
+WERS = (0.9, 0.5, 0.3)
+
+
+def wait_for_verdict(overseer: Overseer, step: int) -> bool:
+    while (verdict := overseer.verdict(step)) is None:
+        time.sleep(0.001)
+    return verdict
+
+
+def run_to_its_end(overseer: Overseer) -> list[int]:
+    """What a run does: evaluations every ten steps, each posted and asked about."""
+    rows = []
+    for place, wer in enumerate(WERS):
+        rows.append(make_row(10 * place, wer))
+        is_last = place == len(WERS) - 1
+        overseer.post(Posted(tuple(rows), is_last))
+        if is_last or not wait_for_verdict(overseer, rows[-1].step):
+            break
+    return [row.step for row in rows]
+
+
+def run_into_an_error(overseer: Overseer) -> list[int]:
+    overseer.post(Posted((make_row(0, 0.9),)))
+    wait_for_verdict(overseer, 0)
+    raise ValueError("a loss that is no number")
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Overseer], list[int]]], tuple[TrialRun, list[int]]]:
+    """Start a trial around a run that is played; gives the steps it got to besides."""
+
+    def start_trial(
+        play: Callable[[Overseer], list[int]], cleared: list[str] | None = None
+    ) -> tuple[TrialRun, list[int]]:
+        overseer, steps = Overseer(), []
+        handle = {name: SimpleNamespace(remote=getattr(overseer, name)) for name in ("read", "allow", "stop")}
+        monkeypatch.setattr(module, "start_overseer", lambda _name: SimpleNamespace(**handle))
+        monkeypatch.setattr(module, "_INTERVAL_S", 0.001)
+        monkeypatch.setattr(module.ray, "get", lambda value: value)
+        monkeypatch.setattr(module, "build_trainer", lambda _task, _config: None)
+        monkeypatch.setattr(module, "replace", lambda run, **_changes: run)
+        monkeypatch.setattr(module, "run_training", lambda _run, is_shown: steps.extend(play(overseer)))
+        trial: Any = object.__new__(TrialRun)  # Tune's own constructor wants a cluster
+        store = SimpleNamespace(clear=lambda: cleared.append("all"))
+        monkeypatch.setattr(module, "build_store", lambda _checkpoints, output: store)
+        run: Any = SimpleNamespace(task=SimpleNamespace(output=None), config=SimpleNamespace(checkpoints=None))
+        trial.setup({"number": 4}, runs={4: run}, keep_checkpoints=cleared is None)
+        return trial, steps
+
+    return start_trial
+
+
+def test_a_trial_gives_every_evaluation_and_ends_with_the_run(start: Any) -> None:
+    trial, steps = start(run_to_its_end)
+    results = [trial.step() for _ in WERS]
+    trial.cleanup()
+    assert [result["wer"] for result in results] == list(WERS)
+    assert [result["evaluation"] for result in results] == [0, 1, 2]
+    assert [(result["ends"], result["done"]) for result in results] == [(False, False), (False, False), (True, True)]
+    assert steps == [0, 10, 20]
+
+
+def test_a_trial_that_is_given_up_ends_its_run_at_the_evaluation_it_waits_at(start: Any) -> None:
+    trial, steps = start(run_to_its_end)
+    trial.step()
+    trial.step()
+    trial.cleanup()
+    assert steps == [0, 10]
+
+
+def test_an_error_of_the_run_is_a_result_too(start: Any) -> None:
+    trial, _ = start(run_into_an_error)
+    assert trial.step()["wer"] == 0.9
+    result = trial.step()
+    trial.cleanup()
+    assert result["error"] == "ValueError: a loss that is no number"
+    assert result["done"]
+    assert result["evaluation"] == 0
+
+
+def test_a_run_that_ends_without_its_last_evaluation_is_an_error(start: Any) -> None:
+    trial, _ = start(lambda _overseer: [])
+    assert trial.step()["error"] == "the run ended without its last evaluation"
+
+
+@pytest.mark.parametrize(("play", "expected"), [(run_to_its_end, ["all"]), (run_into_an_error, [])])
+def test_checkpoints_go_when_a_run_has_ended_and_stay_where_it_failed(
+    start: Any, play: Callable[[Overseer], list[int]], expected: list[str]
+) -> None:
+    cleared: list[str] = []
+    trial, _ = start(play, cleared)
+    while not trial.step()["done"]:
+        pass
+    trial.cleanup()
+    assert cleared == expected
