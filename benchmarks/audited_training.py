@@ -30,9 +30,10 @@ from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
 from sottovoce.data.manifest import write_manifest
 from sottovoce.data.mixing import read_speech
+from sottovoce.publish.outcome import save_result
 from sottovoce.schema import SAMPLING_RATE, Example, PcmBatch, Utterance
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.run import build_run, claim_output, run_training, save_result
+from sottovoce.train.run import build_run, claim_output, run_training
 from sottovoce.train.step import Stepper
 
 ROOT = Path(__file__).resolve().parent.parent

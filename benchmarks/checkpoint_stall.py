@@ -28,13 +28,13 @@ from pydantic import Field
 
 from benchmarks.clips import Shape, save_random_model
 from benchmarks.common import Row, describe_machine, print_table, time_interleaved, write_result
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import Saver, build_store
 from sottovoce.config import Config, load_config
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
-from sottovoce.train.record import RunState
 
 _INTERVAL = int(TrainingConfig.model_fields["evaluate_every_steps"].default)  # steps between checkpoints
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging, write_config
-from sottovoce.data.prepare import PrepareConfig, prepare_corpus
+from sottovoce.data.prepare import PrepareConfig, check_rejects, prepare_corpus
+from sottovoce.report.corpus.page import write_report
 
 
 class PrepareJob(Config):
@@ -21,7 +22,9 @@ def main(job: PrepareJob) -> None:
     """Run the job."""
     setup_logging()
     write_config(job, job.output / "prepare_manifest.yaml")
-    prepare_corpus(job.corpus, job.output, job.prepare)
+    prepared = prepare_corpus(job.corpus, job.output, job.prepare)
+    write_report(prepared, job.output)
+    check_rejects(prepared, job.output, job.prepare)
 
 
 if __name__ == "__main__":

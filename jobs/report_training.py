@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.report.diagnosis.diagnose import log_findings
-from sottovoce.report.run.unfinished import report_run
+from sottovoce.report.run.page import report_run
 
 
 class ReportJob(Config):

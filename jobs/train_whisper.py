@@ -5,8 +5,9 @@ from pathlib import Path
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.mixing import read_speech
+from sottovoce.publish.outcome import save_result
 from sottovoce.train.config import CHANGEABLE, TrainingConfig
-from sottovoce.train.run import build_run, claim_output, run_training, save_result
+from sottovoce.train.run import build_run, claim_output, run_training
 
 
 class TrainJob(Config):

@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import sottovoce.demo
 from serve.errors import ModelNotFoundError
 from serve.models.model_files import TORCH, digest_files, find_variants, newest_file, refusal
 from serve.models.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
 from serve.models.registry import ModelRecord, Release, read_record, read_records, release_files, was_promoted
 from serve.settings import NamedModel, ServeConfig, ServedFiles, Variant, is_name, resolve_path
+from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
-
-EMBEDDED_MODEL = Path(sottovoce.demo.__file__).parent / "assets" / "micro"
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ class Shelf:
                 files = ServedFiles(checkpoint=str(folder), export=str(folder))
                 yield from _present(self._entry(folder.name, files))
         if self.serves_embedded:
-            yield from _present(self._entry(self.default, ServedFiles(checkpoint=str(EMBEDDED_MODEL))))
+            yield from _present(self._entry(self.default, ServedFiles(checkpoint=str(MICRO_FOLDER))))
 
     def _release(self, name: str, version: int, record: ModelRecord | None = None) -> tuple[ModelEntry, ...]:
         """Give one release, if it is kept; errors as ``read_record``."""

@@ -5,9 +5,9 @@ import pytest
 
 from sottovoce.checkpoints import published
 from sottovoce.checkpoints.published import published_best, read_last_state
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.store import CheckpointStore
 from sottovoce.errors import CheckpointError, CheckpointWriteError
-from sottovoce.train.record import RunState
 
 
 def write(store: CheckpointStore, step: int, *, wer: float | None, is_finished: bool = False) -> None:

@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from faulty_disk import FaultyDisk
 
 from sottovoce.checkpoints.disk import LocalDisk
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import Saver, build_store, resolve_root
 from sottovoce.checkpoints.state import MODEL_FOLDER, load_training_state, read_resumed, read_run_state
 from sottovoce.checkpoints.store import CheckpointStore, Opened
 from sottovoce.errors import CheckpointError, CheckpointWriteError, ConfigError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sottovoce.train.objective import WhisperObjective
-from sottovoce.train.record import RunState
 
 
 class Training:

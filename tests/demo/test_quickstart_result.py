@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.demo.result import (
     Answer,
     QuickstartResult,
@@ -16,7 +17,6 @@ from sottovoce.demo.result import (
     write_result,
 )
 from sottovoce.errors import ConfigError
-from sottovoce.train.record import EvaluationRow
 
 
 def _row(step: int, wer: float) -> EvaluationRow:

@@ -17,9 +17,10 @@ from benchmarks.audited_training import (
 )
 from sottovoce.audio.augmentation.augment import AugmentConfig
 from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.data.dataset import DatasetConfig
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.record import EvaluationRow, TrainingRecord
+from sottovoce.train.record import TrainingRecord
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -14,6 +14,8 @@ import pytest
 import soundfile
 
 from benchmarks.worker_kills import digests, killed_workers
+from jobs.prepare_manifest import PrepareJob
+from jobs.prepare_manifest import main as run_prepare
 from sottovoce.audio.decode import read_audio
 from sottovoce.data.manifest import read_manifest, read_rejects, read_remarks
 from sottovoce.data.prepare import PrepareConfig, prepare_corpus
@@ -161,7 +163,10 @@ def test_too_many_rejects_fail_the_job_after_everything_is_written(tmp_path: Pat
     rows: list[dict[str, object]] = [{"audio": "a.wav", "text": "said"}, {"audio": "b.wav", "text": "said"}]
     corpus = write_rows(tmp_path / "corpus.jsonl", rows)
     with pytest.raises(TooManyRejectsError, match="1 of 2 rows"):
-        prepare_corpus(corpus, tmp_path / "out", PrepareConfig(max_reject_fraction=0.4))
+        run_prepare(
+            PrepareJob(corpus=str(corpus), output=tmp_path / "out", prepare=PrepareConfig(max_reject_fraction=0.4))
+        )
+    assert (tmp_path / "out" / "report.html").is_file()
     assert len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 1
     assert len(read_rejects(tmp_path / "out" / "rejects.jsonl")) == 1
     assert read_remarks(tmp_path / "out" / "remarks.jsonl") == []

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tone_training import kill_one_training_worker, read_record, tone_job, wait_for_step
 
 from jobs.train_whisper import main
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.train.metrics.curves import CURVES_FILE, Curves, read_curves
-from sottovoce.train.record import EvaluationRow
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

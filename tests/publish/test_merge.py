@@ -7,11 +7,12 @@ import torch
 from huggingface_hub import ModelCard
 
 from jobs.merge_adapter import MergeJob, main
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
 from sottovoce.schema import Utterance
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
+from sottovoce.train.record import DataSummary, TrainingRecord
 from sottovoce.train.worker_model import load_base
 
 UTTERANCES = [Utterance(id="u", audio="a.wav", duration_s=1.0, text="yes")]

@@ -5,13 +5,14 @@ from typing import get_args
 import pytest
 from huggingface_hub import ModelCard
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.publish.model_card import build_model_card, write_model_card
 from sottovoce.report.diagnosis.diagnose import diagnose
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.config import Method, TrainingConfig
 from sottovoce.train.methods import settle_rate
-from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
+from sottovoce.train.record import DataSummary, TrainingRecord
 
 SMALL = 241_734_912  # weights of whisper-small
 

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.metrics.curves import CurvePoint
-from sottovoce.train.record import DataSummary, EvaluationRow, TrainingRecord
+from sottovoce.train.record import DataSummary, TrainingRecord
 
 EVERY = 20
 """Steps between evaluations."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sottovoce.train.record import EvaluationRow
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.tune.journal import Trial, TrialState
 from sottovoce.tune.space import TrialSettings
 

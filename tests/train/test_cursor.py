@@ -1,7 +1,8 @@
 import pytest
 
+from sottovoce.checkpoints.run_state import Cursor
 from sottovoce.errors import ConfigError
-from sottovoce.train.microbatches import Cursor, check_cursor
+from sottovoce.train.microbatches import check_cursor
 
 START = Cursor(epoch=0, step_in_epoch=0, steps_per_epoch=5, num_slots=4, fingerprint="a")
 

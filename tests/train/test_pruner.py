@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.train.pruner import Overseer, Posted, Supervision
-from sottovoce.train.record import EvaluationRow
 
 
 def row(step: int) -> EvaluationRow:

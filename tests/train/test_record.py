@@ -1,6 +1,7 @@
 import math
 
-from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row
+from sottovoce.checkpoints.run_state import EvaluationRow, RunState
+from sottovoce.train.record import decide, describe_row
 
 
 def row(wer: float, *, step: int = 0) -> EvaluationRow:

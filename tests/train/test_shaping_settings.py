@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.errors import ConfigError
 from sottovoce.train import worker as loop
 from sottovoce.train.config import _OPERATIONAL, TrainingConfig, check_settings, shaping_settings
 from sottovoce.train.health.heartbeat import Heart
-from sottovoce.train.record import RunState
 from sottovoce.train.worker import WorkerTask
 
 

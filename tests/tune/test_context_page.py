@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.record import EvaluationRow
 from sottovoce.tune.context_plan import ContextSearchConfig
 from sottovoce.tune.context_record import (
     Comparison,

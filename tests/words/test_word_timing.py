@@ -11,10 +11,10 @@ from sottovoce.data.manifest import write_manifest
 from sottovoce.demo.grammar import load_grammar
 from sottovoce.demo.pool import speak_sentence
 from sottovoce.errors import CheckpointError
+from sottovoce.publish.outcome import derive_after_run
 from sottovoce.schema import Utterance
-from sottovoce.train.record import AlignmentRecord
 from sottovoce.words import alignment_heads as word_timing
-from sottovoce.words.alignment_heads import derive_after_run, derive_alignment_heads
+from sottovoce.words.alignment_heads import AlignmentRecord, derive_alignment_heads
 
 MAX_ERROR_S = 0.1
 

@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-MICRO = Path(__file__).resolve().parent / "micro"
+MICRO_FOLDER = Path(__file__).resolve().parent / "micro"
 """The embedded base model's checkpoint folder."""

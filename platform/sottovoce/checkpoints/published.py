@@ -8,11 +8,11 @@ from pathlib import Path
 from sottovoce.audio.remote import client_errors
 from sottovoce.checkpoints.disk import LocalDisk
 from sottovoce.checkpoints.disk_files import check_file, name_write_fault, write_file
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saved import Saved
 from sottovoce.checkpoints.state import MODEL_FOLDER, STATE_FILE, read_run_state
 from sottovoce.checkpoints.store import CheckpointStore, Opened
 from sottovoce.errors import CheckpointError
-from sottovoce.train.record import RunState
 
 
 def read_last_state(store: CheckpointStore) -> RunState:

@@ -25,6 +25,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from sottovoce.audio.remote import is_remote
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saved import Saved
 from sottovoce.checkpoints.state import (
     MODEL_FOLDER,
@@ -39,7 +40,6 @@ from sottovoce.checkpoints.tensors import HostCopies, TensorFile
 from sottovoce.errors import ConfigError, SottovoceError
 from sottovoce.model.adapter import ADAPTER_WEIGHTS_FILE
 from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
-from sottovoce.train.record import RunState
 
 _METADATA = {"format": "pt"}  # transformers refuses to read weights without it
 

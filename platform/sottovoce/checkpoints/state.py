@@ -24,9 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.errors import CheckpointError
 from sottovoce.schema import Record
-from sottovoce.train.record import RunState
 
 
 class OptimizerValues(Record):

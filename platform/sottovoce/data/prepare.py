@@ -20,7 +20,6 @@ from sottovoce.data.corpora.read import CorpusFormat
 from sottovoce.data.label_limits import count_label_tokens, find_language, load_languages
 from sottovoce.data.manifest import write_manifest, write_rejects, write_remarks
 from sottovoce.errors import LanguageError, TooManyRejectsError
-from sottovoce.report.corpus.page import write_report
 from sottovoce.schema import MAX_CONTEXT_S, Reject, Remark, Split, Task, Utterance
 from sottovoce.text.clean import CleaningRule
 
@@ -154,11 +153,11 @@ class PrepareConfig(Config):
     """The job fails, after writing all files, when a larger part of the rows is rejected."""
 
 
-def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> None:
+def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> PreparedData:
     """Check every row of a corpus on the Ray cluster and write what became of it.
 
     ``manifest.jsonl`` gets the utterances, ``rejects.jsonl`` the rows that cannot be used, ``remarks.jsonl`` what was
-    unusual about utterances: these three depend on the corpus and the settings alone. ``report.html`` shows the data.
+    unusual about utterances: these three depend on the corpus and the settings alone.
 
     Args:
         corpus: path or URI, see ``read_corpus``; on a cluster, one that every node can read.
@@ -170,7 +169,6 @@ def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> N
         CheckpointError: no tokenizer in the folder given.
         LanguageError: the default language has no token.
         RowsLostError: rows in are not rows out and rejects; nothing is written.
-        TooManyRejectsError: more rejects than allowed; all files are written by then.
     """
     started = time.monotonic()
     rules = build_rules(config, name=config.name or name_of(corpus))
@@ -178,8 +176,15 @@ def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> N
     data = divide(checked, config, name=rules.corpus, started=started)
     _write(data, output)
     _log_summary(data)
-    for warning in write_report(data, output):
-        logger.warning("%s", warning)
+    return data
+
+
+def check_rejects(data: PreparedData, output: Path, config: PrepareConfig) -> None:
+    """Fail a preparation that rejected too many rows; its files and its report are written by then.
+
+    Raises:
+        TooManyRejectsError: a larger part of the rows than ``max_reject_fraction`` was rejected.
+    """
     if len(data.rejects) > config.max_reject_fraction * data.num_rows:
         path = output / "rejects.jsonl"
         raise TooManyRejectsError(path, len(data.rejects), data.num_rows, config.max_reject_fraction)

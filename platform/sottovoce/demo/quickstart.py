@@ -8,15 +8,17 @@ from pathlib import Path
 from sottovoce.config import Config
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.mixing import read_speech
-from sottovoce.data.prepare import PrepareConfig, prepare_corpus
+from sottovoce.data.prepare import PrepareConfig, check_rejects, prepare_corpus
 from sottovoce.demo.dictation import DictationConfig, make_dictation
 from sottovoce.export.exporter import ExportConfig, ExportReport, export_checkpoint
 from sottovoce.model.checkpoint import MICRO
+from sottovoce.publish.outcome import save_result
 from sottovoce.recognize.scoring import RecognizerScore, score_folder
+from sottovoce.report.corpus.page import write_report
 from sottovoce.schema import Utterance
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
-from sottovoce.train.run import build_run, run_training, save_result
+from sottovoce.train.run import build_run, run_training
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,9 @@ def walk(config: WalkConfig, output: Path) -> Walk:
         SottovoceError: a stage that failed says what to do.
     """
     corpus = make_dictation(output / "corpus", config.dictation)
-    prepare_corpus(corpus, output / "data", config.prepare)
+    prepared = prepare_corpus(corpus, output / "data", config.prepare)
+    write_report(prepared, output / "data")
+    check_rejects(prepared, output / "data", config.prepare)
     data = DatasetConfig(manifest=(output / "data" / "manifest.jsonl",), batch_size=config.batch_size)
     speech = read_speech(data.manifest)
     test = speech.split("test")

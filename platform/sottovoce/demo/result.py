@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.demo.quickstart import Walk
 from sottovoce.errors import ConfigError
 from sottovoce.report.run.plots import Marks, draw_error_rates, draw_losses
 from sottovoce.report.template import load_template
 from sottovoce.schema import Record, Utterance
-from sottovoce.train.record import EvaluationRow
 
 
 @dataclass(frozen=True, kw_only=True)

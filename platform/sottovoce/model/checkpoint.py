@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizerFast
 
+from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import (
     Adapter,
@@ -29,7 +30,6 @@ from sottovoce.model.frozen_base import four_bit_config
 _REFUSED_KEYS = ("auto_map",)
 _REFUSED_PREFIX = "_attn_implementation"
 MICRO = "micro"  # the name of the base model the package brings along
-_MICRO_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "micro"
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
 _SHAPE_KEYS = (
     "d_model",
@@ -227,7 +227,7 @@ def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
     if folder.is_dir():
         return folder
     if source == MICRO:
-        return _MICRO_FOLDER
+        return MICRO_FOLDER
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES)))
     except HFValidationError as error:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.model.checkpoint import MICRO
 from sottovoce.report.diagnosis.finding import Finding
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.config import Method, TrainingConfig
-from sottovoce.train.record import EvaluationRow, TrainingRecord
+from sottovoce.train.record import TrainingRecord
 
 _LICENSE = "apache-2.0"
 _METHODS: dict[Method, str] = {

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sottovoce.checkpoints.run_state import Cursor
 from sottovoce.errors import ConfigError
-from sottovoce.schema import Example, PcmBatch, Record, Utterance
+from sottovoce.schema import Example, PcmBatch, Utterance
 from sottovoce.train.batches import TrainBatch
 
 
@@ -85,24 +86,6 @@ def fill_steps(batches: Iterator[TrainBatch], share: SlotShare, empty: TrainBatc
             yield batch
         for _ in range(share.num_empty):
             yield empty
-
-
-class Cursor(Record):
-    """The step that comes next, as epoch and place in it, and the batches it counts in."""
-
-    epoch: int
-    step_in_epoch: int
-    """Steps of this epoch that are done."""
-    steps_per_epoch: int
-    num_slots: int
-    """Batches of a step."""
-    fingerprint: str
-    """Of the utterances and of how they make batches; see ``TrainingStream.fingerprint``."""
-
-    def at(self, step: int) -> "Cursor":
-        """Give the cursor of another step of the same run."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        return self.model_copy(update={"epoch": epoch, "step_in_epoch": step_in_epoch})
 
 
 def find_cursor(stream: TrainingStream, *, num_slots: int, seed: int, step: int) -> Cursor:

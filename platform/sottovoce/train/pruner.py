@@ -13,7 +13,7 @@ import ray
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from sottovoce.train.record import EvaluationRow
+from sottovoce.checkpoints.run_state import EvaluationRow
 
 _NAMESPACE = "sottovoce"
 _INTERVAL_S = 0.1  # an evaluation takes seconds at least

@@ -7,68 +7,20 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from pydantic import Field, JsonValue
+from pydantic import ValidationError
 
 from sottovoce.atomic_write import write_whole
-from sottovoce.errors import TooManyRejectsError
+from sottovoce.checkpoints.run_state import EvaluationRow, RunState
+from sottovoce.checkpoints.saver import build_store
+from sottovoce.checkpoints.state import STATE_FILE, read_run_state
+from sottovoce.errors import ConfigError, TooManyRejectsError
 from sottovoce.schema import Record, Reject
-from sottovoce.text.group_score import GroupScore
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.microbatches import Cursor
+from sottovoce.words.alignment_heads import AlignmentRecord
 
 RECORD_FILE = "record.json"
-
-
-class EvaluationRow(Record):
-    """One evaluation on the validation split."""
-
-    step: int
-    """Steps taken before it; 0 is the base model."""
-    epoch: float
-    training_loss: float | None
-    """Mean per token since the row before; none before the first step."""
-    validation_loss: float
-    """Mean natural-log loss per token, without label smoothing."""
-    wer: float
-    """Fraction."""
-    wer_low: float
-    """Lower end of the bootstrap 95 % interval."""
-    wer_high: float
-    cer: float
-    seconds: float
-    """Since the run's first start, pauses left out."""
-    groups: tuple[GroupScore, ...] = ()
-    """Corpora and languages, where there are several."""
-
-
-class RunState(Record):
-    """Where a run stands; beside the weights in each of its checkpoints."""
-
-    step: int = 0
-    cursor: Cursor | None = None
-    """Where in its data the run goes on; none in checkpoints of older releases."""
-    settings: dict[str, JsonValue] = Field(default_factory=dict)
-    """What its weights follow from, see ``shaping_settings``; none in checkpoints of older releases."""
-    rows: tuple[EvaluationRow, ...] = ()
-    rejects: tuple[Reject, ...] = ()
-    """Training recordings that could not be decoded so far."""
-    seconds: float = 0.0
-    audio_s: float = 0.0
-    """Speech trained on, all workers together."""
-    loss_since_row: tuple[float, float] = (0.0, 0.0)
-    """Sum of the training loss since the last row, and the labels it is over."""
-    step_s: float = 0.0
-    """Of ``seconds``, those in training steps: evaluations and checkpoints left out."""
-    data_wait_s: float = 0.0
-    """Of ``step_s``, those in which the worker that waited most had no batch to go on with; see ``Meter``."""
-    resumed_at: tuple[int, ...] = ()
-    """Steps from which the run went on after a worker or the driver had died."""
-    skipped_steps: int = 0
-    """Steps that changed nothing, because loss or gradient was not finite."""
-    skipped_in_a_row: int = 0
-    """Of them, those since the last step that counted; see ``SkippedSteps``."""
-    is_finished: bool = False
-    """The last step is done, or the run stopped early."""
+STARTED_FILE = "started.json"
+"""The record as it is before the first step."""
 
 
 class DataSummary(Record):
@@ -87,25 +39,6 @@ class DataSummary(Record):
     """Decoding tasks that ran at a time for each worker; not known of runs of older releases."""
     prefetch_batches: int | None = None
     """Batches each worker held ready; as above."""
-
-
-class AlignmentRecord(Record):
-    """Which heads word times are read from, and how right the times are."""
-
-    heads: tuple[tuple[int, int], ...]
-    """Decoder layer and head; what the generation config names."""
-    is_derived: bool
-    """Found anew in the trained model; False where the base model's were kept."""
-    error_s: float | None = None
-    """Median distance of word starts and ends from known ones, where utterances begin and end."""
-    error_before_s: float | None = None
-    """The same with the base model's heads; none where they do not fit the decoder."""
-    num_times: int = 0
-    """Known starts and ends."""
-    num_windows: int = 0
-    """Windows of joined utterances they are in."""
-    remark: str = ""
-    """Why nothing was measured."""
 
 
 class TrainingRecord(Record):
@@ -185,6 +118,39 @@ def add_state(started: TrainingRecord, state: RunState, *, best_step: int) -> Tr
             "is_finished": state.is_finished,
         }
     )
+
+
+def write_started(record: TrainingRecord, folder: Path) -> None:
+    """Keep what is known of a run at its start."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / STARTED_FILE, record.model_dump_json(indent=2) + "\n")
+
+
+def read_run(folder: Path) -> TrainingRecord:
+    """Read the record of a run, or of as much as there is of it.
+
+    Raises:
+        ConfigError: no run is kept there, or another release's.
+        NoGoodCheckpointError: an unfinished run whose checkpoints are all damaged.
+        StorageError: the storage of its checkpoints does not answer.
+    """
+    for name in (RECORD_FILE, STARTED_FILE):
+        path = folder / name
+        if path.is_file():
+            try:
+                record = TrainingRecord.model_validate_json(path.read_text(encoding="utf-8"))
+            except ValidationError as error:
+                raise ConfigError(f"{path} cannot be read; was it written by another release? {error}") from error
+            return record if name == RECORD_FILE else _add_last_state(record, folder)
+    raise ConfigError(f"{folder} holds no run: neither {RECORD_FILE} nor {STARTED_FILE}; name a run's output folder")
+
+
+def _add_last_state(started: TrainingRecord, folder: Path) -> TrainingRecord:
+    store = build_store(started.training.checkpoints, output=folder.resolve())
+    with store.latest(under=STATE_FILE) as last:
+        state = RunState() if last is None else read_run_state(last.folder)
+    best_step = min(state.rows, key=lambda row: row.wer).step if state.rows else 0
+    return add_state(started, state, best_step=best_step)
 
 
 @dataclass(frozen=True)

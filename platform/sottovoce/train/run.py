@@ -13,18 +13,11 @@ import ray.train
 import yaml
 from ray.train.torch import TorchTrainer
 
-from sottovoce.atomic_write import write_whole
-from sottovoce.checkpoints.published import published_best, read_last_state
 from sottovoce.checkpoints.saver import build_store, resolve_root
-from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.config import Config, write_config
 from sottovoce.errors import ConfigError
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
-from sottovoce.publish.model_card import write_model_card
-from sottovoce.report.diagnosis.diagnose import diagnose, log_findings
-from sottovoce.report.run.page import write_report
-from sottovoce.report.run.unfinished import write_started
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
 from sottovoce.train.config import TrainingConfig, describe_changes
@@ -32,10 +25,9 @@ from sottovoce.train.health.failure import EndAtOwnErrors, raised_by_driver
 from sottovoce.train.health.heartbeat import watched
 from sottovoce.train.health.progress import shown_progress
 from sottovoce.train.methods import ParameterCount, check_method, count_parameters, find_rate_warnings, settle_rate
-from sottovoce.train.metrics.curves import CURVES_FILE, read_curves
 from sottovoce.train.metrics.trackers import check_trackers, tracker_environment
 from sottovoce.train.microbatches import TrainingStream
-from sottovoce.train.record import RECORD_FILE, DataSummary, TrainingRecord, add_state, describe_row
+from sottovoce.train.record import DataSummary, TrainingRecord, write_started
 from sottovoce.train.resources import (
     build_failures,
     build_scaling,
@@ -48,7 +40,6 @@ from sottovoce.train.resources import (
     set_up_environment,
 )
 from sottovoce.train.worker import WorkerTask, train_worker
-from sottovoce.words.alignment_heads import derive_after_run
 
 logger = logging.getLogger(__name__)
 
@@ -231,38 +222,6 @@ def run_training(run: TrainingRun, *, is_shown: bool = True) -> None:
         raised_by_driver(killed),
     ):
         run.trainer.fit()
-
-
-def save_result(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
-    """Put the best checkpoint, its model card and the record into the output folder.
-
-    Args:
-        run: what was trained, to its end.
-        prepare_rejects: rows that never became utterances, for the record.
-
-    Raises:
-        CheckpointError: no checkpoint of the run can be trusted, or the last was lost since.
-        CheckpointWriteError: the output folder cannot be written to.
-    """
-    config, task = run.config, run.task
-    store, checkpoint = build_store(config.checkpoints, output=task.output), task.output / MODEL_FOLDER
-    state = read_last_state(store)
-    started, curves = describe_run(run, prepare_rejects=prepare_rejects), read_curves(task.output / CURVES_FILE)
-    with published_best(store, checkpoint) as (best, partial):
-        record = add_state(started, state, best_step=best.step)
-        alignment = derive_after_run(partial, (*task.validation, *task.stream.utterances), device=task.device)
-        record = record.model_copy(update={"alignment": alignment})
-        findings = diagnose(record, curves)
-        write_model_card(record, partial, name=task.output.name, findings=findings)
-    write_whole(task.output / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
-    logger.info(
-        "trained %d steps in %.0f s, data wait %.1f %%; best %s; base model's WER %.1f %%; checkpoint in %s",
-        record.num_steps, record.seconds, 100 * record.data_wait, describe_row(record.best), 100 * record.baseline.wer,
-        checkpoint,
-    )  # fmt: skip
-    write_report(record, curves, findings, folder=task.output)
-    log_findings(findings)
-    return record
 
 
 def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from accelerate.utils import set_seed
 
+from sottovoce.checkpoints.run_state import EvaluationRow, RunState
 from sottovoce.checkpoints.saver import Saver, build_store, found_checkpoint
 from sottovoce.checkpoints.state import load_training_state, read_resumed, read_run_state
 from sottovoce.checkpoints.store import CheckpointStore
@@ -31,7 +32,7 @@ from sottovoce.train.metrics.meter import Meter
 from sottovoce.train.microbatches import SlotShare, TrainingStream, check_cursor, fill_steps, find_cursor
 from sottovoce.train.objective import WhisperObjective, count_steps, is_due, learning_rate_scale, parameter_groups
 from sottovoce.train.pruner import Supervision
-from sottovoce.train.record import EvaluationRow, RunState, decide, describe_row, gather_rejects
+from sottovoce.train.record import decide, describe_row, gather_rejects
 from sottovoce.train.resources import is_node_leaving
 from sottovoce.train.spectrograms import build_pictures
 from sottovoce.train.step import SkippedSteps, Stepper, settle_buckets

@@ -13,6 +13,7 @@ from sottovoce.export.exporter import TABLE_FILE, ExportConfig, export_checkpoin
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.model.variants import VARIANT_RECORD_FILE, Variant
+from sottovoce.publish.outcome import save_result
 from sottovoce.recognize.load import load_recognizer, root_folder
 from sottovoce.recognize.scoring import RecognizerScore, score_recognizer
 from sottovoce.schema import Reject
@@ -20,7 +21,7 @@ from sottovoce.text.group_score import name_normalizer
 from sottovoce.text.normalize import read_spelling
 from sottovoce.text.paired import compare_wer
 from sottovoce.train.record import RECORD_FILE, TrainingRecord
-from sottovoce.train.run import TrainingRun, run_training, save_result
+from sottovoce.train.run import TrainingRun, run_training
 from sottovoce.tune.context_plan import ContextSearch, name_context
 from sottovoce.tune.context_record import (
     CONTEXTS_FILE,

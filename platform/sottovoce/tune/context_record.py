@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.schema import Record
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.record import EvaluationRow
 from sottovoce.tune.context_plan import ContextSearchConfig, name_context
 
 CONTEXTS_FILE = "contexts.json"

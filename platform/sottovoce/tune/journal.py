@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 from pydantic import ValidationError
 
 from sottovoce.atomic_write import write_whole
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.errors import CheckpointError, SearchError
 from sottovoce.schema import Record
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.record import EvaluationRow
 from sottovoce.tune.space import SearchConfig, TrialSettings
 
 TRIAL_FILE = "trial.json"

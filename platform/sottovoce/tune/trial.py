@@ -15,9 +15,9 @@ from typing import Any
 import ray
 from ray.tune import PlacementGroupFactory, Trainable
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.checkpoints.saver import build_store
 from sottovoce.train.pruner import Posted, start_overseer
-from sottovoce.train.record import EvaluationRow
 from sottovoce.train.run import TrainingRun, build_trainer, run_training
 
 WER = "wer"

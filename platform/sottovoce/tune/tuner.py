@@ -19,12 +19,13 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from sottovoce.atomic_write import write_whole
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.checkpoints.saver import checkpoints_below
 from sottovoce.errors import SearchError
 from sottovoce.schema import Utterance
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.microbatches import TrainingStream
-from sottovoce.train.record import EvaluationRow, describe_row
+from sottovoce.train.record import describe_row
 from sottovoce.train.resources import join_cluster
 from sottovoce.train.run import TrainingRun, build_run
 from sottovoce.tune.journal import (

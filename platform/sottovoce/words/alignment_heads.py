@@ -11,22 +11,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayError
 from torch import Tensor, nn
 
 from sottovoce.atomic_write import write_whole
 from sottovoce.audio.features import log_mel_batch
-from sottovoce.errors import CheckpointError, SottovoceError
+from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.labels import prefix_ids
-from sottovoce.schema import POSITIONS_PER_SECOND, SAMPLING_RATE, Utterance
-from sottovoce.train.record import AlignmentRecord
+from sottovoce.schema import POSITIONS_PER_SECOND, SAMPLING_RATE, Record, Utterance
 from sottovoce.words.alignment import align_words, count_positions, smooth_weights, token_starts
 from sottovoce.words.cross_attention import Head, alignment_heads, all_heads, attention_scores
 from sottovoce.words.timed_speech import TimedSpeech, join_utterances, word_errors
@@ -39,6 +36,25 @@ _MAX_CANDIDATES = 20  # heads whose joint error is tried; the others look elsewh
 _MAX_TOKENS = 160  # of one window: scores of all heads of large-v3 over 30 s are then 0.6 GB
 _LARGEST_ERROR_S = 0.3  # a boundary further off is as wrong as one can be
 _TOLERANCE = 0.02  # of the smallest error: more heads are taken where they cost no more, for their mean is steadier
+
+
+class AlignmentRecord(Record):
+    """Which heads word times are read from, and how right the times are."""
+
+    heads: tuple[tuple[int, int], ...]
+    """Decoder layer and head; what the generation config names."""
+    is_derived: bool
+    """Found anew in the trained model; False where the base model's were kept."""
+    error_s: float | None = None
+    """Median distance of word starts and ends from known ones, where utterances begin and end."""
+    error_before_s: float | None = None
+    """The same with the base model's heads; none where they do not fit the decoder."""
+    num_times: int = 0
+    """Known starts and ends."""
+    num_windows: int = 0
+    """Windows of joined utterances they are in."""
+    remark: str = ""
+    """Why nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -269,30 +285,6 @@ def _median(errors: Sequence[float]) -> float:
 _MAX_WINDOWS = 32  # of up to four utterances: about a hundred known boundaries
 
 
-def derive_after_run(
-    folder: Path, utterances: Sequence[Utterance], *, device: Literal["cpu", "cuda"]
-) -> AlignmentRecord:
-    """Derive the heads of the checkpoint a run has made, where the run has computed.
-
-    Whatever fails here, hours of training come out all the same: the base model's heads stay, and the record says why.
-
-    Args:
-        folder: of the checkpoint, complete; on storage that the cluster reaches.
-        utterances: with known texts, the validation split's first.
-        device: with cuda a task on one GPU of the cluster, which the run has left.
-    """
-    try:
-        if device == "cpu":
-            return derive_alignment_heads(folder, utterances, device=device)
-        derive: Any = derive_alignment_heads  # ray's types know no keyword arguments
-        record: AlignmentRecord = ray.get(ray.remote(num_gpus=1)(derive).remote(folder, utterances, device=device))
-    except (SottovoceError, RayError, OSError, RuntimeError, MemoryError) as error:  # torch's are the last two
-        reason = str(error) if isinstance(error, SottovoceError) else f"{type(error).__name__}: {error}"
-        logger.warning("alignment heads stay as the base model has them: %s", reason)
-        return AlignmentRecord(heads=_named_heads(folder), is_derived=False, remark=reason)
-    return record
-
-
 def derive_alignment_heads(
     folder: Path, utterances: Sequence[Utterance], *, device: Literal["cpu", "cuda"]
 ) -> AlignmentRecord:
@@ -320,7 +312,7 @@ def derive_alignment_heads(
         max_s = checkpoint.context.max_s
         remark = f"no two of {len(utterances)} utterances, one after the other, fit into {max_s:g} s together"
         logger.warning("alignment heads stay as they are: %s", remark)
-        return AlignmentRecord(heads=_named_heads(folder), is_derived=False, remark=remark)
+        return AlignmentRecord(heads=named_heads(folder), is_derived=False, remark=remark)
     if choice.is_new:
         write_heads(folder, choice.heads)
     logger.info(
@@ -339,7 +331,7 @@ def derive_alignment_heads(
     )
 
 
-def _named_heads(folder: Path) -> tuple[tuple[int, int], ...]:
+def named_heads(folder: Path) -> tuple[tuple[int, int], ...]:
     """Read what the generation config names, right or not."""
     path = folder / "generation_config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -6,12 +6,13 @@ import pytest
 from made_up_runs import healthy_record, make_record, make_rows
 
 from jobs.report_training import ReportJob, main
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import build_store
 from sottovoce.checkpoints.state import STATE_FILE
 from sottovoce.errors import ConfigError
-from sottovoce.report.run.unfinished import STARTED_FILE, read_run, report_run, write_started
+from sottovoce.report.run.page import report_run
 from sottovoce.schema import Reject
-from sottovoce.train.record import RECORD_FILE, RunState, TrainingRecord, add_state
+from sottovoce.train.record import RECORD_FILE, STARTED_FILE, TrainingRecord, add_state, read_run, write_started
 
 STATE = RunState(
     step=40,

@@ -10,8 +10,9 @@ import pytest
 from serve.errors import ModelNotFoundError
 from serve.models.model_files import FoundVariants, find_variants, is_hub_id
 from serve.models.promotion import Promotion, promote, roll_back
-from serve.models.repository import EMBEDDED_MODEL, open_shelf
+from serve.models.repository import open_shelf
 from serve.settings import ServeConfig
+from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
 from sottovoce.model.variants import VariantRecord, write_variant_record
 
@@ -99,7 +100,7 @@ def test_names_of_the_settings_count_before_promoted_ones_and_those_before_folde
 def test_the_embedded_model_stands_in_until_there_is_another(tmp_path):
     shelves = [shelf(tmp_path, embedded_until_promoted=embedded) for embedded in (True, False)]
     assert [list(one.read()) for one in shelves] == [["sottovoce"], []]
-    assert shelves[0].read()["sottovoce"].plans["torch"].folder == str(EMBEDDED_MODEL)
+    assert shelves[0].read()["sottovoce"].plans["torch"].folder == str(MICRO_FOLDER)
     make_export(tmp_path / "models" / "sottovoce", "int8")
     assert list(shelves[0].read()["sottovoce"].plans) == ["int8"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.metrics.curves import (
     CURVES_FILE,
@@ -16,7 +17,6 @@ from sottovoce.train.metrics.curves import (
     name_metric,
     read_curves,
 )
-from sottovoce.train.record import EvaluationRow
 
 
 def row(step: int, *groups: GroupScore) -> EvaluationRow:

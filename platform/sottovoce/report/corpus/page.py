@@ -26,7 +26,8 @@ def write_report(data: PreparedData, folder: Path) -> tuple[str, ...]:
         folder: receives both files.
 
     Returns:
-        What should be looked at before training on this data: ``name: sentence``, one for each kind of finding.
+        Warnings to read before training on this data, which are also logged: ``name: sentence``, one for each kind of
+        finding.
     """
     started = time.monotonic()
     report = find_all(data)
@@ -41,7 +42,10 @@ def write_report(data: PreparedData, folder: Path) -> tuple[str, ...]:
         len(examples),
         time.monotonic() - started,
     )
-    return tuple(f"{warning.name}: {warning.sentence}" for warning in report.warnings)
+    warnings = tuple(f"{warning.name}: {warning.sentence}" for warning in report.warnings)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return warnings
 
 
 def render_page(report: Report, examples: Sequence[AudibleExample], notes: Sequence[str]) -> str:

@@ -2,9 +2,10 @@
 
 import math
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.report.diagnosis.finding import Finding, SettingChange, change, slower
 from sottovoce.report.template import format_percent
-from sottovoce.train.record import EvaluationRow, TrainingRecord, decide
+from sottovoce.train.record import TrainingRecord, decide
 
 NOTABLE_WER = 0.005  # half a point: what Sottovoce's own gates call a loss of accuracy
 _LOSS_RISE = 0.05  # guess, of the lowest validation loss, and

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sottovoce.atomic_write import write_whole
+from sottovoce.report.diagnosis.diagnose import diagnose
 from sottovoce.report.diagnosis.finding import Finding
 from sottovoce.report.diagnosis.groups import compare_groups
 from sottovoce.report.template import load_template
 from sottovoce.train.config import TrainingConfig, flatten
-from sottovoce.train.metrics.curves import CurvePoint
-from sottovoce.train.record import TrainingRecord
+from sottovoce.train.metrics.curves import CURVES_FILE, CurvePoint, read_curves
+from sottovoce.train.record import TrainingRecord, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,23 @@ def write_report(
     path = folder / REPORT_FILE
     write_whole(path, render_page(record, curves, findings, name=folder.resolve().name))
     logger.info("report with %d findings in %s", len(findings), path)
+
+
+def report_run(folder: Path) -> tuple[Finding, ...]:
+    """Write the report of a run that has finished, still runs or was interrupted.
+
+    Args:
+        folder: the run's output.
+
+    Raises:
+        ConfigError: no run is kept there.
+        NoGoodCheckpointError: an unfinished run whose checkpoints are all damaged.
+        StorageError: the storage of its checkpoints does not answer.
+    """
+    record, curves = read_run(folder), read_curves(folder / CURVES_FILE)
+    findings = diagnose(record, curves)
+    write_report(record, curves, findings, folder=folder)
+    return findings
 
 
 def render_page(record: TrainingRecord, curves: Sequence[CurvePoint], findings: Sequence[Finding], *, name: str) -> str:

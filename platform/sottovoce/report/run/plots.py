@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.report.diagnosis.finding import Series, series_of
 from sottovoce.report.svg import INK, SERIES, themed_figure, to_svg
 from sottovoce.train.metrics.curves import CurvePoint
-from sottovoce.train.record import EvaluationRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from ray.util.metrics import Gauge
 
 from sottovoce.atomic_write import write_whole
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.train.metrics.trackers import Trackers
-from sottovoce.train.record import EvaluationRow
 
 _PREFIX = "sottovoce_"
 _NOT_PROMETHEUS = re.compile(r"[^a-zA-Z0-9_]")
