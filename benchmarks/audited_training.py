@@ -126,26 +126,30 @@ class AuditedStream:
         """See ``SpeechStream``."""
         return self.stream.prefetch_batches
 
-    def steps_per_epoch(self, num_slots: int) -> int:
+    def steps_per_epoch(self, num_microbatches: int) -> int:
         """See ``SpeechStream``."""
-        return self.stream.steps_per_epoch(num_slots)
+        return self.stream.steps_per_epoch(num_microbatches)
 
-    def fingerprint(self, *, num_slots: int, seed: int) -> str:
+    def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
         """See ``SpeechStream``."""
-        return self.stream.fingerprint(num_slots=num_slots, seed=seed)
+        return self.stream.fingerprint(num_microbatches=num_microbatches, seed=seed)
 
     def batches(
-        self, *, slots: Sequence[int], num_slots: int, seed: int, first_step: int, last_step: int
+        self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
     ) -> Iterator[PcmBatch]:
         """See ``SpeechStream``; from the first batch on, this process notes every step it takes."""
         path = self.folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
         file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)  # unbuffered: what was written survives a SIGKILL
         _follow_steps(file)
         for batch in self.stream.batches(
-            slots=slots, num_slots=num_slots, seed=seed, first_step=first_step, last_step=last_step
+            microbatches=microbatches,
+            num_microbatches=num_microbatches,
+            seed=seed,
+            first_step=first_step,
+            last_step=last_step,
         ):
             ids = [one.id for example in batch.examples for one in example.utterances]
-            _note(file, "read", step=batch.step, slot=batch.slot, ids=ids)
+            _note(file, "read", step=batch.step, microbatch=batch.microbatch, ids=ids)
             time.sleep(self.pause_s)
             yield batch
 
@@ -158,14 +162,14 @@ def _follow_steps(file: int) -> None:
         outcome = take(self, batches, **settings)
         for batch in batches:
             if batch.ids:
-                _note(file, "trained", step=batch.step, slot=batch.slot, ids=list(batch.ids))
+                _note(file, "trained", step=batch.step, microbatch=batch.microbatch, ids=list(batch.ids))
         return outcome
 
     Stepper.step = take_and_note  # type: ignore[method-assign]  # the loop has no hook, and needs none but here
 
 
-def _note(file: int, what: Literal["read", "trained"], *, step: int, slot: int, ids: Sequence[str]) -> None:
-    line = {"what": what, "time_ns": time.time_ns(), "step": step, "slot": slot, "ids": list(ids)}
+def _note(file: int, what: Literal["read", "trained"], *, step: int, microbatch: int, ids: Sequence[str]) -> None:
+    line = {"what": what, "time_ns": time.time_ns(), "step": step, "microbatch": microbatch, "ids": list(ids)}
     os.write(file, (json.dumps(line) + "\n").encode())
 
 
@@ -176,7 +180,7 @@ class Note:
     what: str
     time_ns: int
     step: int
-    slot: int
+    microbatch: int
     ids: tuple[str, ...]
 
 
@@ -219,10 +223,10 @@ def audit_run(folder: Path, *, everyone: Sequence[str], steps_per_epoch: int) ->
     notes = sorted((note for worker in by_worker for note in worker), key=lambda note: note.time_ns)
     batches: dict[tuple[int, int], set[tuple[str, ...]]] = {}
     for note in notes:
-        batches.setdefault((note.step, note.slot), set()).add(note.ids)
+        batches.setdefault((note.step, note.microbatch), set()).add(note.ids)
     trained = [note for note in notes if note.what == "trained"]
-    last = {(note.step, note.slot): note for note in trained}
-    times = Counter((note.step, note.slot) for note in trained)
+    last = {(note.step, note.microbatch): note for note in trained}
+    times = Counter((note.step, note.microbatch) for note in trained)
     most = {step: max(times[key] for key in times if key[0] == step) for step, _ in times}
     counts: dict[int, Counter[str]] = {}
     for note in last.values():

@@ -1,7 +1,7 @@
 """How fast is an evaluation during training, beside Hugging Face's ``predict_with_generate``?
 
 ``python -m benchmarks.evaluation --output FILE``. The same model, clips, batch and precision, both in this process
-with all cores; both give loss and WER. In ``padded`` both read 30 s pictures; in ``short`` the peer pads to 30 s, as
+with all cores; both give loss and WER. In ``padded`` both read 30 s spectrograms; in ``short`` the peer pads to 30 s, as
 it must.
 Ours decodes FLAC and draws log-mel within the time measured; the peer's features lie in memory.
 
@@ -41,7 +41,7 @@ from sottovoce.text.score import score_texts
 from sottovoce.train.batches import Collator
 from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.objective import WhisperObjective
-from sottovoce.train.spectrograms import ThreadedPictures
+from sottovoce.train.spectrograms import ThreadedSpectrograms
 
 Model: TypeAlias = Literal["random", "micro"]
 
@@ -80,9 +80,9 @@ def measure(model: Model, workload: Workload, config: EvaluationBenchmark) -> Ro
         folder = Path(name)
         checkpoint, clips = prepare(folder, model, workload, config)
         write_manifest(clips, folder / "manifest.jsonl")
-        pictures = ThreadedPictures(checkpoint.num_mel_bins, num_threads=torch.get_num_threads())
-        with closing(pictures):
-            collator = Collator(checkpoint.tokenizer, checkpoint.context, pictures)
+        spectrograms = ThreadedSpectrograms(checkpoint.num_mel_bins, num_threads=torch.get_num_threads())
+        with closing(spectrograms):
+            collator = Collator(checkpoint.tokenizer, checkpoint.context, spectrograms)
             ours = build_evaluator(checkpoint, clips, collator=collator, batch_size=config.batch_size)
             objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
             peer = build_peer(folder, max_new_tokens=ours.max_new_tokens, batch_size=config.batch_size)

@@ -1,7 +1,7 @@
 """How fast is a linear layer on this processor by oneDNN, beside torch's own?
 
 ``python -m benchmarks.linear --output FILE``. The layers of Whispers of published widths on one thread: the 1 500
-rows of a 30 s picture through a layer of attention and both of the feed-forward, a batch's label places through the
+rows of a 30 s spectrogram through a layer of attention and both of the feed-forward, a batch's label places through the
 output layer, and a few rows, as in decoding. Each with its gradients and without.
 """
 
@@ -35,7 +35,7 @@ class LinearBenchmark(Config):
     """JSON file."""
     repetitions: int = Field(default=9, ge=5)
     batch_size: int = Field(default=4, ge=1)
-    """Pictures whose rows go through a layer together."""
+    """Spectrograms whose rows go through a layer together."""
 
 
 def main(config: LinearBenchmark) -> None:

@@ -1,11 +1,11 @@
-"""How long does the log-mel picture take on one thread, beside everybody else's?
+"""How long does the log-mel spectrogram take on one thread, beside everybody else's?
 
 ``python -m benchmarks.log_mel --output FILE``. Each system is given a waveform and the length to pad it to, and returns
-the picture of that length; padding is timed, decoding and resampling are not. Peers are called at their leanest public
+the spectrogram of that length; padding is timed, decoding and resampling are not. Peers are called at their leanest public
 entry, and where they have none (Hugging Face's two paths) below it. Three comparisons:
 
-- ``same picture, 30 s``: one waveform that fills Whisper's 30 s.
-- ``same picture, padded to 30 s`` and ``same picture, trimmed``: utterances of 2 to 15 s, one after the other, by all
+- ``same spectrogram, 30 s``: one waveform that fills Whisper's 30 s.
+- ``same spectrogram, padded to 30 s`` and ``same spectrogram, trimmed``: utterances of 2 to 15 s, one after the other, by all
   systems at 30 s and by all systems at the context a model trained on trimmed contexts reads (the next half second).
 - ``as each is used``: the same utterances, ours trimmed, the peers padded to 30 s, as they do by default.
 """
@@ -25,7 +25,7 @@ from sottovoce.config import Config, load_config
 from sottovoce.schema import HOP_LENGTH, MAX_CONTEXT_S, SAMPLING_RATE, LogMel, Waveform
 
 System: TypeAlias = Callable[[Waveform, int], LogMel]
-"""Give the picture (M, F) of a waveform padded to a number of samples."""
+"""Give the spectrogram (M, F) of a waveform padded to a number of samples."""
 
 OURS = "sottovoce"
 _REFERENCE = "hugging_face_numpy"
@@ -66,8 +66,8 @@ def build_systems(num_mel_bins: int) -> dict[str, System]:
             pad_mode="reflect",
         )
         logarithm = np.log10(np.maximum(power[:, :-1], 1e-10))
-        picture: LogMel = (np.maximum(logarithm, logarithm.max() - 8.0) + 4.0) / 4.0
-        return picture
+        spectrogram: LogMel = (np.maximum(logarithm, logarithm.max() - 8.0) + 4.0) / 4.0
+        return spectrogram
 
     return {
         OURS: lambda waveform, num_samples: log_mel(
@@ -112,7 +112,7 @@ def compare_full(*, num_mel_bins: int, repetitions: int) -> list[Row]:
         {name: _drawing(system, [(waveform, _FULL_CONTEXT)]) for name, system in systems.items()},
         repetitions=repetitions,
     )
-    return _rows("same picture, 30 s", num_mel_bins, timings, differences)
+    return _rows("same spectrogram, 30 s", num_mel_bins, timings, differences)
 
 
 def compare_short(*, num_mel_bins: int, num_utterances: int, repetitions: int) -> list[Row]:
@@ -137,8 +137,8 @@ def compare_short(*, num_mel_bins: int, num_utterances: int, repetitions: int) -
     as_used = padded | {OURS: trimmed[OURS]}
     differences_as_used = differences["padded"] | {OURS: differences["trimmed"][OURS]}
     return [
-        *_rows("2-15 s: same picture, padded to 30 s", num_mel_bins, padded, differences["padded"]),
-        *_rows("2-15 s: same picture, trimmed", num_mel_bins, trimmed, differences["trimmed"]),
+        *_rows("2-15 s: same spectrogram, padded to 30 s", num_mel_bins, padded, differences["padded"]),
+        *_rows("2-15 s: same spectrogram, trimmed", num_mel_bins, trimmed, differences["trimmed"]),
         *_rows("2-15 s: as each is used", num_mel_bins, as_used, differences_as_used),
     ]
 
@@ -167,14 +167,14 @@ def _rows(
 
 
 def _differences(systems: Mapping[str, System], pairs: Sequence[tuple[Waveform, int]]) -> dict[str, float]:
-    """Give each system's largest difference from the reference; one beyond the tolerance draws another picture."""
+    """Give each system's largest difference from the reference; one beyond the tolerance draws another spectrogram."""
     largest = dict.fromkeys(systems, 0.0)
     for waveform, num_samples in pairs:
         expected = systems[_REFERENCE](waveform, num_samples)
         for name, system in systems.items():
-            picture = system(waveform, num_samples)
-            assert picture.shape == expected.shape, name
-            largest[name] = max(largest[name], float(np.abs(picture - expected).max()))
+            spectrogram = system(waveform, num_samples)
+            assert spectrogram.shape == expected.shape, name
+            largest[name] = max(largest[name], float(np.abs(spectrogram - expected).max()))
     assert max(largest.values()) <= _TOLERANCE, largest
     return largest
 
@@ -203,7 +203,7 @@ def main(settings: LogMelBenchmark) -> None:
             num_mel_bins=num_mel_bins, num_utterances=settings.num_utterances, repetitions=settings.repetitions
         )
     packages = ("numpy", "scipy", "torch", "transformers", "faster-whisper", "openai-whisper", "librosa")
-    question = "How long does the log-mel picture take on one thread, beside everybody else's?"
+    question = "How long does the log-mel spectrogram take on one thread, beside everybody else's?"
     write_result(settings.output, question, results, machine=describe_machine(packages))
     print_table("Log-mel on one thread", results)
 

@@ -227,7 +227,7 @@ def _hear_in_gateway(data: bytes, algorithm: Literal["chunked", "sequential"], m
 
     async def hear() -> None:
         with ThreadPoolExecutor(2) as threads:
-            hearing = await transcribe_recording(
+            transcription = await transcribe_recording(
                 data,
                 send=send,
                 options=DecodeOptions(),
@@ -236,7 +236,7 @@ def _hear_in_gateway(data: bytes, algorithm: Literal["chunked", "sequential"], m
                 limits=Limits(),
                 decoders=threads,
             )
-            await hearing.transcript()
+            await transcription.transcript()
 
     idle = psutil.Process().memory_info().rss - len(data)
     asyncio.run(hear())

@@ -1,7 +1,7 @@
 """How much memory does training an adapter take, beside training all weights?
 
 ``python -m benchmarks.lora_memory --output FILE``. Whisper of a published shape with random weights, the same batch of
-random pictures and labels, the same precision; each run in a process of its own, in turning order, by the training's
+random spectrograms and labels, the same precision; each run in a process of its own, in turning order, by the training's
 own model, objective and optimizer. What counts is the peak over the steps, above what the process takes with its
 libraries loaded: on a CPU the peak of the resident set (Linux tells it), on a GPU what torch's allocator held at most.
 

@@ -69,20 +69,22 @@ class ToneStream:
     def prefetch_batches(self) -> None:
         """Say that nothing is decoded."""
 
-    def steps_per_epoch(self, num_slots: int) -> int:
+    def steps_per_epoch(self, num_microbatches: int) -> int:
         """Give the steps of an epoch."""
         return self.num_steps
 
-    def fingerprint(self, *, num_slots: int, seed: int) -> str:
+    def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
         """Identify what is read at every step."""
-        return f"{self.recording.id} {num_slots} {seed}"
+        return f"{self.recording.id} {num_microbatches} {seed}"
 
     def batches(
-        self, *, slots: Sequence[int], num_slots: int, seed: int, first_step: int, last_step: int
+        self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
     ) -> Iterator[PcmBatch]:
-        """Give the same batch for these slots of a range of steps."""
+        """Give the same batch for these microbatches of a range of steps."""
         pcm = to_pcm(draw_voice(np.random.default_rng(seed), self.recording.duration_s))
         recordings = ((pcm[: round(self.recording.duration_s * 16_000)],),) * self.batch_size
         for step in range(first_step, last_step):
-            for slot in slots:
-                yield PcmBatch(step=step, slot=slot, epoch=0, examples=self.examples, recordings=recordings, rejects=())
+            for microbatch in microbatches:
+                yield PcmBatch(
+                    step=step, microbatch=microbatch, epoch=0, examples=self.examples, recordings=recordings, rejects=()
+                )

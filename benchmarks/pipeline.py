@@ -5,7 +5,7 @@ Whisper's input features and label ids, batch by batch:
 
 - ``ray_data``: our stream. Two Ray tasks decode to int16 PCM; the consumer makes log-mel and labels, at the batch's own
   context. Ray runs already; planning, building the Dataset and starting its executor are timed.
-- ``ray_data_padded``: the same with every picture padded to 30 s, as the third peer does.
+- ``ray_data_padded``: the same with every spectrogram padded to 30 s, as the third peer does.
 - ``multiprocessing``: a ``Pool`` of two with the same functions on the same batches, as many to a task; the consumer is
   the same code. The pool runs already.
 - ``datasets_map``: ``Dataset.map(num_proc=2)``, decoding with soundfile, then the WhisperProcessor, whose features are
@@ -75,7 +75,7 @@ def main(config: PipelineBenchmark) -> None:
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
     with tempfile.TemporaryDirectory() as name, start_ray():
         stream = build_clips_stream(Path(name), config)
-        reader = stream.build_reader(num_slots=1, seed=config.seed)
+        reader = stream.build_reader(num_microbatches=1, seed=config.seed)
         consumer = Consumer(config.num_epochs)
         with multiprocessing.get_context("spawn").Pool(2, initializer=keep_reader, initargs=(reader,)) as pool:
             watch = MemoryWatch()
@@ -154,7 +154,7 @@ class Consumer:
         """Read some epochs from Ray Data."""
         num_read = 0
         last, seed = self._num_epochs * reader.plan.steps_per_epoch, reader.plan.seed
-        for batch in stream.batches(slots=(0,), num_slots=1, seed=seed, first_step=0, last_step=last):
+        for batch in stream.batches(microbatches=(0,), num_microbatches=1, seed=seed, first_step=0, last_step=last):
             texts = [example.utterances[0].text for example in batch.examples]
             num_read += self._make(batch.recordings, texts, num_frames)
         assert num_read == self._num_epochs * len(stream.examples)
@@ -190,7 +190,7 @@ def read_batches(steps: Sequence[int]) -> list[tuple[list[int], list[Pcm]]]:
     assert _reader is not None
     batches = []
     for step in steps:
-        places = _reader.plan.batch(step, slot=0).tolist()
+        places = _reader.plan.batch(step, microbatch=0).tolist()
         outcomes = [_reader.read_recording(place, epoch=0, stretch=1.0) for place in places]
         batches.append((places, [pcm for pcm in outcomes if isinstance(pcm, np.ndarray)]))
     return batches
@@ -274,9 +274,9 @@ def compare(timings: Mapping[str, Timing], num_rows: Mapping[str, int]) -> list[
 
 def measure_bytes(stream: SpeechStream, seed: int) -> Row:
     """Count what rows take in the object store as we send them, as float32 waveforms, and as float32 log-mel."""
-    reader = stream.build_reader(num_slots=1, seed=seed)
+    reader = stream.build_reader(num_microbatches=1, seed=seed)
     last = stream.steps_per_epoch(1)
-    dataset = stream.build_dataset(ray.put(reader), slots=(0,), first=0, last=last)
+    dataset = stream.build_dataset(ray.put(reader), microbatches=(0,), first=0, last=last)
     sizes = {
         "int16": dataset.materialize().size_bytes(),
         "float32_waveform": dataset.map_batches(to_float32, batch_size=1, batch_format="pyarrow")
@@ -305,8 +305,8 @@ def to_log_mel(row: pa.Table) -> pa.Table:
     """Hold a row's recordings as log-mel padded to 30 s."""
     pcm = np.frombuffer(row["pcm"][0].as_buffer(), np.int16)
     parts = np.split(pcm, np.cumsum(row["num_samples"][0].as_py())[:-1])
-    pictures = [log_mel(from_pcm(part), num_mel_bins=_NUM_MEL_BINS, num_frames=_PADDED_FRAMES) for part in parts]
-    return row.set_column(1, "pcm", [pa.array([np.stack(pictures).tobytes()], pa.large_binary())])
+    spectrograms = [log_mel(from_pcm(part), num_mel_bins=_NUM_MEL_BINS, num_frames=_PADDED_FRAMES) for part in parts]
+    return row.set_column(1, "pcm", [pa.array([np.stack(spectrograms).tobytes()], pa.large_binary())])
 
 
 if __name__ == "__main__":

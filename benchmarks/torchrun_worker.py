@@ -21,7 +21,7 @@ from sottovoce.train.batches import Collator, LabelMix, prefetched
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.health.heartbeat import Heart
 from sottovoce.train.objective import WhisperObjective, parameter_groups
-from sottovoce.train.spectrograms import build_pictures
+from sottovoce.train.spectrograms import build_spectrograms
 from sottovoce.train.step import SkippedSteps, Stepper
 from sottovoce.train.worker_model import build_accelerator, set_up
 
@@ -50,7 +50,7 @@ def main(run: TorchrunRun) -> None:
     set_up(checkpoint, config)
     objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
     groups = parameter_groups(objective, weight_decay=config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.highest_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     model, optimizer = accelerator.prepare(objective, optimizer)
     stepper = Stepper(
         accelerator, model, optimizer,
@@ -60,22 +60,26 @@ def main(run: TorchrunRun) -> None:
     )  # fmt: skip
     recording = Utterance.model_validate_json(run.recording.read_text(encoding="utf-8"))
     stream = ToneStream(recording, run.batch_size, run.num_steps)
-    pictures = build_pictures(accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=1)
-    collator = Collator(checkpoint.tokenizer, checkpoint.context, pictures)
+    spectrograms = build_spectrograms(accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=1)
+    collator = Collator(checkpoint.tokenizer, checkpoint.context, spectrograms)
     label_mix = LabelMix(config.timestamp_probability, config.previous_text_probability)
-    slots = range(accelerator.process_index, accelerator.num_processes, accelerator.num_processes)
+    microbatches = range(accelerator.process_index, accelerator.num_processes, accelerator.num_processes)
     read = stream.batches(
-        slots=slots, num_slots=accelerator.num_processes, seed=0, first_step=0, last_step=run.num_steps
+        microbatches=microbatches,
+        num_microbatches=accelerator.num_processes,
+        seed=0,
+        first_step=0,
+        last_step=run.num_steps,
     )
     made = (
         collator.training_batch(batch, spec_augment=SpecAugmentConfig(), label_mix=label_mix, seed=0) for batch in read
     )
     started = 0.0
-    with closing(pictures), prefetched(made, depth=2) as batches:
+    with closing(spectrograms), prefetched(made, depth=2) as batches:
         for step, batch in enumerate(batches):
             if step == run.num_warmup_steps:
                 started = time.perf_counter()
-            stepper.step([batch], learning_rate=config.highest_rate)
+            stepper.step([batch], learning_rate=config.peak_lr)
         step_s = (time.perf_counter() - started) / (run.num_steps - run.num_warmup_steps)
     if accelerator.is_main_process:
         run.output.write_text(json.dumps({"step_s": step_s}), encoding="utf-8")

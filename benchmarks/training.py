@@ -1,7 +1,7 @@
 """How fast does a fine-tuning step go, beside Hugging Face's Seq2SeqTrainer with its defaults?
 
 ``python -m benchmarks.training --output FILE``. The same random-weight model, the same clips, the same batch and
-precision; both read 30 s pictures in ``padded``, and in ``short`` (2 to 15 s, median 5) the peer goes on padding to
+precision; both read 30 s spectrograms in ``padded``, and in ``short`` (2 to 15 s, median 5) the peer goes on padding to
 30 s, as it must, while we train at the length of the speech. Ours is the whole of ``run_training``: Ray Data decodes
 FLAC on the same cores, two workers of Ray Train with one thread each draw log-mel and train. The peer is one process
 with two threads, and its features lie ready in memory (see ``hf_trainer``). The first steps of each run do not count.

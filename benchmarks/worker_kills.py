@@ -26,7 +26,7 @@ from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.manifest import read_manifest, read_rejects
 from sottovoce.data.prepare import PrepareConfig, prepare_corpus
 
-OUTPUTS = ("manifest.jsonl", "rejects.jsonl", "remarks.jsonl")
+OUTPUTS = ("manifest.jsonl", "rejects.jsonl", "warnings.jsonl")
 _NUM_RECORDINGS = 100
 _RECORDING_S = 20.0
 _RECORDING_HZ = 44_100  # resampling makes a row cost milliseconds: there is work left between two deaths

@@ -13,7 +13,7 @@ class PrepareJob(Config):
     corpus: str
     """Folder or file, local or a URI such as s3://bucket/folder or hf://datasets/user/name."""
     output: Path
-    """Folder that receives manifest.jsonl, rejects.jsonl, remarks.jsonl, the report and the settings."""
+    """Folder that receives manifest.jsonl, rejects.jsonl, warnings.jsonl, the report and the settings."""
     prepare: PrepareConfig = PrepareConfig()
     """How the corpus is read, what is kept and how it is split."""
 

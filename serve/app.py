@@ -8,7 +8,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from serve.gateway import Gateway
 from serve.http.problems import RETRY_AFTER_S
-from serve.models.repository import Shelf, open_shelf
+from serve.models.repository import ModelRepository, open_repository
 from serve.settings import Autoscaling, ServeConfig
 from serve.transcriber import Transcriber
 
@@ -22,11 +22,11 @@ def build_app(args: ServeConfig) -> Application:
     Args:
         args: settings, from ``serve/config.yaml`` or a launcher.
     """
-    shelf = open_shelf(args)
-    return _build_gateway(args, shelf, _build_transcriber(args, shelf))
+    repository = open_repository(args)
+    return _build_gateway(args, repository, _build_transcriber(args, repository))
 
 
-def _build_transcriber(config: ServeConfig, shelf: Shelf) -> Application:
+def _build_transcriber(config: ServeConfig, repository: ModelRepository) -> Application:
     limits, batching = config.limits, config.batching
     deployment: Deployment = ray_serve.deployment(
         name="Transcriber",
@@ -37,7 +37,7 @@ def _build_transcriber(config: ServeConfig, shelf: Shelf) -> Application:
         max_queued_requests=limits.max_concurrent_requests * limits.max_windows_in_flight,
     )(Transcriber)
     return deployment.bind(
-        shelf,
+        repository,
         num_threads=config.num_threads,
         max_model_bytes=config.max_model_bytes,
         max_batch_size=batching.max_batch_size,
@@ -46,7 +46,7 @@ def _build_transcriber(config: ServeConfig, shelf: Shelf) -> Application:
     )
 
 
-def _build_gateway(config: ServeConfig, shelf: Shelf, transcriber: Application) -> Application:
+def _build_gateway(config: ServeConfig, repository: ModelRepository, transcriber: Application) -> Application:
     limits = config.limits
     deployment: Deployment = ray_serve.deployment(
         name="Gateway",
@@ -59,7 +59,7 @@ def _build_gateway(config: ServeConfig, shelf: Shelf, transcriber: Application) 
     )(ray_serve.ingress()(Gateway))
     return deployment.bind(
         transcriber,
-        source=shelf,
+        source=repository,
         limits=limits,
         api_keys_env=config.api_keys_env,
         long_form=config.long_form,

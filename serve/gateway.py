@@ -32,7 +32,7 @@ from serve.models.model_plan import ModelSource
 from serve.models.served_model import ServedModel
 from serve.replica_log import join_replica_log
 from serve.settings import Limits
-from serve.transcript import Hearing, transcribe_recording
+from serve.transcript import Transcription, transcribe_recording
 from serve.windows import TranscriberHandle, describe_model, send_window
 from sottovoce.recognize.longform.options import LongFormOptions
 
@@ -164,13 +164,13 @@ class Gateway:
             speech = read(form)
             served = await self._find(speech)
             held.enter_context(self._admission.working())
-            hearing = await self._hear(speech, served)
-            held.callback(_log_work, request.state.request_id, hearing, time.monotonic())
+            transcription = await self._hear(speech, served)
+            held.callback(_log_work, request.state.request_id, transcription, time.monotonic())
             if not speech.stream:
-                return format_transcript(await hearing.transcript(), speech, language_names=served.language_names)
+                return format_transcript(await transcription.transcript(), speech, language_names=served.language_names)
             events = transcript_events(
-                hearing.segments(),
-                duration_s=hearing.duration_s,
+                transcription.segments(),
+                duration_s=transcription.duration_s,
                 wants_language=speech.wants_language,
                 wants_logprobs=speech.wants_logprobs,
             )
@@ -193,7 +193,7 @@ class Gateway:
             raise InvalidRequestError(message, "language", "unsupported_language")
         return served
 
-    async def _hear(self, speech: SpeechRequest, served: ServedModel) -> Hearing:
+    async def _hear(self, speech: SpeechRequest, served: ServedModel) -> Transcription:
         assert self._decoders is not None, "the application has not been started"
         return await transcribe_recording(
             await speech.file.read(),
@@ -206,11 +206,15 @@ class Gateway:
         )
 
 
-def _log_work(request_id: str, hearing: Hearing, started: float) -> None:
+def _log_work(request_id: str, transcription: Transcription, started: float) -> None:
     """Tell what a request took, however it ended."""
     taken_s = time.monotonic() - started
     _log.info(
-        "request %s: %.1f s of audio, %d windows, %.2f s", request_id, hearing.duration_s, hearing.num_windows, taken_s
+        "request %s: %.1f s of audio, %d windows, %.2f s",
+        request_id,
+        transcription.duration_s,
+        transcription.num_windows,
+        taken_s,
     )
 
 

@@ -9,7 +9,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from serve.engine import Engine, Window
 from serve.models.loaded import LoadedList, ModelRoom
 from serve.models.loading import LoadedModel, ModelLoader
-from serve.models.repository import Shelf
+from serve.models.repository import ModelRepository
 from serve.models.served_model import ServedModel
 from serve.replica_log import join_replica_log
 from sottovoce.errors import ConfigError
@@ -28,7 +28,7 @@ class Transcriber:
 
     async def __init__(  # type: ignore[misc] # Serve awaits it, and our models are loaded by coroutines
         self,
-        shelf: Shelf,
+        repository: ModelRepository,
         *,
         num_threads: int,
         max_model_bytes: int,
@@ -39,7 +39,7 @@ class Transcriber:
         """Load the default model and run it once, so that a ready replica answers at full speed.
 
         Args:
-            shelf: where models are found.
+            repository: where models are found.
             num_threads: engine threads.
             max_model_bytes: memory for models.
             max_batch_size: windows in one call.
@@ -52,11 +52,11 @@ class Transcriber:
         """
         join_replica_log()
         self._engine = Engine()
-        self._room = ModelRoom(shelf, ModelLoader(num_threads=num_threads), max_bytes=max_model_bytes)
+        self._room = ModelRoom(repository, ModelLoader(num_threads=num_threads), max_bytes=max_model_bytes)
         self._max_batch_s = max_batch_s
         self._recognize_batch.set_max_batch_size(max_batch_size)  # type: ignore[attr-defined]
         self._recognize_batch.set_batch_wait_timeout_s(batch_wait_timeout_s)  # type: ignore[attr-defined]
-        await self.prepare(_default_key(shelf))
+        await self.prepare(_default_key(repository))
 
     async def transcribe(self, pcm: Pcm, options: DecodeOptions) -> WindowResult:
         """Decode one window together with those that wait beside it for the same model.
@@ -130,18 +130,18 @@ class Transcriber:
         return cast(LoadedList, getattr(self, _SERVES_LIST))
 
 
-def _default_key(shelf: Shelf) -> str:
+def _default_key(repository: ModelRepository) -> str:
     """Find the default model's key.
 
     Raises:
         ConfigError: there is no such model, or only variants that the export gate refused.
     """
-    entry = shelf.read().get(shelf.default)
+    entry = repository.read().get(repository.default)
     plan = None if entry is None else entry.plan(None)
     if plan is None:
         reason = "it is neither promoted nor in the settings" if entry is None else entry.refused[entry.default]
         raise ConfigError(
-            f"the default model {shelf.default!r} cannot be served from {shelf.models_folder}: {reason}; promote one "
+            f"the default model {repository.default!r} cannot be served from {repository.models_folder}: {reason}; promote one "
             f"with python -m jobs.promote_model, or name its files in the settings"
         )
     return plan.key

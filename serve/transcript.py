@@ -30,7 +30,7 @@ async def transcribe_recording(
     served: ServedModel,
     limits: Limits,
     decoders: ThreadPoolExecutor,
-) -> "Hearing":
+) -> "Transcription":
     """Decode a recording and prepare to transcribe it.
 
     Args:
@@ -50,10 +50,10 @@ async def transcribe_recording(
     reader = build_reader(
         recording, options, long_form, min_window_s=served.min_window_s, max_window_s=served.max_window_s
     )
-    return Hearing(recording, reader, send=send, max_in_flight=limits.max_windows_in_flight, threads=decoders)
+    return Transcription(recording, reader, send=send, max_in_flight=limits.max_windows_in_flight, threads=decoders)
 
 
-class Hearing:
+class Transcription:
     """A recording that is being transcribed; its segments can be read once."""
 
     def __init__(

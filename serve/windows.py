@@ -85,14 +85,14 @@ async def send_window(
         ModelNotFoundError, ModelLoadError: the model was dropped meanwhile, and its files are gone or damaged.
     """
     replicas = handle.options(multiplexed_model_id=model.key)
-    result: WindowResult = await _insist(lambda: replicas.transcribe.remote(pcm, options))
+    result: WindowResult = await _retry(lambda: replicas.transcribe.remote(pcm, options))
     return result
 
 
 async def describe_model(handle: TranscriberHandle, key: str) -> ServedModel:
     """Have one replica load a model; errors as ``send_window``."""
     replicas = handle.options(multiplexed_model_id=key)
-    served: ServedModel = await _insist(lambda: replicas.describe.remote())
+    served: ServedModel = await _retry(lambda: replicas.describe.remote())
     return served
 
 
@@ -117,7 +117,7 @@ async def describe_everywhere(handle: TranscriberHandle, key: str) -> ServedMode
     raise TranscriberLostError(1)
 
 
-async def _insist(call: Callable[[], PendingResult]) -> Any:  # noqa: ANN401 - whatever the method gives
+async def _retry(call: Callable[[], PendingResult]) -> Any:  # noqa: ANN401 - whatever the method gives
     """Call a replica, and another where it died meanwhile."""
     lost: Exception | None = None
     for attempt in range(1 + _MAX_RETRIES):

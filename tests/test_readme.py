@@ -72,7 +72,7 @@ def parse_job(module_name: str, options: list[str]) -> None:
 
 
 def relative_paths(text: str) -> set[str]:
-    """Link and picture targets, and code spans that begin with one of the checkout's own folders."""
+    """Link and spectrogram targets, and code spans that begin with one of the checkout's own folders."""
     prose = re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose) + re.findall(r"(?:src|href)=\"([^\"#]+)", prose)
     spans = re.findall(r"`((?:platform|jobs|serve|tests|benchmarks|\.ci)/[\w./-]*)`", prose)

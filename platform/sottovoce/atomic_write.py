@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a file in UTF-8; who reads it, also after a kill, finds all of the new text or all of the old.
 
     Args:

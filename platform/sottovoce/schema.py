@@ -45,7 +45,7 @@ RejectReason: TypeAlias = Literal[
     "label_too_long",  # more than 448 tokens with prefix and end token
 ]
 
-RemarkKind: TypeAlias = Literal[
+WarningKind: TypeAlias = Literal[
     "low_bit_depth",  # fewer than 16 bits a sample
     "unusual_rate",  # above 48 000 or below 8 000 Hz
     "many_channels",  # more than two, averaged to one
@@ -93,12 +93,12 @@ class Reject(Record):
     """What was wrong, with the value."""
 
 
-class Remark(Record):
+class RowWarning(Record):
     """Something unusual about a row that was kept, and what was done about it."""
 
     id: str
     audio: str
-    kind: RemarkKind
+    kind: WarningKind
     detail: str
     """What was met, with the value."""
 
@@ -125,11 +125,11 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PcmBatch:
-    """One slot of one training step: what a worker puts through the model at once."""
+    """One microbatch of one training step: what a worker puts through the model at once."""
 
     step: int
     """Place in the run, from 0 on."""
-    slot: int = 0
+    microbatch: int = 0
     """Place in the step."""
     epoch: int
     examples: tuple[Example, ...]

@@ -12,7 +12,7 @@ from typing import Protocol
 from serve.errors import ModelLoadError, ModelNotFoundError
 from serve.models.loading import Footprint, LoadedModel, ModelLoader, count_bytes
 from serve.models.model_plan import ModelPlan
-from serve.models.repository import Shelf
+from serve.models.repository import ModelRepository
 from sottovoce.errors import SottovoceError
 
 _log = logging.getLogger(__name__)
@@ -32,15 +32,15 @@ class LoadedList(Protocol):
 class ModelRoom:
     """Makes room for a model, and loads it; one at a time, as Serve calls it."""
 
-    def __init__(self, shelf: Shelf, loader: ModelLoader, *, max_bytes: int) -> None:
+    def __init__(self, repository: ModelRepository, loader: ModelLoader, *, max_bytes: int) -> None:
         """Prepare.
 
         Args:
-            shelf: where models are found.
+            repository: where models are found.
             loader: loads them.
             max_bytes: memory for all loaded models together, as computed from their files' sizes.
         """
-        self._shelf = shelf
+        self._repository = repository
         self._loader = loader
         self._max_bytes = max_bytes
 
@@ -67,7 +67,7 @@ class ModelRoom:
             raise ModelLoadError(key, str(error)) from error
 
     def _measure(self, key: str) -> tuple[ModelPlan, Footprint]:
-        plan = self._shelf.plan(key)
+        plan = self._repository.plan(key)
         footprint = self._loader.measure(plan)
         if footprint.total_bytes > self._max_bytes:
             needs = f"it takes {footprint.total_bytes} bytes, and max_model_bytes is {self._max_bytes}"

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class ModelRepository:
     """All models of one service; a ``ModelSource`` that gateways and transcribers read alike."""
 
     default: str
@@ -136,9 +136,9 @@ class Shelf:
         )
 
 
-def open_shelf(config: ServeConfig) -> Shelf:
-    """Build the shelf of a service; paths become absolute, for replicas run elsewhere."""
-    return Shelf(
+def open_repository(config: ServeConfig) -> ModelRepository:
+    """Build the repository of a service; paths become absolute, for replicas run elsewhere."""
+    return ModelRepository(
         default=config.model_id,
         aliases=config.aliases,
         pinned=tuple(model.resolved() for model in config.pinned()),

@@ -100,9 +100,9 @@ def test_trimmed_frames_equal_the_first_padded_frames() -> None:
 
 
 def test_frames_after_speech_are_one_constant() -> None:
-    picture = log_mel(_speech_like(16_000), num_mel_bins=80, num_frames=300)
-    assert np.ptp(picture[:, 102:]) == 0  # frame 101 is the last that touches speech
-    assert picture[0, 299] == pytest.approx(picture.max() - 2, abs=1e-6)
+    spectrogram = log_mel(_speech_like(16_000), num_mel_bins=80, num_frames=300)
+    assert np.ptp(spectrogram[:, 102:]) == 0  # frame 101 is the last that touches speech
+    assert spectrogram[0, 299] == pytest.approx(spectrogram.max() - 2, abs=1e-6)
 
 
 def test_a_strided_waveform_of_doubles_is_drawn_as_its_copy() -> None:
@@ -111,7 +111,7 @@ def test_a_strided_waveform_of_doubles_is_drawn_as_its_copy() -> None:
     np.testing.assert_array_equal(log_mel(stereo[:, 1], num_mel_bins=80, num_frames=700), copied)
 
 
-def test_not_a_number_shows_in_the_whole_picture() -> None:
+def test_not_a_number_shows_in_the_whole_spectrogram() -> None:
     waveform = _speech_like(16_000)
     waveform[8_000] = np.nan
     assert np.isnan(log_mel(waveform, num_mel_bins=80, num_frames=100)).all()
@@ -123,11 +123,11 @@ def test_a_batch_equals_its_waveforms_one_by_one() -> None:
     assert batch.shape == (5, 80, 300)
     assert batch.dtype == np.float32
     assert batch.flags.c_contiguous
-    for waveform, picture in zip(waveforms, batch, strict=True):
-        np.testing.assert_array_equal(picture, log_mel(waveform, num_mel_bins=80, num_frames=300))
+    for waveform, spectrogram in zip(waveforms, batch, strict=True):
+        np.testing.assert_array_equal(spectrogram, log_mel(waveform, num_mel_bins=80, num_frames=300))
 
 
-def test_a_batch_of_nothing_has_no_pictures() -> None:
+def test_a_batch_of_nothing_has_no_spectrograms() -> None:
     assert log_mel_batch([], num_mel_bins=80, num_frames=300).shape == (0, 80, 300)
 
 

@@ -144,7 +144,7 @@ def test_the_ending_of_a_name_means_nothing(tmp_path: Path):
         assert likeness(voice(), decode((tmp_path / wrong).read_bytes()))[1] > 10
 
 
-def test_tags_and_pictures_are_passed_over(tmp_path: Path):
+def test_tags_and_spectrograms_are_passed_over(tmp_path: Path):
     encode(voice(), tmp_path / "a.wav")
     run_ffmpeg("-f", "lavfi", "-i", "testsrc=size=640x640:rate=1", "-frames:v", "1", tmp_path / "a.jpg")
     tags = ("-metadata", "title=Rede", "-metadata", f"comment={'x' * 5_000}", "-c:v", "copy", "-map", "0", "-map", "1")
@@ -160,17 +160,17 @@ def test_tags_and_pictures_are_passed_over(tmp_path: Path):
 
 def test_of_a_video_the_sound_is_read(tmp_path: Path):
     encode(voice(), tmp_path / "a.wav")
-    picture = ("-f", "lavfi", "-i", "testsrc=duration=2:size=64x48:rate=10")
+    spectrogram = ("-f", "lavfi", "-i", "testsrc=duration=2:size=64x48:rate=10")
     for name, options in (
         ("a.mp4", ("-c:v", "libx264", "-c:a", "aac")),
         ("a.webm", ("-c:v", "libvpx", "-c:a", "libopus")),
         ("a.mov", ("-c:v", "libx264", "-c:a", "pcm_s16le")),
         ("a.mkv", ("-c:v", "libx264", "-c:a", "libvorbis")),
     ):
-        run_ffmpeg(*picture, "-i", tmp_path / "a.wav", *options, tmp_path / name)
+        run_ffmpeg(*spectrogram, "-i", tmp_path / "a.wav", *options, tmp_path / name)
         late, snr_db = likeness(voice(), decode((tmp_path / name).read_bytes()))
         assert (abs(late) <= 1, snr_db > 8) == (True, True), (name, late, snr_db)
-    run_ffmpeg(*picture, "-c:v", "libx264", tmp_path / "silent.mp4")
+    run_ffmpeg(*spectrogram, "-c:v", "libx264", tmp_path / "silent.mp4")
     with pytest.raises(AudioDecodeError, match="no audio stream"):
         decode((tmp_path / "silent.mp4").read_bytes())
 

@@ -19,7 +19,7 @@ from sottovoce.audio import parquet_rows
 from sottovoce.audio.decode import decode_audio, read_audio
 from sottovoce.audio.encoded import EncodedSpan
 from sottovoce.audio.reference import read_bytes
-from sottovoce.audio.remote import insist
+from sottovoce.audio.remote import retry
 from sottovoce.errors import AudioDecodeError, AudioError, StorageError
 
 
@@ -127,7 +127,7 @@ def test_a_slow_timeout_is_not_waited_for_again_and_again(faults: list[Exception
         raise TimeoutError
 
     with pytest.raises(StorageError):
-        insist(time_out, "shaky://a.wav")
+        retry(time_out, "shaky://a.wav")
     assert clock[0] == 40.0
 
 

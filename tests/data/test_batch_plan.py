@@ -9,28 +9,41 @@ from sottovoce.data.batch_plan import BatchPlan, build_plan
 from sottovoce.errors import ConfigError
 
 DURATIONS = np.random.default_rng(0).uniform(1.0, 9.0, size=401)
-SLOTS = pytest.mark.parametrize("num_slots", [1, 2, 3, 7])
+MICROBATCHES = pytest.mark.parametrize("num_microbatches", [1, 2, 3, 7])
 
 
 def plan_for(
-    num_slots: int = 2, *, batch_size: int = 8, batch_s: float = 40.0, seed: int = 0, durations_s: object = DURATIONS
+    num_microbatches: int = 2,
+    *,
+    batch_size: int = 8,
+    batch_s: float = 40.0,
+    seed: int = 0,
+    durations_s: object = DURATIONS,
 ) -> BatchPlan:
-    return build_plan(durations_s, batch_size=batch_size, batch_s=batch_s, num_slots=num_slots, seed=seed)  # type: ignore[arg-type]
+    return build_plan(durations_s, batch_size=batch_size, batch_s=batch_s, num_microbatches=num_microbatches, seed=seed)  # type: ignore[arg-type]
 
 
-def mixed_plan(sizes: Sequence[int], weights: Sequence[float], *, num_slots: int = 2, batch_size: int = 8) -> BatchPlan:
+def mixed_plan(
+    sizes: Sequence[int], weights: Sequence[float], *, num_microbatches: int = 2, batch_size: int = 8
+) -> BatchPlan:
     """Corpora of these sizes, of 1 to 9 s."""
     durations = np.random.default_rng(1).uniform(1.0, 9.0, size=sum(sizes))
     groups = np.repeat(np.arange(len(sizes)), sizes)
     return build_plan(
-        durations, batch_size=batch_size, batch_s=1e3, num_slots=num_slots, seed=0, groups=groups, weights=weights
+        durations,
+        batch_size=batch_size,
+        batch_s=1e3,
+        num_microbatches=num_microbatches,
+        seed=0,
+        groups=groups,
+        weights=weights,
     )
 
 
 def read_epoch(plan: BatchPlan, epoch: int) -> list[list[np.ndarray]]:
-    """The batches of an epoch: one list of the slots' batches for each step."""
+    """The batches of an epoch: one list of the microbatches' batches for each step."""
     steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
-    return [[plan.batch(step, slot=slot) for slot in range(plan.num_slots)] for step in steps]
+    return [[plan.batch(step, microbatch=microbatch) for microbatch in range(plan.num_microbatches)] for step in steps]
 
 
 def count_reads(plan: BatchPlan, epochs: Sequence[int], num_examples: int) -> np.ndarray:
@@ -41,17 +54,19 @@ def count_reads(plan: BatchPlan, epochs: Sequence[int], num_examples: int) -> np
     return counts
 
 
-@SLOTS
-def test_every_example_is_read_exactly_once_in_every_epoch(num_slots: int) -> None:
-    plan = plan_for(num_slots)
+@MICROBATCHES
+def test_every_example_is_read_exactly_once_in_every_epoch(num_microbatches: int) -> None:
+    plan = plan_for(num_microbatches)
     for epoch in range(3):
         assert set(count_reads(plan, [epoch], len(DURATIONS))) == {1}
 
 
-@SLOTS
+@MICROBATCHES
 @pytest.mark.parametrize(("batch_size", "batch_s"), [(8, 1e3), (64, 40.0), (8, 40.0)])
-def test_no_batch_exceeds_either_limit_and_none_is_empty(num_slots: int, batch_size: int, batch_s: float) -> None:
-    plan = plan_for(num_slots, batch_size=batch_size, batch_s=batch_s)
+def test_no_batch_exceeds_either_limit_and_none_is_empty(
+    num_microbatches: int, batch_size: int, batch_s: float
+) -> None:
+    plan = plan_for(num_microbatches, batch_size=batch_size, batch_s=batch_s)
     for step in read_epoch(plan, 0) + read_epoch(plan, 1):
         for batch in step:
             assert 1 <= len(batch) <= batch_size
@@ -64,9 +79,9 @@ def test_batches_by_seconds_are_nearly_full() -> None:
     assert np.mean(seconds) > 0.8 * 80.0
 
 
-@SLOTS
-def test_at_one_step_slots_differ_by_at_most_one_example_of_like_duration(num_slots: int) -> None:
-    for step in read_epoch(plan_for(num_slots), 0):
+@MICROBATCHES
+def test_at_one_step_microbatches_differ_by_at_most_one_example_of_like_duration(num_microbatches: int) -> None:
+    for step in read_epoch(plan_for(num_microbatches), 0):
         sizes = [len(batch) for batch in step]
         assert max(sizes) - min(sizes) <= 1
         spread = DURATIONS[np.concatenate(step)]
@@ -91,17 +106,17 @@ def test_the_number_of_steps_is_the_same_for_every_seed_and_epochs_follow_each_o
 
 def test_epochs_differ_and_the_same_seed_gives_the_same_batches() -> None:
     plan, again, other = plan_for(), plan_for(), plan_for(seed=1)
-    first, second = plan.batch(0, slot=0), plan.batch(plan.steps_per_epoch, slot=0)
+    first, second = plan.batch(0, microbatch=0), plan.batch(plan.steps_per_epoch, microbatch=0)
     assert not np.array_equal(first, second)
-    assert np.array_equal(first, again.batch(0, slot=0))
-    assert not np.array_equal(first, other.batch(0, slot=0))
+    assert np.array_equal(first, again.batch(0, microbatch=0))
+    assert not np.array_equal(first, other.batch(0, microbatch=0))
 
 
 def test_a_step_read_alone_is_the_step_read_in_its_turn() -> None:
     in_turn = [batch.tolist() for step in read_epoch(plan_for(), 2) for batch in step]
     fresh = plan_for()
     first = 2 * fresh.steps_per_epoch
-    backwards = [fresh.batch(first + i // 2, slot=i % 2).tolist() for i in reversed(range(len(in_turn)))]
+    backwards = [fresh.batch(first + i // 2, microbatch=i % 2).tolist() for i in reversed(range(len(in_turn)))]
     assert backwards[::-1] == in_turn
 
 
@@ -149,10 +164,10 @@ def test_weight_two_reads_a_corpus_twice_in_every_epoch() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 @pytest.mark.parametrize("weights", [(0.3, 0.7, 1.1), (0.07, 0.5, 1.0)])
-def test_with_any_weights_steps_stay_the_same_and_no_slot_is_without_examples(
+def test_with_any_weights_steps_stay_the_same_and_no_microbatch_is_without_examples(
     batch_size: int, weights: tuple[float, ...]
 ) -> None:
-    plan = mixed_plan((50, 120, 77), weights, num_slots=3, batch_size=batch_size)
+    plan = mixed_plan((50, 120, 77), weights, num_microbatches=3, batch_size=batch_size)
     for epoch in range(5):
         for step in read_epoch(plan, epoch):
             assert all(1 <= len(batch) <= batch_size for batch in step)
@@ -169,7 +184,7 @@ def test_corpora_are_mixed_within_batches() -> None:
     assert np.mean([0.0 < share < 1.0 for share in shares]) > 0.95
 
 
-def test_with_room_for_one_example_every_slot_still_holds_one() -> None:
+def test_with_room_for_one_example_every_microbatch_still_holds_one() -> None:
     plan = plan_for(2, batch_size=1, durations_s=np.linspace(1.0, 2.0, 5))
     counts = count_reads(plan, [0], 5)
     assert plan.steps_per_epoch == 3
@@ -180,7 +195,7 @@ def test_a_million_examples_are_planned_in_seconds() -> None:
     durations = np.clip(np.random.default_rng(3).lognormal(np.log(5.0), 0.6, 1_000_000), 0.3, 30.0)
     started = time.process_time()  # what others do on this machine does not count
     plan = plan_for(4, batch_size=64, batch_s=480.0, durations_s=durations)
-    sizes = [len(plan.batch(step, slot=3)) for step in range(0, plan.steps_per_epoch, 100)]
+    sizes = [len(plan.batch(step, microbatch=3)) for step in range(0, plan.steps_per_epoch, 100)]
     assert time.process_time() - started < 5.0  # 0.6 s on one core of the machine this was written on
     assert min(sizes) >= 1
     assert len(plan.buckets) < 100
@@ -191,7 +206,7 @@ def test_no_utterances_are_a_config_error() -> None:
         plan_for(durations_s=[])
 
 
-def test_fewer_examples_than_slots_are_a_config_error() -> None:
+def test_fewer_examples_than_microbatches_are_a_config_error() -> None:
     with pytest.raises(ConfigError, match="fewer than the 3 batches of a step"):
         plan_for(3, durations_s=[1.0, 2.0])
 

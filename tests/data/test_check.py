@@ -11,7 +11,7 @@ from sottovoce.audio.waveform import to_pcm
 from sottovoce.data.check import Checked, CheckRules, check_row, reject_duplicate
 from sottovoce.data.corpora.read import read_corpus
 from sottovoce.data.corpora.row import CorpusRow
-from sottovoce.schema import Reject, Remark, Utterance
+from sottovoce.schema import Reject, RowWarning, Utterance
 
 TONE = (0.3 * np.sin(np.arange(16_000) * 0.2)).astype(np.float32)
 REASONS = {
@@ -29,7 +29,7 @@ REASONS = {
     "latin": "wrong_encoding",
     "foreign": "unknown_language",
 }
-REMARKS = {
+WARNINGS = {
     "octaphonic": "many_channels",
     "fast": "unusual_rate",
     "eight_bit": "low_bit_depth",
@@ -68,7 +68,7 @@ def corpus(tmp_path: Path) -> Path:
     (folder / "text.wav").write_text("this is no audio")
     (folder / "empty.wav").write_bytes(b"")
     texts = {"untold": " ", "wordy": "w" * 500, "latin": "caf\xe9"}
-    names = [*REASONS, *REMARKS, "double"]
+    names = [*REASONS, *WARNINGS, "double"]
     lines = [f'{name}.wav,"{texts.get(name, "said")}",{"tlh" if name == "foreign" else ""}' for name in names]
     (folder / "metadata.csv").write_bytes("\n".join(["file_name,text,language", *lines]).encode("latin-1"))
     return folder
@@ -95,14 +95,14 @@ def test_every_bad_row_is_rejected_for_its_reason_and_every_good_one_kept(corpus
     rejects = {each.outcome.id: each.outcome.reason for each in checked if isinstance(each.outcome, Reject)}
     assert rejects == {f"{name}.wav": reason for name, reason in REASONS.items()}
     utterances = [each.outcome for each in checked if isinstance(each.outcome, Utterance)]
-    assert [row.id for row in utterances] == [f"{name}.wav" for name in (*REMARKS, "double")]
+    assert [row.id for row in utterances] == [f"{name}.wav" for name in (*WARNINGS, "double")]
     assert all(row.duration_s == pytest.approx(1.0, abs=1e-3) for row in utterances)
 
 
 def test_what_is_unusual_about_a_kept_row_is_remarked_and_nothing_about_a_reject(corpus: Path):
     checked = [check_row(row, RULES) for row in read_corpus(corpus)]
-    remarks = [(remark.id, remark.kind) for each in checked for remark in each.remarks]
-    assert remarks == [(f"{name}.wav", kind) for name, kind in REMARKS.items()]
+    warnings = [(warning.id, warning.kind) for each in checked for warning in each.warnings]
+    assert warnings == [(f"{name}.wav", kind) for name, kind in WARNINGS.items()]
 
 
 def test_an_utterance_says_where_it_comes_from(tone: CorpusRow):
@@ -175,8 +175,8 @@ def test_a_checked_row_can_be_named_anew_with_all_it_holds(corpus: Path):
     row = CorpusRow(id="", audio="x", text="said")
     named = check_row(row, RULES, data=(corpus / "fast.wav").read_bytes()).located("b", "x#row=1", split="test")
     assert (named.outcome.id, named.outcome.audio, named.split) == ("b", "x#row=1", "test")
-    assert [(remark.id, remark.audio) for remark in named.remarks] == [("b", "x#row=1")]
-    assert isinstance(named.remarks[0], Remark)
+    assert [(warning.id, warning.audio) for warning in named.warnings] == [("b", "x#row=1")]
+    assert isinstance(named.warnings[0], RowWarning)
 
 
 def test_a_duplicate_is_rejected_with_its_id():

@@ -37,28 +37,28 @@ def stream_of(utterances: list[Utterance], **settings: object) -> SpeechStream:
     return build_stream(Speech(manifests=(tuple(utterances),), rejects=()), config)
 
 
-def reader_of(stream: SpeechStream, *, num_slots: int = 1, augment: AugmentConfig | None = None) -> BatchReader:
+def reader_of(stream: SpeechStream, *, num_microbatches: int = 1, augment: AugmentConfig | None = None) -> BatchReader:
     return BatchReader(
         build_table(stream.examples),
-        stream.plan(num_slots=num_slots, seed=0),
+        stream.plan(num_microbatches=num_microbatches, seed=0),
         Augmenter(augment) if augment else None,
         max_example_s=stream.longest_s,
     )
 
 
-def read_batch(stream: SpeechStream, step: int, *, slot: int = 0, num_slots: int = 1) -> PcmBatch:
+def read_batch(stream: SpeechStream, step: int, *, microbatch: int = 0, num_microbatches: int = 1) -> PcmBatch:
     """What a task makes and a worker reads, without Ray between them."""
-    reader = reader_of(stream, num_slots=num_slots, augment=stream.augment)
-    examples = [stream.examples[place] for place in reader.plan.batch(step, slot=slot)]
-    return to_batch(reader.read(step, slot=slot), examples, epoch=reader.plan.epoch_of(step))
+    reader = reader_of(stream, num_microbatches=num_microbatches, augment=stream.augment)
+    examples = [stream.examples[place] for place in reader.plan.batch(step, microbatch=microbatch)]
+    return to_batch(reader.read(step, microbatch=microbatch), examples, epoch=reader.plan.epoch_of(step))
 
 
-def test_a_row_holds_one_slots_recordings_as_pcm_one_after_the_other(utterances: list[Utterance]) -> None:
-    reader = reader_of(stream_of(utterances, batch_size=3), num_slots=2)
-    row = reader.read(0, slot=1)
+def test_a_row_holds_one_microbatches_recordings_as_pcm_one_after_the_other(utterances: list[Utterance]) -> None:
+    reader = reader_of(stream_of(utterances, batch_size=3), num_microbatches=2)
+    row = reader.read(0, microbatch=1)
     assert row.schema == BATCH_SCHEMA
     (values,) = row.to_pylist()
-    assert values["num_samples"] == [1_600 * (place + 1) for place in reader.plan.batch(0, slot=1)]
+    assert values["num_samples"] == [1_600 * (place + 1) for place in reader.plan.batch(0, microbatch=1)]
     assert len(values["pcm"]) == 2 * sum(values["num_samples"])
     assert values["rejects"] == []
 
@@ -82,10 +82,12 @@ def test_a_packed_example_has_a_recording_for_each_of_its_utterances(utterances:
 
 def test_an_epoch_holds_every_utterance_once_whatever_the_slots(utterances: list[Utterance]) -> None:
     stream = stream_of(utterances, pack_s=0.7)
-    for num_slots in (1, 2, 3):
-        steps = range(stream.steps_per_epoch(num_slots))
+    for num_microbatches in (1, 2, 3):
+        steps = range(stream.steps_per_epoch(num_microbatches))
         batches = [
-            read_batch(stream, step, slot=slot, num_slots=num_slots) for step in steps for slot in range(num_slots)
+            read_batch(stream, step, microbatch=microbatch, num_microbatches=num_microbatches)
+            for step in steps
+            for microbatch in range(num_microbatches)
         ]
         ids = [one.id for batch in batches for example in batch.examples for one in example.utterances]
         assert sorted(ids) == [f"u{i}" for i in range(6)]
@@ -157,8 +159,11 @@ def test_weights_mix_manifests(utterances: list[Utterance]) -> None:
     config = DatasetConfig(manifest=(MANIFEST, MANIFEST), weights=(1.0, 0.5), batch_size=2)
     stream = build_stream(Speech(manifests=(tuple(utterances[:2]), tuple(utterances[2:])), rejects=()), config)
     assert stream.steps_per_epoch(1) == 2
-    plan = stream.plan(num_slots=1, seed=0)
-    read = [sorted(int(place) for step in (0, 1) for place in plan.batch(2 * epoch + step, slot=0)) for epoch in (0, 1)]
+    plan = stream.plan(num_microbatches=1, seed=0)
+    read = [
+        sorted(int(place) for step in (0, 1) for place in plan.batch(2 * epoch + step, microbatch=0))
+        for epoch in (0, 1)
+    ]
     assert [one[:2] for one in read] == [[0, 1], [0, 1]]
     assert sorted(read[0][2:] + read[1][2:]) == [2, 3, 4, 5]
 
@@ -200,21 +205,21 @@ def test_what_tasks_share_is_read_in_place() -> None:
     ],
 )
 def test_a_batch_that_comes_twice_or_not_at_all_stops_the_stream(came: list[tuple[int, int]], complaint: str) -> None:
-    rows = [pa.table({"step": [step], "slot": [slot]}) for step, slot in came]
+    rows = [pa.table({"step": [step], "microbatch": [microbatch]}) for step, microbatch in came]
     with pytest.raises(RowsLostError, match=complaint):
-        list(in_order(rows, slots=(0, 2), first_step=4, last_step=6))
+        list(in_order(rows, microbatches=(0, 2), first_step=4, last_step=6))
 
 
 def test_a_fingerprint_follows_the_utterances_and_their_batches(utterances: list[Utterance]) -> None:
-    def fingerprint(chosen: list[Utterance], *, num_slots: int = 1, seed: int = 0, **settings: object) -> str:
-        return stream_of(chosen, **settings).fingerprint(num_slots=num_slots, seed=seed)
+    def fingerprint(chosen: list[Utterance], *, num_microbatches: int = 1, seed: int = 0, **settings: object) -> str:
+        return stream_of(chosen, **settings).fingerprint(num_microbatches=num_microbatches, seed=seed)
 
     same = [fingerprint(utterances), fingerprint(utterances, steps_per_task=3)]
     renamed = [utterances[0].model_copy(update={"id": "other"}), *utterances[1:]]
     others = [
         fingerprint(renamed),
         fingerprint(utterances[:-1]),
-        fingerprint(utterances, num_slots=2),
+        fingerprint(utterances, num_microbatches=2),
         fingerprint(utterances, seed=1),
         fingerprint(utterances, batch_size=3),
         fingerprint(utterances, pack_s=0.9),

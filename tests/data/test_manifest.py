@@ -5,13 +5,13 @@ import pytest
 from sottovoce.data.manifest import (
     read_manifest,
     read_rejects,
-    read_remarks,
+    read_warnings,
     write_manifest,
     write_rejects,
-    write_remarks,
+    write_warnings,
 )
 from sottovoce.errors import ManifestError
-from sottovoce.schema import Reject, Remark, Utterance
+from sottovoce.schema import Reject, RowWarning, Utterance
 
 
 def utterance(row_id: str, audio: Path | str) -> Utterance:
@@ -67,19 +67,19 @@ def test_a_part_of_a_file_moves_with_the_folder(tmp_path: Path):
     assert row.audio == str(tmp_path / "moved" / "shard.tar#bytes=10-90")
 
 
-def test_rejects_and_remarks_come_back_as_written_one_line_each(tmp_path: Path):
+def test_rejects_and_warnings_come_back_as_written_one_line_each(tmp_path: Path):
     rejects = [Reject(id="a", audio="a.wav", reason="silent", detail="x")] * 2
-    remarks = [Remark(id="b", audio="b.wav", kind="clipped", detail="x")]
+    warnings = [RowWarning(id="b", audio="b.wav", kind="clipped", detail="x")]
     write_rejects(rejects, tmp_path / "rejects.jsonl")
-    write_remarks(remarks, tmp_path / "remarks.jsonl")
+    write_warnings(warnings, tmp_path / "warnings.jsonl")
     assert len((tmp_path / "rejects.jsonl").read_text().splitlines()) == 2
     assert read_rejects(tmp_path / "rejects.jsonl") == rejects
-    assert read_remarks(tmp_path / "remarks.jsonl") == remarks
+    assert read_warnings(tmp_path / "warnings.jsonl") == warnings
 
 
-def test_no_file_of_rejects_or_remarks_holds_none_and_a_wrong_line_is_named(tmp_path: Path):
+def test_no_file_of_rejects_or_warnings_holds_none_and_a_wrong_line_is_named(tmp_path: Path):
     assert read_rejects(tmp_path / "rejects.jsonl") == []
-    assert read_remarks(tmp_path / "remarks.jsonl") == []
+    assert read_warnings(tmp_path / "warnings.jsonl") == []
     (tmp_path / "rejects.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(ManifestError, match="a line is no reject"):
         read_rejects(tmp_path / "rejects.jsonl")

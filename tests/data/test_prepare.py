@@ -6,7 +6,7 @@ import pytest
 from sottovoce.data.check import Checked, reject_duplicate
 from sottovoce.data.prepare import PrepareConfig, build_rules, divide, name_of
 from sottovoce.errors import CheckpointError, LanguageError
-from sottovoce.schema import Remark, Utterance
+from sottovoce.schema import RowWarning, Utterance
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path):
@@ -39,16 +39,16 @@ def test_utterances_and_rejects_stand_in_the_order_of_the_corpus_with_their_spli
     def utterance(row_id: str) -> Utterance:
         return Utterance(id=row_id, audio="a.wav", duration_s=1.0, text="said")
 
-    remark = Remark(id="a", audio="a.wav", kind="clipped", detail="x")
+    warning = RowWarning(id="a", audio="a.wav", kind="clipped", detail="x")
     checked = [
         Checked(outcome=utterance("b"), digest="2", split="test"),
         reject_duplicate("b", "a.wav"),
-        Checked(outcome=utterance("a"), digest="1", split="validation", remarks=(remark,)),
+        Checked(outcome=utterance("a"), digest="1", split="validation", warnings=(warning,)),
         Checked(outcome=utterance("c"), digest="3", split="train"),
     ]
     data = divide(checked, PrepareConfig(), name="corpus", started=time.monotonic())
     assert [(row.id, row.split) for row in data.utterances] == [("b", "test"), ("a", "validation"), ("c", "train")]
     assert [row.id for row in data.rejects] == ["b"]
-    assert data.remarks == (remark,)
+    assert data.warnings == (warning,)
     assert data.digests == {"b": "2", "a": "1", "c": "3"}
     assert (data.num_rows, data.corpus) == (4, "corpus")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sottovoce.audio.waveform import AudioFormat
-from sottovoce.data.check import remark_on
+from sottovoce.data.check import find_warnings
 from sottovoce.schema import Waveform
 
 USUAL = {"sampling_rate": 16_000, "num_channels": 1, "bits": 16, "container": "wav"}
@@ -11,7 +11,7 @@ TONE: Waveform = (0.5 * np.sin(np.arange(16_000) * 0.2)).astype(np.float32)
 
 def kinds(waveform: Waveform = TONE, declared_s: float | None = None, **fields: object) -> list[str]:
     audio_format = AudioFormat(**USUAL | fields)  # type: ignore[arg-type]  # fields vary by test
-    return [kind for kind, _ in remark_on(waveform, audio_format, declared_s=declared_s)]
+    return [kind for kind, _ in find_warnings(waveform, audio_format, declared_s=declared_s)]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_is_unusual_about_the_container_is_remarked(fields: dict[str, objec
     assert kinds(**fields) == [kind]
 
 
-def test_all_remarks_on_one_recording_are_given():
+def test_all_warnings_on_one_recording_are_given():
     assert kinds(bits=8, sampling_rate=96_000, num_channels=8) == ["low_bit_depth", "unusual_rate", "many_channels"]
 
 
@@ -56,9 +56,9 @@ def test_one_percent_of_a_long_recording_is_no_difference():
     assert kinds(long, declared_s=20.3) == ["duration_differs"]
 
 
-def test_a_remark_says_the_value_and_what_was_done():
+def test_a_warning_says_the_value_and_what_was_done():
     audio_format = AudioFormat(**USUAL | {"bits": 8, "sampling_rate": 96_000})  # type: ignore[arg-type]
-    details = dict(remark_on(TONE, audio_format, declared_s=2.0))
+    details = dict(find_warnings(TONE, audio_format, declared_s=2.0))
     assert details["low_bit_depth"] == "8 bits a sample; used as it is"
     assert details["unusual_rate"] == "96000 Hz; resampled to 16000 Hz"
     assert details["duration_differs"] == "declared 2.000 s, but it ends after 1.000 s; used to its end"

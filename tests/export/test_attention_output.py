@@ -43,11 +43,11 @@ def test_ordinary_steps_compute_no_scores(tiny_export):
 
 def test_scores_and_probabilities_are_torchs(tiny_checkpoint, tiny_export):
     model = load_checkpoint(tiny_checkpoint).model
-    picture = np.random.default_rng(0).uniform(-1, 1, (3, 80, 400)).astype(np.float32)
+    spectrogram = np.random.default_rng(0).uniform(-1, 1, (3, 80, 400)).astype(np.float32)
     with torch.inference_mode():
-        encoded = model.model.encoder(torch.from_numpy(picture)).last_hidden_state
+        encoded = model.model.encoder(torch.from_numpy(spectrogram)).last_hidden_state
         expected = attend(model, encoded[1:2], TOKENS, heads=alignment_heads(model), end_id=50_257)
-    session = load_recognizer(tiny_export, variant="fp32")._open(picture)
+    session = load_recognizer(tiny_export, variant="fp32")._open(spectrogram)
     scores, probabilities = session.attend(1, TOKENS)
     assert scores.shape == (2, len(TOKENS), 200)
     np.testing.assert_allclose(scores, expected.scores, atol=SCORE_TOLERANCE)
@@ -78,10 +78,10 @@ def test_optimum_reads_the_export_as_before(tiny_checkpoint, tiny_export):
     reader = ORTModelForSpeechSeq2Seq.from_pretrained(
         folder, subfolder="onnx", config=load_checkpoint(tiny_checkpoint).model.config, use_merged=True
     )
-    picture = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (2, 80, 3_000)).astype(np.float32))
+    spectrogram = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (2, 80, 3_000)).astype(np.float32))
     prefix = torch.tensor([TOKENS[:4]] * 2)
     model = load_checkpoint(tiny_checkpoint).model
     with torch.inference_mode():
-        theirs = reader(input_features=picture, decoder_input_ids=prefix).logits
-        ours = model(input_features=picture, decoder_input_ids=prefix).logits
+        theirs = reader(input_features=spectrogram, decoder_input_ids=prefix).logits
+        ours = model(input_features=spectrogram, decoder_input_ids=prefix).logits
     np.testing.assert_allclose(theirs.numpy(), ours.numpy(), atol=SCORE_TOLERANCE)

@@ -34,7 +34,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job_for(manifest: Path, base: Path, output: Path, **training: object) -> AuditedTraining:
-    """Twelve utterances a step, in three slots or however ``training`` says; all that is random is switched on."""
+    """Twelve utterances a step, in three microbatches or however ``training`` says; all that is random is switched on."""
     settings = {
         "base": str(base),
         "device": "cpu",
@@ -99,7 +99,7 @@ def test_three_batches_a_step_give_one_worker_what_they_give_two(
     short = {"max_steps": 9, "evaluate_every_steps": 9}
     one = job_for(manifest, tiny_checkpoint, tmp_path / "one", num_workers=1, accumulation_steps=3, **short)
     train_audited(one)
-    # up to three workers, but there is room for two: the second has one slot less, and brings an empty batch
+    # up to three workers, but there is room for two: the second has one microbatch less, and brings an empty batch
     two = job_for(manifest, tiny_checkpoint, tmp_path / "two", num_workers=(1, 3), cpus_per_worker=1.5, **short)
     train_audited(two)
     assert [len(list(job.audit.glob("*.jsonl"))) for job in (one, two)] == [1, 2]

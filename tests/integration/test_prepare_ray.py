@@ -17,7 +17,7 @@ from benchmarks.worker_kills import digests, killed_workers
 from jobs.prepare_manifest import PrepareJob
 from jobs.prepare_manifest import main as run_prepare
 from sottovoce.audio.decode import read_audio
-from sottovoce.data.manifest import read_manifest, read_rejects, read_remarks
+from sottovoce.data.manifest import read_manifest, read_rejects, read_warnings
 from sottovoce.data.prepare import PrepareConfig, prepare_corpus
 from sottovoce.errors import TooManyRejectsError
 
@@ -34,7 +34,7 @@ REJECTS = {
     "wordy": "label_too_long",
     "missing": "missing_file",
 }
-REMARKS = {"eight_bit": "low_bit_depth", "fast": "unusual_rate", "octaphonic": "many_channels"}
+WARNINGS = {"eight_bit": "low_bit_depth", "fast": "unusual_rate", "octaphonic": "many_channels"}
 
 
 def noise(num_samples: int, seed: int) -> np.ndarray:
@@ -98,7 +98,7 @@ def write_poison(folder: Path, kind: str, number: int) -> bytes:
 def test_one_percent_poison_is_named_row_by_row_and_no_good_row_is_lost(tmp_path: Path):
     for number in range(50):
         soundfile.write(tmp_path / f"{number}.wav", noise(4_000 + 200 * number, number), 16_000)
-    kinds = [*REJECTS, *REMARKS]
+    kinds = [*REJECTS, *WARNINGS]
     poisoned = {100 * i + 37: kinds[i % len(kinds)] for i in range(NUM_POISONED_PER_KIND * len(kinds))}
     rows = [
         write_poison(tmp_path, poisoned[i], i)
@@ -110,12 +110,12 @@ def test_one_percent_poison_is_named_row_by_row_and_no_good_row_is_lost(tmp_path
     prepare_corpus(tmp_path / "corpus.jsonl", tmp_path / "out", PrepareConfig())
 
     rejects = {row.id: row.reason for row in read_rejects(tmp_path / "out" / "rejects.jsonl")}
-    remarks = [(row.id, row.kind) for row in read_remarks(tmp_path / "out" / "remarks.jsonl")]
+    warnings = [(row.id, row.kind) for row in read_warnings(tmp_path / "out" / "warnings.jsonl")]
     assert rejects == {f"{kind}-{i}": REJECTS[kind] for i, kind in poisoned.items() if kind in REJECTS}
-    assert remarks == [(f"{kind}-{i}", REMARKS[kind]) for i, kind in poisoned.items() if kind in REMARKS]
+    assert warnings == [(f"{kind}-{i}", WARNINGS[kind]) for i, kind in poisoned.items() if kind in WARNINGS]
     ids = Counter(row.id for row in read_manifest(tmp_path / "out" / "manifest.jsonl"))
     good = [f"good-{i}" for i in range(NUM_ROWS) if i not in poisoned]
-    assert ids == Counter([*good, *(row_id for row_id, _ in remarks)])
+    assert ids == Counter([*good, *(row_id for row_id, _ in warnings)])
 
 
 def write_shards(folder: Path) -> Path:
@@ -169,4 +169,4 @@ def test_too_many_rejects_fail_the_job_after_everything_is_written(tmp_path: Pat
     assert (tmp_path / "out" / "report.html").is_file()
     assert len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 1
     assert len(read_rejects(tmp_path / "out" / "rejects.jsonl")) == 1
-    assert read_remarks(tmp_path / "out" / "remarks.jsonl") == []
+    assert read_warnings(tmp_path / "out" / "warnings.jsonl") == []

@@ -72,7 +72,7 @@ def test_there_is_a_recipe_for_each_purpose() -> None:
 def test_the_throat_microphones_settings_are_those_of_record() -> None:
     recipe = read_recipe(TrainJob, FOLDER / "large_v3_throat_1gpu.yaml")
     training = recipe.training
-    examples = recipe.data.batch_size * training.num_slots
+    examples = recipe.data.batch_size * training.num_microbatches
     assert (training.learning_rate, examples, training.max_steps, training.warmup_steps) == (5e-6, 16, 800, 50)
     assert (training.precision, training.evaluate_every_steps, training.seed) == ("fp16", 25, 42)
 

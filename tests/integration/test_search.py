@@ -99,7 +99,7 @@ def test_a_search_gives_up_what_falls_behind_and_goes_on_after_its_driver_was_ki
     assert read_trial(output, 0) == finished, "a trial that had ended was run again"
     record = SearchRecord.model_validate_json((output / "search.json").read_text(encoding="utf-8"))
     assert not list(output.glob("trials/*/checkpoints/*")), "checkpoints of trials that have ended were left"
-    assert [trial.state for trial in record.trials] == ["finished", "given_up"]
+    assert [trial.state for trial in record.trials] == ["finished", "pruned"]
     assert [[row.step for row in trial.rows] for trial in record.trials] == [[0, 6, 12, 18], [0, 6, 12]]
     assert record.best == 0
     assert "best: trial 0" in second.stdout

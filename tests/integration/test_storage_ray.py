@@ -84,4 +84,4 @@ def test_storage_that_stays_closed_stops_training_with_its_name(tmp_path: Path, 
     speech = Speech(manifests=((utterance,),), rejects=())
     stream = build_stream(speech, config)
     with pytest.raises(Exception, match=r"StorageError: the storage of http://\.\.\.@127.0.0.1.*/forbidden.wav"):
-        list(stream.batches(slots=(0,), num_slots=1, seed=0, first_step=0, last_step=1))
+        list(stream.batches(microbatches=(0,), num_microbatches=1, seed=0, first_step=0, last_step=1))

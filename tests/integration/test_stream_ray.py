@@ -1,4 +1,4 @@
-"""The stream on a real Ray: two workers with three slots read every example once, to the byte, while tasks die."""
+"""The stream on a real Ray: two workers with three microbatches read every example once, to the byte, while tasks die."""
 
 import threading
 import time
@@ -19,8 +19,8 @@ from sottovoce.schema import PcmBatch, Utterance
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-NUM_UTTERANCES, NUM_SLOTS, NUM_EPOCHS, SEED = 120, 3, 2, 3
-SLOTS = ((0, 2), (1,))  # of the two workers
+NUM_UTTERANCES, NUM_MICROBATCHES, NUM_EPOCHS, SEED = 120, 3, 2, 3
+MICROBATCHES = ((0, 2), (1,))  # of the two workers
 NUM_KILLS = 5
 
 
@@ -50,7 +50,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> SpeechStream:
 @pytest.fixture(scope="module")
 def undisturbed(stream: SpeechStream) -> list[list[bytes]]:
     """What each worker should read, made without Ray."""
-    plan = stream.plan(num_slots=NUM_SLOTS, seed=SEED)
+    plan = stream.plan(num_microbatches=NUM_MICROBATCHES, seed=SEED)
     reader = BatchReader(
         build_table(stream.examples), plan, Augmenter(stream.augment), max_example_s=stream.longest_s
     )  # fmt: skip
@@ -58,15 +58,15 @@ def undisturbed(stream: SpeechStream) -> list[list[bytes]]:
         [
             digest(
                 to_batch(
-                    reader.read(step, slot=slot),
-                    [stream.examples[place] for place in plan.batch(step, slot=slot)],
+                    reader.read(step, microbatch=microbatch),
+                    [stream.examples[place] for place in plan.batch(step, microbatch=microbatch)],
                     epoch=plan.epoch_of(step),
                 )
             )
             for step in range(NUM_EPOCHS * plan.steps_per_epoch)
-            for slot in slots
+            for microbatch in microbatches
         ]
-        for slots in SLOTS
+        for microbatches in MICROBATCHES
     ]
 
 
@@ -75,13 +75,17 @@ def digest(batch: PcmBatch) -> bytes:
     ids = [[one.id for one in example.utterances] for example in batch.examples]
     samples = b"".join(pcm.tobytes() for recordings in batch.recordings for pcm in recordings)
     sizes = [[len(pcm) for pcm in recordings] for recordings in batch.recordings]
-    return f"{batch.step} {batch.slot} {batch.epoch} {ids} {sizes} {batch.rejects}".encode() + samples
+    return f"{batch.step} {batch.microbatch} {batch.epoch} {ids} {sizes} {batch.rejects}".encode() + samples
 
 
 def read_all(stream: SpeechStream, worker: int, *, first_step: int = 0) -> list[PcmBatch]:
-    last_step = NUM_EPOCHS * stream.steps_per_epoch(NUM_SLOTS)
+    last_step = NUM_EPOCHS * stream.steps_per_epoch(NUM_MICROBATCHES)
     batches = stream.batches(
-        slots=SLOTS[worker], num_slots=NUM_SLOTS, seed=SEED, first_step=first_step, last_step=last_step
+        microbatches=MICROBATCHES[worker],
+        num_microbatches=NUM_MICROBATCHES,
+        seed=SEED,
+        first_step=first_step,
+        last_step=last_step,
     )
     return list(batches)
 
@@ -123,9 +127,9 @@ def test_killed_workers_lose_and_double_nothing(
     killer = Killer(NUM_KILLS)
     killer.start()
     rounds = 0
-    with ThreadPoolExecutor(len(SLOTS)) as pool:
+    with ThreadPoolExecutor(len(MICROBATCHES)) as pool:
         while killer.num_left or not rounds:
-            batches = list(pool.map(lambda worker: read_all(stream, worker), range(len(SLOTS))))
+            batches = list(pool.map(lambda worker: read_all(stream, worker), range(len(MICROBATCHES))))
             assert [[digest(batch) for batch in worker] for worker in batches] == undisturbed
             rounds += 1
             assert rounds < 20, f"{killer.num_left} workers were never met while they decoded"
@@ -148,7 +152,7 @@ def test_a_stream_may_be_left_before_its_end(
     local_ray: str, stream: SpeechStream, undisturbed: list[list[bytes]]
 ) -> None:
     batches = stream.batches(
-        slots=SLOTS[0], num_slots=NUM_SLOTS, seed=SEED, first_step=0, last_step=len(undisturbed[1])
+        microbatches=MICROBATCHES[0], num_microbatches=NUM_MICROBATCHES, seed=SEED, first_step=0, last_step=len(undisturbed[1])
     )  # fmt: skip
     assert digest(next(batches)) == undisturbed[0][0]
     batches.close()  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ def adapters(tiny_checkpoint, tmp_path_factory) -> dict[str, Path]:
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
-    """Read 2 s of a fixed picture and four tokens: (1, 4, V)."""
+    """Read 2 s of a fixed spectrogram and four tokens: (1, 4, V)."""
     features = torch.linspace(-1.0, 1.0, 80 * 200).reshape(1, 80, 200).sin()
     with torch.inference_mode():
         return model(input_features=features, decoder_input_ids=torch.tensor([[50_258, 50_259, 310, 330]])).logits

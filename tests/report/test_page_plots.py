@@ -28,5 +28,5 @@ def test_words_stay_text_and_the_description_is_escaped() -> None:
     assert "step" in [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_the_same_picture_has_the_same_bytes() -> None:
+def test_the_same_plot_has_the_same_bytes() -> None:
     assert draw("x") == draw("x")

@@ -15,7 +15,7 @@ from spoken_numbers import Listener, SpokenNumbers, TimingListener, result, say
 from serve.errors import OverloadedError
 from serve.models.served_model import ServedModel
 from serve.settings import Limits
-from serve.transcript import Hearing, transcribe_recording
+from serve.transcript import Transcription, transcribe_recording
 from sottovoce.errors import AudioDecodeError, AudioTooLongError
 from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
 from sottovoce.recognize.longform.options import LongFormOptions
@@ -93,7 +93,7 @@ def hear(
     spoken: SpokenNumbers,
     reader: Reader,
     transcribers: Transcribers,
-    steps: Callable[[Hearing], Awaitable[Any]],
+    steps: Callable[[Transcription], Awaitable[Any]],
     *,
     max_in_flight: int = 4,
 ) -> Any:
@@ -102,15 +102,17 @@ def hear(
     async def main() -> Any:
         with ThreadPoolExecutor(2) as threads:
             return await steps(
-                Hearing(spoken.recording, reader, send=transcribers.send, max_in_flight=max_in_flight, threads=threads)
+                Transcription(
+                    spoken.recording, reader, send=transcribers.send, max_in_flight=max_in_flight, threads=threads
+                )
             )
 
     return asyncio.run(asyncio.wait_for(main(), timeout=30.0))
 
 
-async def read_all(hearing: Hearing) -> str:
-    transcript = await hearing.transcript()
-    assert transcript.duration_s == hearing.duration_s
+async def read_all(transcription: Transcription) -> str:
+    transcript = await transcription.transcript()
+    assert transcript.duration_s == transcription.duration_s
     return transcript.text
 
 
@@ -138,14 +140,14 @@ def test_segments_are_given_out_while_later_windows_are_still_decoded():
     spoken = say(60, seed=0)
     transcribers = Transcribers(Listener(spoken), held={2: asyncio.Event()})
 
-    async def steps(hearing: Hearing) -> None:
-        segments = hearing.segments()
+    async def steps(transcription: Transcription) -> None:
+        segments = transcription.segments()
         first = [await anext(segments), await anext(segments)]
         assert not transcribers.held[2].is_set()
         transcribers.held[2].set()
         rest = [segment async for segment in segments]
         assert join_segments([*first, *rest]) == spoken.text
-        assert hearing.num_windows == transcribers.num_sent
+        assert transcription.num_windows == transcribers.num_sent
 
     hear(spoken, chunked(spoken), transcribers, steps)
 
@@ -154,8 +156,8 @@ def test_who_stops_reading_takes_every_window_back():
     spoken = say(60, seed=0)
     transcribers = Transcribers(Listener(spoken), held={place: asyncio.Event() for place in range(1, 50)})
 
-    async def steps(hearing: Hearing) -> None:
-        segments = hearing.segments()
+    async def steps(transcription: Transcription) -> None:
+        segments = transcription.segments()
         await anext(segments)
         reading = asyncio.ensure_future(anext(segments))
         while transcribers.in_flight < 4:
@@ -178,10 +180,10 @@ def test_a_window_that_fails_ends_it_and_takes_the_others_back():
             await asyncio.sleep(0.005)
         held[1].set()
 
-    async def steps(hearing: Hearing) -> None:
+    async def steps(transcription: Transcription) -> None:
         failing = asyncio.create_task(fail_once_all_are_sent())
         with pytest.raises(OverloadedError):
-            await hearing.transcript()
+            await transcription.transcript()
         await failing
         assert transcribers.in_flight == 0
         assert sorted(transcribers.cancelled) == [0, 2, 3]
@@ -227,8 +229,8 @@ def test_a_reader_that_had_nothing_before_a_result_is_asked_again_after_it():
             await asyncio.sleep(0.005)
         transcribers.held[0].set()
 
-    async def steps(hearing: Hearing) -> None:
-        await asyncio.gather(read_all(hearing), answer_once_it_is_asked())
+    async def steps(transcription: Transcription) -> None:
+        await asyncio.gather(read_all(transcription), answer_once_it_is_asked())
 
     hear(spoken, reader, transcribers, steps)
     assert reader.was_asked_late
@@ -238,11 +240,11 @@ def test_a_reader_that_had_nothing_before_a_result_is_asked_again_after_it():
 SERVED = ServedModel(2.0, 10.0, {"en": "english"})
 
 
-def transcribe(data: bytes, **given: Any) -> Hearing:
+def transcribe(data: bytes, **given: Any) -> Transcription:
     async def send(pcm: Pcm, options: DecodeOptions) -> WindowResult:
         return result(())
 
-    async def main() -> Hearing:
+    async def main() -> Transcription:
         with ThreadPoolExecutor(1) as threads:
             return await transcribe_recording(
                 data,
@@ -258,8 +260,8 @@ def transcribe(data: bytes, **given: Any) -> Hearing:
 
 
 def test_a_recording_is_decoded_before_anything_is_sent_and_what_is_wrong_with_it_raised():
-    hearing = transcribe(wav(speech(3.0)))
-    assert (hearing.duration_s, hearing.language, hearing.num_windows) == (3.0, "en", 0)
+    transcription = transcribe(wav(speech(3.0)))
+    assert (transcription.duration_s, transcription.language, transcription.num_windows) == (3.0, "en", 0)
     with pytest.raises(AudioDecodeError):
         transcribe(b"no audio")
     with pytest.raises(AudioTooLongError):

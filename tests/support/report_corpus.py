@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from sottovoce.data.prepare import PreparedData
-from sottovoce.schema import Reject, Remark, Utterance
+from sottovoce.schema import Reject, RowWarning, Utterance
 
 
 def make_utterance(row_id: str, **fields: object) -> Utterance:
@@ -32,7 +32,7 @@ def make_prepared(
     utterances: Sequence[Utterance],
     *,
     rejects: Sequence[Reject] = (),
-    remarks: Sequence[Remark] = (),
+    warnings: Sequence[RowWarning] = (),
     digests: Mapping[str, str] | None = None,
 ) -> PreparedData:
     """Every sound is another one, unless ``digests`` says otherwise."""
@@ -40,7 +40,7 @@ def make_prepared(
         corpus="a corpus",
         utterances=tuple(utterances),
         rejects=tuple(rejects),
-        remarks=tuple(remarks),
+        warnings=tuple(warnings),
         digests={utterance.id: f"digest of {utterance.id}" for utterance in utterances} | dict(digests or {}),
         num_rows=len(utterances) + len(rejects),
         seconds=1.0,

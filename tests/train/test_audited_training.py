@@ -7,15 +7,21 @@ import pytest
 
 from benchmarks.audited_training import audit_run, draw_kills, read_notes
 
-EVERYONE = ["a", "b", "c", "d"]  # two steps of two slots in an epoch
+EVERYONE = ["a", "b", "c", "d"]  # two steps of two microbatches in an epoch
 BATCHES = {(0, 0): ["a"], (0, 1): ["b"], (1, 0): ["c"], (1, 1): ["d"]}
 
 
-def write(folder: Path, worker: int, slots: list[tuple[int, int, int]], *, batches: object = BATCHES) -> None:
-    """One worker's notes: (time, step, slot) of what it trained on."""
+def write(folder: Path, worker: int, microbatches: list[tuple[int, int, int]], *, batches: object = BATCHES) -> None:
+    """One worker's notes: (time, step, microbatch) of what it trained on."""
     lines = [
-        {"what": "trained", "time_ns": time, "step": step, "slot": slot, "ids": batches[step % 2, slot]}  # type: ignore[index]
-        for time, step, slot in slots
+        {
+            "what": "trained",
+            "time_ns": time,
+            "step": step,
+            "microbatch": microbatch,
+            "ids": batches[step % 2, microbatch],
+        }  # type: ignore[index]
+        for time, step, microbatch in microbatches
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / f"{worker}.jsonl").write_text(text + '{"what": "trai', encoding="utf-8")

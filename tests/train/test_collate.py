@@ -12,7 +12,7 @@ from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_labels
 from sottovoce.schema import Example, PcmBatch, Utterance
 from sottovoce.train.batches import Collator, LabelMix, TrainBatch, find_places, pad_labels
-from sottovoce.train.spectrograms import ThreadedPictures
+from sottovoce.train.spectrograms import ThreadedSpectrograms
 
 START, END, FIRST_TIMESTAMP = 50_258, 50_257, 50_364
 PLAIN, TIMED = LabelMix(0.0, 0.0), LabelMix(1.0, 0.0)
@@ -21,7 +21,7 @@ PLAIN, TIMED = LabelMix(0.0, 0.0), LabelMix(1.0, 0.0)
 @pytest.fixture(scope="module")
 def collator(micro_assets: Path) -> Collator:
     tokenizer = WhisperTokenizerFast.from_pretrained(micro_assets, local_files_only=True)
-    return Collator(tokenizer, AudioContext(2.0, 10.0), ThreadedPictures(80, num_threads=1))
+    return Collator(tokenizer, AudioContext(2.0, 10.0), ThreadedSpectrograms(80, num_threads=1))
 
 
 def utterance(index: int, *, duration_s: float) -> Utterance:

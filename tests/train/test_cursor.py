@@ -4,12 +4,12 @@ from sottovoce.checkpoints.run_state import Cursor
 from sottovoce.errors import ConfigError
 from sottovoce.train.microbatches import check_cursor
 
-START = Cursor(epoch=0, step_in_epoch=0, steps_per_epoch=5, num_slots=4, fingerprint="a")
+START = Cursor(epoch=0, step_in_epoch=0, steps_per_epoch=5, num_microbatches=4, fingerprint="a")
 
 
 def test_a_step_is_an_epoch_and_a_place_in_it() -> None:
     cursor = START.at(13)
-    assert (cursor.epoch, cursor.step_in_epoch, cursor.num_slots) == (2, 3, 4)
+    assert (cursor.epoch, cursor.step_in_epoch, cursor.num_microbatches) == (2, 3, 4)
     assert START.at(0) == START
 
 
@@ -21,7 +21,7 @@ def test_a_run_goes_on_where_nothing_changed_and_where_an_older_release_stopped(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"num_slots": 8}, "a step had 4 batches and now has 8.*accumulation_steps back"),
+        ({"num_microbatches": 8}, "a step had 4 batches and now has 8.*accumulation_steps back"),
         ({"steps_per_epoch": 6}, "an epoch had 5 steps and now has 6"),
         ({"fingerprint": "b"}, "the utterances of the steps are not the same"),
     ],

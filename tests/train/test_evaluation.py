@@ -21,7 +21,7 @@ from sottovoce.text.score import score_texts
 from sottovoce.train.batches import Collator
 from sottovoce.train.evaluation import Evaluator, plan_batches
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
-from sottovoce.train.spectrograms import ThreadedPictures
+from sottovoce.train.spectrograms import ThreadedSpectrograms
 
 DURATIONS_S = (1.0, 2.6, 1.5, 2.9, 3.4)
 
@@ -45,8 +45,8 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture
 def collator(checkpoint: Checkpoint) -> Iterator[Collator]:
-    with closing(ThreadedPictures(80, num_threads=1)) as pictures:
-        yield Collator(checkpoint.tokenizer, checkpoint.context, pictures)
+    with closing(ThreadedSpectrograms(80, num_threads=1)) as spectrograms:
+        yield Collator(checkpoint.tokenizer, checkpoint.context, spectrograms)
 
 
 def build_evaluator(checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]) -> Evaluator:

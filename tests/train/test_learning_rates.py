@@ -45,9 +45,9 @@ def test_an_adapter_needs_a_higher_rate() -> None:
 
 
 def test_where_no_rate_is_given_it_is_the_known_one_of_size_and_method() -> None:
-    assert settle_rate(TrainingConfig(), SMALL).highest_rate == pytest.approx(1.25e-5, rel=0.01)
-    assert settle_rate(TrainingConfig(method="lora"), SMALL).highest_rate == 1e-3
-    assert settle_rate(TrainingConfig(learning_rate=3e-5), SMALL).highest_rate == 3e-5
+    assert settle_rate(TrainingConfig(), SMALL).peak_lr == pytest.approx(1.25e-5, rel=0.01)
+    assert settle_rate(TrainingConfig(method="lora"), SMALL).peak_lr == 1e-3
+    assert settle_rate(TrainingConfig(learning_rate=3e-5), SMALL).peak_lr == 3e-5
 
 
 def test_the_embedded_models_own_rates_and_the_default_give_no_warning() -> None:

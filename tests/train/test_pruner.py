@@ -1,4 +1,4 @@
-"""A run waits for its overseer's answer after each evaluation; one that nobody oversees never asks."""
+"""A run waits for its pruner's answer after each evaluation; one that nobody oversees never asks."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sottovoce.checkpoints.run_state import EvaluationRow
-from sottovoce.train.pruner import Overseer, Posted, Supervision
+from sottovoce.train.pruner import Posted, Pruner, PrunerClient
 
 
 def row(step: int) -> EvaluationRow:
@@ -16,51 +16,51 @@ def row(step: int) -> EvaluationRow:
     )  # fmt: skip
 
 
-def oversee(overseer: Overseer, monkeypatch: pytest.MonkeyPatch, *, is_main_process: bool = True) -> Supervision:
-    """A worker's end whose calls reach the overseer at once, and whose rank is the only one."""
-    methods = {name: SimpleNamespace(remote=getattr(overseer, name)) for name in ("post", "read", "verdict")}
+def oversee(pruner: Pruner, monkeypatch: pytest.MonkeyPatch, *, is_main_process: bool = True) -> PrunerClient:
+    """A worker's end whose calls reach the pruner at once, and whose rank is the only one."""
+    methods = {name: SimpleNamespace(remote=getattr(pruner, name)) for name in ("post", "read", "verdict")}
     monkeypatch.setattr("sottovoce.train.pruner.ray.get_actor", lambda name, namespace: SimpleNamespace(**methods))
     monkeypatch.setattr("sottovoce.train.pruner.ray.get", lambda value: value)
     monkeypatch.setattr("sottovoce.train.pruner.broadcast_object_list", lambda values: values)
     accelerator: Any = SimpleNamespace(is_main_process=is_main_process)
-    return Supervision("trial", accelerator)
+    return PrunerClient("trial", accelerator)
 
 
 def test_nobody_has_decided_until_a_step_is_allowed_or_the_run_is_stopped() -> None:
-    overseer = Overseer()
-    assert overseer.verdict(0) is None
-    overseer.allow(10)
-    overseer.allow(5)
-    assert [overseer.verdict(step) for step in (0, 10, 11)] == [True, True, None]
-    overseer.stop()
-    assert [overseer.verdict(step) for step in (0, 11)] == [False, False]
+    pruner = Pruner()
+    assert pruner.verdict(0) is None
+    pruner.allow(10)
+    pruner.allow(5)
+    assert [pruner.verdict(step) for step in (0, 10, 11)] == [True, True, None]
+    pruner.stop()
+    assert [pruner.verdict(step) for step in (0, 11)] == [False, False]
 
 
 def test_a_run_posts_its_evaluations_and_does_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    overseer = Overseer()
-    supervision = oversee(overseer, monkeypatch)
-    overseer.allow(0)
+    pruner = Pruner()
+    supervision = oversee(pruner, monkeypatch)
+    pruner.allow(0)
     assert not supervision.stops([row(0)], is_last=False)
-    overseer.stop()
+    pruner.stop()
     assert supervision.stops([row(0), row(10)], is_last=False)
-    assert overseer.read() == Posted((row(0), row(10)), is_last=False)
+    assert pruner.read() == Posted((row(0), row(10)), is_last=False)
 
 
 def test_a_run_at_its_end_posts_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    overseer = Overseer()
-    assert oversee(overseer, monkeypatch).stops([row(0)], is_last=True)
-    assert overseer.read().is_last
+    pruner = Pruner()
+    assert oversee(pruner, monkeypatch).stops([row(0)], is_last=True)
+    assert pruner.read().is_last
 
 
 def test_a_run_waits_until_somebody_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    overseer = Overseer()
-    supervision = oversee(overseer, monkeypatch)
+    pruner = Pruner()
+    supervision = oversee(pruner, monkeypatch)
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 3:
-            overseer.allow(0)
+            pruner.allow(0)
 
     monkeypatch.setattr("sottovoce.train.pruner.time.sleep", sleep)
     assert not supervision.stops([row(0)], is_last=False)
@@ -68,13 +68,13 @@ def test_a_run_waits_until_somebody_decides(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_other_ranks_leave_the_asking_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    overseer = Overseer()
-    assert not oversee(overseer, monkeypatch, is_main_process=False).stops([row(0)], is_last=False)
-    assert overseer.read() == Posted()
+    pruner = Pruner()
+    assert not oversee(pruner, monkeypatch, is_main_process=False).stops([row(0)], is_last=False)
+    assert pruner.read() == Posted()
 
 
 def test_a_run_that_nobody_oversees_stops_where_it_would() -> None:
     accelerator: Any = None
-    supervision = Supervision(None, accelerator)
+    supervision = PrunerClient(None, accelerator)
     assert not supervision.stops([row(0)], is_last=False)
     assert supervision.stops([row(0)], is_last=True)

@@ -49,8 +49,8 @@ def test_numbers_of_workers_that_cannot_be_meant_are_refused(num_workers: object
 
 
 def test_the_batches_of_a_step_follow_from_the_most_workers() -> None:
-    assert TrainingConfig(num_workers=3, accumulation_steps=2).num_slots == 6
-    assert TrainingConfig(num_workers=(1, 3), accumulation_steps=2).num_slots == 6
+    assert TrainingConfig(num_workers=3, accumulation_steps=2).num_microbatches == 6
+    assert TrainingConfig(num_workers=(1, 3), accumulation_steps=2).num_microbatches == 6
     again = TrainingConfig.model_validate(TrainingConfig(num_workers=(1, 3)).model_dump(mode="json"))
     assert again.num_workers == (1, 3)
 

@@ -9,15 +9,15 @@ from sottovoce.audio.augmentation.spec_augment import Masks, SpecAugmentConfig, 
 from sottovoce.audio.features import log_mel
 from sottovoce.errors import ContextError, UnsupportedMelBinsError
 from sottovoce.schema import HOP_LENGTH, Waveform
-from sottovoce.train.spectrograms import DevicePictures, Pictures, ThreadedPictures, build_pictures
+from sottovoce.train.spectrograms import DeviceSpectrograms, Spectrograms, ThreadedSpectrograms, build_spectrograms
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 
 
 @pytest.fixture(params=["threads", "device"])
-def pictures(request: pytest.FixtureRequest) -> Iterator[Pictures]:
-    made = ThreadedPictures(80, num_threads=2) if request.param == "threads" else DevicePictures(80, CPU)
+def spectrograms(request: pytest.FixtureRequest) -> Iterator[Spectrograms]:
+    made = ThreadedSpectrograms(80, num_threads=2) if request.param == "threads" else DeviceSpectrograms(80, CPU)
     with closing(made):
         yield made
 
@@ -36,8 +36,8 @@ def masks_for(waveforms: list[Waveform]) -> list[Masks]:
     ]
 
 
-def test_pictures_are_those_of_the_recognizers(pictures: Pictures, waveforms: list[Waveform]) -> None:
-    drawn = pictures.draw(waveforms, num_frames=200)
+def test_spectrograms_are_those_of_the_recognizers(spectrograms: Spectrograms, waveforms: list[Waveform]) -> None:
+    drawn = spectrograms.draw(waveforms, num_frames=200)
     expected = np.stack([log_mel(one, num_mel_bins=80, num_frames=200) for one in waveforms])
     assert drawn.shape == (4, 80, 200)
     assert drawn.dtype == torch.float32
@@ -46,35 +46,35 @@ def test_pictures_are_those_of_the_recognizers(pictures: Pictures, waveforms: li
 
 def test_threads_and_device_mask_the_same_places_with_the_same_value(waveforms: list[Waveform]) -> None:
     masks = masks_for(waveforms)
-    with closing(ThreadedPictures(80, num_threads=2)) as threaded:
+    with closing(ThreadedSpectrograms(80, num_threads=2)) as threaded:
         expected = threaded.draw(waveforms, num_frames=200, masks=masks)
-    drawn = DevicePictures(80, CPU).draw(waveforms, num_frames=200, masks=masks)
-    plain = DevicePictures(80, CPU).draw(waveforms, num_frames=200)
+    drawn = DeviceSpectrograms(80, CPU).draw(waveforms, num_frames=200, masks=masks)
+    plain = DeviceSpectrograms(80, CPU).draw(waveforms, num_frames=200)
     np.testing.assert_allclose(drawn.numpy(), expected.numpy(), atol=TOLERANCE)
     assert (drawn[:2] != plain[:2]).any(dim=2).any(dim=1).all()
     assert torch.equal(drawn[1, :, 125:], plain[1, :, 125:])  # 1.25 s of speech: the padding stays as it is
 
 
-def test_longer_speech_than_frames_is_an_error_in_both(pictures: Pictures, waveforms: list[Waveform]) -> None:
+def test_longer_speech_than_frames_is_an_error_in_both(spectrograms: Spectrograms, waveforms: list[Waveform]) -> None:
     with pytest.raises(ContextError):
-        pictures.draw(waveforms, num_frames=100)
+        spectrograms.draw(waveforms, num_frames=100)
 
 
 def test_a_cpu_draws_in_threads() -> None:
-    with closing(build_pictures(CPU, num_mel_bins=128, num_threads=1)) as made:
-        assert isinstance(made, ThreadedPictures)
+    with closing(build_spectrograms(CPU, num_mel_bins=128, num_threads=1)) as made:
+        assert isinstance(made, ThreadedSpectrograms)
         assert made.num_mel_bins == 128
 
 
 def test_a_bin_count_no_whisper_uses_is_refused() -> None:
     with pytest.raises(UnsupportedMelBinsError):
-        DevicePictures(81, CPU)
+        DeviceSpectrograms(81, CPU)
 
 
 @pytest.mark.gpu
 def test_a_gpu_draws_for_itself(waveforms: list[Waveform]) -> None:
-    made = build_pictures(torch.device("cuda"), num_mel_bins=80, num_threads=1)
+    made = build_spectrograms(torch.device("cuda"), num_mel_bins=80, num_threads=1)
     drawn = made.draw(waveforms, num_frames=200, masks=masks_for(waveforms))
     assert drawn.device.type == "cuda"
-    expected = DevicePictures(80, CPU).draw(waveforms, num_frames=200, masks=masks_for(waveforms))
+    expected = DeviceSpectrograms(80, CPU).draw(waveforms, num_frames=200, masks=masks_for(waveforms))
     np.testing.assert_allclose(drawn.cpu().numpy(), expected.numpy(), atol=TOLERANCE)

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 
 
 def test_a_file_takes_the_place_of_the_one_before_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     for text in ("one", "zw\u00f6lf"):
-        write_whole(tmp_path / "record.json", text)
+        atomic_write(tmp_path / "record.json", text)
         assert (tmp_path / "record.json").read_bytes() == text.encode()
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
@@ -23,7 +23,7 @@ def test_a_text_that_is_cut_short_leaves_the_file_as_it_was(tmp_path: Path, monk
 
     monkeypatch.setattr(Path, "write_text", cut_short)
     with pytest.raises(OSError, match="no space"):
-        write_whole(path, "after it")
+        atomic_write(path, "after it")
     assert path.read_text(encoding="utf-8") == "before"
 
 

@@ -60,7 +60,7 @@ def test_trials_are_ranked_by_wer_then_by_loss_and_those_that_failed_come_last()
     lossy = make_trial(1, [], rows=(make_row(10, 0.3, loss=0.9),))
     even = make_trial(2, [], rows=(make_row(10, 0.3, loss=0.2),))
     failed = [make_trial(0, [0.9], state="failed"), make_trial(4, [0.9, 0.1], state="failed")]
-    trials = [failed[0], lossy, even, make_trial(3, [0.9, 0.2], state="given_up"), failed[1]]
+    trials = [failed[0], lossy, even, make_trial(3, [0.9, 0.2], state="pruned"), failed[1]]
     assert [trial.number for trial in rank_trials(trials)] == [3, 2, 1, 4, 0]
 
 
@@ -76,7 +76,7 @@ def test_a_search_whose_trials_all_failed_has_no_best_one() -> None:
 
 
 def test_a_record_names_the_best_trial_and_adds_up_its_cost() -> None:
-    trials = [make_trial(0, [0.9, 0.5, 0.6]), make_trial(1, [0.9, 0.4], state="given_up")]
+    trials = [make_trial(0, [0.9, 0.5, 0.6]), make_trial(1, [0.9, 0.4], state="pruned")]
     record = build_record(SearchConfig(), TrainingConfig(), trials)
     assert (record.best, record.num_steps, record.seconds) == (1, 20, 60.0)
 

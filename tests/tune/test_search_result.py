@@ -16,7 +16,7 @@ RECORD = build_record(
     SearchConfig(learning_rate=(1e-5, 1e-3), num_trials=3),
     TrainingConfig(num_epochs=3, warmup_steps=9),
     [
-        make_trial(0, [0.9, 0.8], state="given_up"),
+        make_trial(0, [0.9, 0.8], state="pruned"),
         make_trial(1, [0.9, 0.5, 0.25]),
         make_trial(2, [0.9], state="failed", error="ValueError: no"),
     ],

@@ -8,52 +8,52 @@ from typing import Any
 import pytest
 from made_up_trials import make_row
 
-from sottovoce.train.pruner import Overseer, Posted
+from sottovoce.train.pruner import Posted, Pruner
 from sottovoce.tune import trial as module
 from sottovoce.tune.trial import TrialRun
 
 WERS = (0.9, 0.5, 0.3)
 
 
-def wait_for_verdict(overseer: Overseer, step: int) -> bool:
-    while (verdict := overseer.verdict(step)) is None:
+def wait_for_verdict(pruner: Pruner, step: int) -> bool:
+    while (verdict := pruner.verdict(step)) is None:
         time.sleep(0.001)
     return verdict
 
 
-def run_to_its_end(overseer: Overseer) -> list[int]:
+def run_to_its_end(pruner: Pruner) -> list[int]:
     """What a run does: evaluations every ten steps, each posted and asked about."""
     rows = []
     for place, wer in enumerate(WERS):
         rows.append(make_row(10 * place, wer))
         is_last = place == len(WERS) - 1
-        overseer.post(Posted(tuple(rows), is_last))
-        if is_last or not wait_for_verdict(overseer, rows[-1].step):
+        pruner.post(Posted(tuple(rows), is_last))
+        if is_last or not wait_for_verdict(pruner, rows[-1].step):
             break
     return [row.step for row in rows]
 
 
-def run_into_an_error(overseer: Overseer) -> list[int]:
-    overseer.post(Posted((make_row(0, 0.9),)))
-    wait_for_verdict(overseer, 0)
+def run_into_an_error(pruner: Pruner) -> list[int]:
+    pruner.post(Posted((make_row(0, 0.9),)))
+    wait_for_verdict(pruner, 0)
     raise ValueError("a loss that is no number")
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Overseer], list[int]]], tuple[TrialRun, list[int]]]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Pruner], list[int]]], tuple[TrialRun, list[int]]]:
     """Start a trial around a run that is played; gives the steps it got to besides."""
 
     def start_trial(
-        play: Callable[[Overseer], list[int]], cleared: list[str] | None = None
+        play: Callable[[Pruner], list[int]], cleared: list[str] | None = None
     ) -> tuple[TrialRun, list[int]]:
-        overseer, steps = Overseer(), []
-        handle = {name: SimpleNamespace(remote=getattr(overseer, name)) for name in ("read", "allow", "stop")}
-        monkeypatch.setattr(module, "start_overseer", lambda _name: SimpleNamespace(**handle))
+        pruner, steps = Pruner(), []
+        handle = {name: SimpleNamespace(remote=getattr(pruner, name)) for name in ("read", "allow", "stop")}
+        monkeypatch.setattr(module, "start_pruner", lambda _name: SimpleNamespace(**handle))
         monkeypatch.setattr(module, "_INTERVAL_S", 0.001)
         monkeypatch.setattr(module.ray, "get", lambda value: value)
         monkeypatch.setattr(module, "build_trainer", lambda _task, _config: None)
         monkeypatch.setattr(module, "replace", lambda run, **_changes: run)
-        monkeypatch.setattr(module, "run_training", lambda _run, is_shown: steps.extend(play(overseer)))
+        monkeypatch.setattr(module, "run_training", lambda _run, is_shown: steps.extend(play(pruner)))
         trial: Any = object.__new__(TrialRun)  # Tune's own constructor wants a cluster
         store = SimpleNamespace(clear=lambda: cleared.append("all"))
         monkeypatch.setattr(module, "build_store", lambda _checkpoints, output: store)
@@ -93,13 +93,13 @@ def test_an_error_of_the_run_is_a_result_too(start: Any) -> None:
 
 
 def test_a_run_that_ends_without_its_last_evaluation_is_an_error(start: Any) -> None:
-    trial, _ = start(lambda _overseer: [])
+    trial, _ = start(lambda _pruner: [])
     assert trial.step()["error"] == "the run ended without its last evaluation"
 
 
 @pytest.mark.parametrize(("play", "expected"), [(run_to_its_end, ["all"]), (run_into_an_error, [])])
 def test_checkpoints_go_when_a_run_has_ended_and_stay_where_it_failed(
-    start: Any, play: Callable[[Overseer], list[int]], expected: list[str]
+    start: Any, play: Callable[[Pruner], list[int]], expected: list[str]
 ) -> None:
     cleared: list[str] = []
     trial, _ = start(play, cleared)

@@ -26,7 +26,7 @@ def decide(decided: list[Trial], wers: list[float], **settings: object) -> list[
 
 
 GO, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
-GOOD = [make_trial(0, [0.9, 0.5, 0.3]), make_trial(1, [0.9, 0.6], state="given_up")]
+GOOD = [make_trial(0, [0.9, 0.5, 0.3]), make_trial(1, [0.9, 0.6], state="pruned")]
 
 
 def test_a_trial_worse_than_those_before_a_kill_is_given_up_after_its_grace() -> None:
@@ -75,7 +75,7 @@ def test_the_books_tell_finished_given_up_and_failed_trials_apart(
         result(1, row=make_row(10, 0.8).model_dump(mode="json"), ends=False, done=True)
         result(2, error="Traceback\nValueError: broken", done=True)
     read = read_trials(tmp_path, tuple(trial.settings for trial in fresh))
-    assert [trial.state for trial in read] == ["finished", "given_up", "failed"]
+    assert [trial.state for trial in read] == ["finished", "pruned", "failed"]
     assert [len(trial.rows) for trial in read] == [2, 2, 1]
     assert "trial 1 given up, best WER 80.0% at step 10; 2 of 3 trials have ended" in caplog.text
     assert "trial 2 failed (ValueError: broken); 3 of 3 trials have ended" in caplog.text

@@ -106,9 +106,9 @@ def speech() -> np.ndarray:
 
 def read_speech(model: torch.nn.Module, speech: np.ndarray, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Read ids over 30 s of context with all heads."""
-    picture = torch.from_numpy(log_mel(speech, num_mel_bins=80, num_frames=3_000))[None]
+    spectrogram = torch.from_numpy(log_mel(speech, num_mel_bins=80, num_frames=3_000))[None]
     with torch.no_grad():
-        encoded = model.model.encoder(picture).last_hidden_state
+        encoded = model.model.encoder(spectrogram).last_hidden_state
     attention = attend(model, encoded, ids, heads=all_heads(model), end_id=50_257)
     return attention.scores, attention.probabilities
 
@@ -147,8 +147,8 @@ def test_words_and_times_are_those_of_openai_whisper_on_the_same_weights(micro: 
         num_samples=len(speech),
     )
     model = as_openai_whisper(micro)
-    picture = torch.from_numpy(log_mel(speech, num_mel_bins=80, num_frames=3_000))
-    theirs = find_alignment(model, tokenizer, ids[4:-1], picture, num_frames=len(speech) // 160)
+    spectrogram = torch.from_numpy(log_mel(speech, num_mel_bins=80, num_frames=3_000))
+    theirs = find_alignment(model, tokenizer, ids[4:-1], spectrogram, num_frames=len(speech) // 160)
     merge_punctuations(theirs, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")  # noqa: RUF001
     theirs = [word for word in theirs if word.word.strip()]
     assert [word.text for word in ours] == [word.word.strip() for word in theirs]

@@ -19,9 +19,9 @@ def checkpoint(tiny_checkpoint) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def encoded(checkpoint: Checkpoint) -> torch.Tensor:
-    pictures = torch.randn(1, 80, 300, generator=torch.Generator().manual_seed(0))
+    spectrograms = torch.randn(1, 80, 300, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return checkpoint.model.model.encoder(pictures).last_hidden_state
+        return checkpoint.model.model.encoder(spectrograms).last_hidden_state
 
 
 def test_weights_are_those_of_eager_attention(tiny_checkpoint, checkpoint: Checkpoint, encoded: torch.Tensor) -> None:

@@ -72,7 +72,7 @@ def test_the_job_does_it_for_any_checkpoint(checkpoint, utterances, capsys):
 def test_one_utterance_keeps_the_heads_and_says_why(checkpoint, utterances):
     record = derive_alignment_heads(checkpoint, utterances[:1], device="cpu")
     assert (record.heads, record.is_derived, record.error_s) == (((0, 5),), False, None)
-    assert "1 utterance" in record.remark
+    assert "1 utterance" in record.reason
     assert named(checkpoint) == [[0, 5]]
 
 
@@ -82,7 +82,7 @@ def test_a_run_comes_out_even_where_its_heads_cannot_be_derived(checkpoint, utte
         derive_alignment_heads(checkpoint, utterances, device="cpu")
     record = derive_after_run(checkpoint, utterances, device="cpu")
     assert (record.heads, record.is_derived) == (((0, 5),), False)
-    assert "cannot use the model" in record.remark
+    assert "cannot use the model" in record.reason
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), RuntimeError("CUDA error"), MemoryError()])
@@ -93,4 +93,4 @@ def test_a_run_comes_out_whatever_torch_or_the_disk_says(checkpoint, utterances,
     monkeypatch.setattr(word_timing, "choose_heads", fail)
     record = derive_after_run(checkpoint, utterances, device="cpu")
     assert (record.heads, record.is_derived) == (((0, 5),), False)
-    assert type(fault).__name__ in record.remark
+    assert type(fault).__name__ in record.reason

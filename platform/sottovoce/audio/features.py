@@ -36,7 +36,7 @@ _WIDTH_STEP = 12  # hops: blocks have 25 widths, whose windows are kept; SciPy t
 
 
 def log_mel(waveform: Waveform, *, num_mel_bins: int, num_frames: int) -> LogMel:
-    """Turn speech into the picture Whisper reads.
+    """Turn speech into the spectrogram Whisper reads.
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 000 Hz, at most ``num_frames`` * 160 samples.
@@ -52,12 +52,12 @@ def log_mel(waveform: Waveform, *, num_mel_bins: int, num_frames: int) -> LogMel
 
     Source: Radford et al. 2022, section 2.2; equal to Hugging Face's extractor within 1e-4 (test_features).
     """
-    picture: LogMel = log_mel_batch([waveform], num_mel_bins=num_mel_bins, num_frames=num_frames)[0]
-    return picture
+    spectrogram: LogMel = log_mel_batch([waveform], num_mel_bins=num_mel_bins, num_frames=num_frames)[0]
+    return spectrogram
 
 
 def log_mel_batch(waveforms: Sequence[Waveform], *, num_mel_bins: int, num_frames: int) -> NDArray[np.float32]:
-    """Turn several waveforms into one array of pictures, each as ``log_mel`` draws it.
+    """Turn several waveforms into one array of spectrograms, each as ``log_mel`` draws it.
 
     Returns:
         (B, M, F) float32.
@@ -68,12 +68,12 @@ def log_mel_batch(waveforms: Sequence[Waveform], *, num_mel_bins: int, num_frame
     """
     filters = _sparse_filters(num_mel_bins)
     num_samples = num_frames * HOP_LENGTH
-    pictures = np.empty((len(waveforms), num_mel_bins, num_frames), dtype=np.float32)
-    for waveform, picture in zip(waveforms, pictures, strict=True):
+    spectrograms = np.empty((len(waveforms), num_mel_bins, num_frames), dtype=np.float32)
+    for waveform, spectrogram in zip(waveforms, spectrograms, strict=True):
         if waveform.shape[0] > num_samples:
             raise ContextError(waveform.shape[0] / SAMPLING_RATE, num_samples / SAMPLING_RATE)
-        _draw(waveform, filters, picture)
-    return pictures
+        _draw(waveform, filters, spectrogram)
+    return spectrograms
 
 
 @cache
@@ -105,11 +105,11 @@ def hann_window() -> NDArray[np.float32]:
     return np.hanning(WINDOW_LENGTH + 1)[:-1].astype(np.float32)
 
 
-def _draw(waveform: Waveform, filters: "csr_array", picture: LogMel) -> None:
-    """Fill ``picture`` (M, F): the frames that touch speech, then silence."""
-    num_frames = picture.shape[1]
+def _draw(waveform: Waveform, filters: "csr_array", spectrogram: LogMel) -> None:
+    """Fill ``spectrogram`` (M, F): the frames that touch speech, then silence."""
+    num_frames = spectrogram.shape[1]
     num_sounding = min(num_frames, -(-(waveform.shape[0] + _HALF_WINDOW) // HOP_LENGTH)) if waveform.shape[0] else 0
-    power = picture[:, :num_sounding]
+    power = spectrogram[:, :num_sounding]
     num_blocks = -(-num_sounding // _BLOCK_FRAMES)
     for block in range(num_blocks):
         first, last = block * num_sounding // num_blocks, (block + 1) * num_sounding // num_blocks
@@ -121,7 +121,7 @@ def _draw(waveform: Waveform, filters: "csr_array", picture: LogMel) -> None:
     np.log10(power, out=power)
     power *= 0.25
     power += 1
-    picture[:, num_sounding:] = np.log10(floor) * 0.25 + 1
+    spectrogram[:, num_sounding:] = np.log10(floor) * 0.25 + 1
 
 
 def _hops(waveform: Waveform, first: int, width: int, *, num_frames: int) -> NDArray[np.float32]:

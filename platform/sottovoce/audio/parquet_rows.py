@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from sottovoce.audio.remote import PatientFile, insist, is_remote, open_file_system, redact
+from sottovoce.audio.remote import PatientFile, is_remote, open_file_system, redact, retry
 from sottovoce.errors import AudioDecodeError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_row(location: str, row: int) -> bytes:
         AudioDecodeError: no Parquet file, no audio column, a row outside the table or without bytes.
         StorageError: storage does not answer, or does not let us in.
     """
-    place = insist(lambda: _place(location), location)
+    place = retry(lambda: _place(location), location)
     with _lock:
         group = next((kept for kept in _kept if _holds(kept, place, row)), None)
         data = _read_from_file(place, row) if group is None else _to_bytes(group.column, row - group.first_row)
@@ -81,7 +81,7 @@ def _holds(group: _RowGroup, place: tuple[str, int, int], row: int) -> bool:
 def _read_from_file(place: tuple[str, int, int], row: int) -> bytes | None:
     """Read the row's group and keep it, or pass over a big group up to the row."""
     location = place[0]
-    with insist(lambda: _open(location), location) as raw:
+    with retry(lambda: _open(location), location) as raw:
         stream = PatientFile(raw, location)
         with _name_damage(stream, location), _open_parquet(stream) as file:
             column_path = _find_column_path(file, location)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sottovoce.audio.encoded import Encoded, EncodedBytes, EncodedSpan
 from sottovoce.audio.parquet_rows import read_row
-from sottovoce.audio.remote import SMALL_BYTES, insist, is_remote, name_fault, open_remote, read_remote, redact
+from sottovoce.audio.remote import SMALL_BYTES, is_remote, name_fault, open_remote, read_remote, redact, retry
 from sottovoce.errors import AudioDecodeError
 
 _PART = re.compile(r"#(?:bytes=(?P<start>\d+)-(?P<stop>\d+)|row=(?P<row>\d+))$")
@@ -117,14 +117,14 @@ def _open_local(parsed: AudioReference) -> Iterator[Encoded]:
     """Open a file of this machine; a long one is not read yet."""
     if "\0" in parsed.location:
         raise AudioDecodeError(repr(parsed.name), "a path holds no zero byte")
-    with insist(
+    with retry(
         lambda: Path(parsed.location).open("rb", buffering=0), parsed.name
     ) as file:  # decoders read large pieces
         num_bytes = file.seek(0, os.SEEK_END)
         stop = num_bytes if parsed.stop is None else parsed.stop
         if stop > num_bytes:
             raise AudioDecodeError(parsed.name, f"its bytes lie outside the file of {num_bytes} bytes")
-        yield insist(lambda: _wrap(file, parsed.start, stop, num_bytes), parsed.name)
+        yield retry(lambda: _wrap(file, parsed.start, stop, num_bytes), parsed.name)
 
 
 def _wrap(file: io.FileIO, start: int, stop: int, num_bytes: int) -> Encoded:

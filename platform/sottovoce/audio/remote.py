@@ -96,7 +96,7 @@ def read_remote(location: str, *, start: int | None = None, stop: int | None = N
         StorageError: storage does not answer, or does not let us in.
     """
     file_system, path = open_file_system(location)
-    data: bytes = insist(lambda: file_system.cat_file(path, start=start, end=stop), location)
+    data: bytes = retry(lambda: file_system.cat_file(path, start=start, end=stop), location)
     if stop is not None and len(data) != stop - (start or 0):
         raise AudioDecodeError(redact(location), f"bytes {start} to {stop} lie outside the file")
     return data
@@ -115,7 +115,7 @@ def open_remote(location: str, *, start: int = 0, stop: int | None = None) -> It
         FileNotFoundError, ConfigError, AudioDecodeError, StorageError: as ``read_remote``.
     """
     file_system, path = open_file_system(location)
-    with insist(lambda: file_system.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead"), location) as raw:
+    with retry(lambda: file_system.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead"), location) as raw:
         file = PatientFile(raw, location)
         num_bytes = file.seek(0, io.SEEK_END) if raw.seekable() else None
         if num_bytes is not None and (stop or 0) > num_bytes:
@@ -181,13 +181,13 @@ class PatientFile:
             return read()
 
         try:
-            return insist(attempt, self._location)
+            return retry(attempt, self._location)
         except (OSError, AudioDecodeError) as error:
             self.fault = error
             raise
 
 
-def insist(read: Callable[[], _Result], location: str) -> _Result:
+def retry(read: Callable[[], _Result], location: str) -> _Result:
     """Call what reads from storage, again and again for half a minute where it fails in a way that may pass.
 
     Raises:

@@ -1,6 +1,6 @@
 """The state of a run beside the weights of each checkpoint: its evaluations so far and its position in the data."""
 
-from pydantic import Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue
 
 from sottovoce.schema import Record, Reject
 from sottovoce.text.group_score import GroupScore
@@ -13,8 +13,8 @@ class Cursor(Record):
     step_in_epoch: int
     """Steps of this epoch that are done."""
     steps_per_epoch: int
-    num_slots: int
-    """Batches of a step."""
+    num_microbatches: int = Field(validation_alias=AliasChoices("num_microbatches", "num_slots"))
+    """Batches of one optimizer step; release 0.1 wrote ``num_slots``."""
     fingerprint: str
     """Of the utterances and of how they make batches; see ``TrainingStream.fingerprint``."""
 

@@ -1,11 +1,11 @@
-"""Which examples every slot of every step holds: known in advance, the same on every machine.
+"""Which examples every microbatch of every step holds: known in advance, the same on every machine.
 
 A step is one change of the weights, an integer from 0 on; ``step // steps_per_epoch`` is its epoch. A step has a fixed
-number of slots, each one batch; which worker reads a slot is no matter of the plan, so a run may go on with fewer or
+number of microbatches, each one batch; which worker reads a microbatch is no matter of the plan, so a run may go on with fewer or
 more workers. One that resumes at a step reads exactly what it would have read without the interruption. Nothing is
-planned ahead: a batch follows from step, slot and seed, so that a plan for a million examples is three small tables.
+planned ahead: a batch follows from step, microbatch and seed, so that a plan for a million examples is three small tables.
 
-Shapes: E examples, W slots, B examples of one slot at one step.
+Shapes: E examples, W microbatches, B examples of one microbatch at one step.
 """
 
 import itertools
@@ -55,16 +55,16 @@ class Bucket:
 class BatchPlan:
     """Batches of like duration, shuffled anew in each epoch.
 
-    At weight 1 every example is read once in an epoch. All slots of a step hold examples of one bucket, and their
-    numbers differ by at most one; so do those of a bucket's steps: no small batch is left for the end. No slot is ever
-    without an example. Only where the limits leave room for a single example in a slot, and the examples do not divide
-    by the slots or weights are broken, are some read once more.
+    At weight 1 every example is read once in an epoch. All microbatches of a step hold examples of one bucket, and their
+    numbers differ by at most one; so do those of a bucket's steps: no small batch is left for the end. No microbatch is ever
+    without an example. Only where the limits leave room for a single example in a microbatch, and the examples do not divide
+    by the microbatches or weights are broken, are some read once more.
     """
 
     order: NDArray[np.int64]
     """(E,) places of the examples, cell after cell."""
     buckets: tuple[Bucket, ...]
-    num_slots: int
+    num_microbatches: int
     seed: int
 
     @property
@@ -76,8 +76,8 @@ class BatchPlan:
         """Give the epoch a step lies in."""
         return step // self.steps_per_epoch
 
-    def batch(self, step: int, *, slot: int) -> NDArray[np.int64]:
-        """Give what one slot of one step holds.
+    def batch(self, step: int, *, microbatch: int) -> NDArray[np.int64]:
+        """Give what one microbatch of one step holds.
 
         Returns:
             (B,) places of examples, B at least 1.
@@ -87,8 +87,8 @@ class BatchPlan:
         number = int(np.searchsorted([bucket.first_step for bucket in self.buckets], unshuffled, side="right")) - 1
         bucket = self.buckets[number]
         drawn = _draw_bucket(self, epoch, number)
-        part = (unshuffled - bucket.first_step) * self.num_slots + slot
-        num_parts = bucket.num_steps * self.num_slots
+        part = (unshuffled - bucket.first_step) * self.num_microbatches + microbatch
+        num_parts = bucket.num_steps * self.num_microbatches
         return drawn[part * len(drawn) // num_parts : (part + 1) * len(drawn) // num_parts]
 
     def shuffled(self, num_items: int, *key: int) -> NDArray[np.int64]:
@@ -101,7 +101,7 @@ def build_plan(
     *,
     batch_size: int,
     batch_s: float,
-    num_slots: int,
+    num_microbatches: int,
     seed: int,
     groups: ArrayLike | None = None,
     weights: Sequence[float] = (1.0,),
@@ -110,16 +110,16 @@ def build_plan(
 
     Args:
         durations_s: (E,) longest seconds of each example.
-        batch_size: most examples of one slot.
-        batch_s: most seconds of one slot, each example counted as long as the longest of its bucket.
-        num_slots: W, the batches of a step.
+        batch_size: most examples of one microbatch.
+        batch_s: most seconds of one microbatch, each example counted as long as the longest of its bucket.
+        num_microbatches: W, the batches of a step.
         seed: another seed gives other batches, but as many steps.
         groups: (E,) place of each example's weight; all have the first when None.
         weights: how often the examples of each group are read in an epoch, on average: 0.25 reads another quarter in
             each of four epochs, 2 reads all of them twice.
 
     Raises:
-        ConfigError: no examples, fewer than slots in an epoch, or one longer than ``batch_s``.
+        ConfigError: no examples, fewer than microbatches in an epoch, or one longer than ``batch_s``.
     """
     durations = np.asarray(durations_s, np.float64)
     labels = np.zeros(len(durations), np.int64) if groups is None else np.asarray(groups, np.int64)
@@ -132,7 +132,7 @@ def build_plan(
     shuffled = np.random.default_rng(0).permutation(len(durations))
     order = shuffled[np.argsort(-durations[shuffled], kind="stable")]
     fractions = [Fraction(weight).limit_denominator(_MAX_DENOMINATOR) for weight in weights]
-    limits = _Limits(batch_size, batch_s, num_slots)
+    limits = _Limits(batch_size, batch_s, num_microbatches)
     edges = _cut_buckets(durations[order], np.asarray(fractions, np.float64)[labels[order]], limits)
     buckets: list[Bucket] = []
     for start, stop in itertools.pairwise(edges):
@@ -141,21 +141,21 @@ def build_plan(
         cells = _build_cells(labels[order[start:stop]], fractions, first=start)
         first_step = buckets[-1].first_step + buckets[-1].num_steps if buckets else 0
         buckets.append(Bucket(first_step, limits.count_steps(cells, longest_s=longest_s), cells))
-    return BatchPlan(order, tuple(buckets), num_slots=num_slots, seed=seed)
+    return BatchPlan(order, tuple(buckets), num_microbatches=num_microbatches, seed=seed)
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """What all slots together hold at a step."""
+    """What all microbatches together hold at a step."""
 
     batch_size: int
     batch_s: float
-    num_slots: int
+    num_microbatches: int
 
     def examples_per_step(self, longest_s: float) -> int:
-        """Count the examples of all slots where the longest takes so many seconds."""
+        """Count the examples of all microbatches where the longest takes so many seconds."""
         fitting = int(self.batch_s / longest_s * (1.0 + 1e-9)) if longest_s > 0.0 else self.batch_size
-        return max(1, min(self.batch_size, fitting)) * self.num_slots
+        return max(1, min(self.batch_size, fitting)) * self.num_microbatches
 
     def count_steps(self, cells: Sequence[Cell], *, longest_s: float) -> int:
         """Give the steps that hold the most a bucket draws in an epoch."""
@@ -170,13 +170,13 @@ def _cut_buckets(durations_s: NDArray[np.float64], weights: NDArray[np.float64],
         Where buckets start, and at last E.
 
     Raises:
-        ConfigError: fewer than one example for each slot in an epoch.
+        ConfigError: fewer than one example for each microbatch in an epoch.
     """
     drawn = np.concatenate([[0.0], np.cumsum(weights)])
-    if int(drawn[-1] + 1e-9) < limits.num_slots:
+    if int(drawn[-1] + 1e-9) < limits.num_microbatches:
         raise ConfigError(
             f"{len(weights)} examples at these weights give {drawn[-1]:g} in an epoch, fewer than the "
-            f"{limits.num_slots} batches of a step; lower num_workers or accumulation_steps, or add data"
+            f"{limits.num_microbatches} batches of a step; lower num_workers or accumulation_steps, or add data"
         )
     # Draws that vary by one between epochs would need a step more for the last of them.
     slack = 0.0 if np.all(weights % 1.0 == 0.0) else 1.0
@@ -216,7 +216,7 @@ def _draw_bucket(plan: BatchPlan, epoch: int, number: int) -> NDArray[np.int64]:
     drawn = drawn[plan.shuffled(len(drawn), _BATCH_ORDER, epoch, number)]
     first = bucket.cells[0].first
     repeated = drawn if len(drawn) else plan.order[first : first + 1]
-    return np.resize(repeated, max(len(drawn), bucket.num_steps * plan.num_slots))
+    return np.resize(repeated, max(len(drawn), bucket.num_steps * plan.num_microbatches))
 
 
 def _draw_cell(plan: BatchPlan, cell: Cell, epoch: int) -> NDArray[np.int64]:

@@ -23,13 +23,13 @@ from sottovoce.schema import Example, Pcm, PcmBatch, Reject, RejectReason, Wavef
 BATCH_SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
-        ("slot", pa.int64()),
+        ("microbatch", pa.int64()),
         ("pcm", pa.large_binary()),  # the recordings' int16 samples, one after the other
         ("num_samples", pa.list_(pa.int32())),  # of each recording; 0 where it could not be decoded
         ("rejects", pa.list_(pa.string())),  # JSON of why some could not
     ]
 )
-"""A row of the Dataset: one slot of one step."""
+"""A row of the Dataset: one microbatch of one step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +73,8 @@ class BatchReader:
     max_example_s: float
     """No example is slowed beyond this."""
 
-    def read(self, step: int, *, slot: int) -> pa.Table:
-        """Decode the recordings of one slot of one step; one that fails has no samples and becomes a Reject.
+    def read(self, step: int, *, microbatch: int) -> pa.Table:
+        """Decode the recordings of one microbatch of one step; one that fails has no samples and becomes a Reject.
 
         Returns:
             One row of ``BATCH_SCHEMA``.
@@ -82,7 +82,7 @@ class BatchReader:
         epoch = self.plan.epoch_of(step)
         recordings: list[Pcm] = []
         rejects: list[str] = []
-        for example in self.plan.batch(step, slot=slot).tolist():
+        for example in self.plan.batch(step, microbatch=microbatch).tolist():
             first, stop = (int(place) for place in self.table.first[example : example + 2])
             stretch = self.max_example_s / float(self.table.duration_s[first:stop].sum())
             for place in range(first, stop):
@@ -92,7 +92,7 @@ class BatchReader:
                     outcome = np.zeros(0, np.int16)
                 recordings.append(outcome)
         num_samples = [len(pcm) for pcm in recordings]
-        columns = [[step], [slot], _one_binary(np.concatenate(recordings)), [num_samples], [rejects]]
+        columns = [[step], [microbatch], _one_binary(np.concatenate(recordings)), [num_samples], [rejects]]
         return pa.table(dict(zip(BATCH_SCHEMA.names, columns, strict=True)), schema=BATCH_SCHEMA)
 
     def read_recording(self, place: int, *, epoch: int, stretch: float) -> Pcm | Reject:
@@ -132,43 +132,43 @@ class BatchReader:
         )
 
 
-def read_steps(ranges: pa.Table, *, reader: Any, slots: Sequence[int]) -> Iterator[pa.Table]:  # noqa: ANN401 - Ray's are untyped
+def read_steps(ranges: pa.Table, *, reader: Any, microbatches: Sequence[int]) -> Iterator[pa.Table]:  # noqa: ANN401 - Ray's are untyped
     """Read ranges of batches: what Ray Data maps over them.
 
     Args:
-        ranges: rows of ``first`` and ``last``, the latter not included: places among the batches of these slots.
+        ranges: rows of ``first`` and ``last``, the latter not included: places among the batches of these microbatches.
         reader: reference to a BatchReader in the object store.
-        slots: of each step, in this order.
+        microbatches: of each step, in this order.
     """
     import ray  # here, so that the rest can be read and tested without it
 
     found: BatchReader = ray.get(reader)
     for row in ranges.to_pylist():
         for place in range(row["first"], row["last"]):
-            step, number = divmod(place, len(slots))
-            yield found.read(step, slot=slots[number])
+            step, number = divmod(place, len(microbatches))
+            yield found.read(step, microbatch=microbatches[number])
 
 
 def in_order(
-    rows: Iterable[pa.Table], *, slots: Sequence[int], first_step: int, last_step: int
+    rows: Iterable[pa.Table], *, microbatches: Sequence[int], first_step: int, last_step: int
 ) -> Iterator[tuple[int, int, pa.Table]]:
-    """Give rows with their steps and slots, and make sure that each comes once and in its turn.
+    """Give rows with their steps and microbatches, and make sure that each comes once and in its turn.
 
     Raises:
         RowsLostError: a row came twice, too early, or not at all.
     """
-    expected = ((step, slot) for step in range(first_step, last_step) for slot in slots)
-    num_expected, num_given = (last_step - first_step) * len(slots), 0
+    expected = ((step, microbatch) for step in range(first_step, last_step) for microbatch in microbatches)
+    num_expected, num_given = (last_step - first_step) * len(microbatches), 0
     for row in rows:
-        found, wanted = (row["step"][0].as_py(), row["slot"][0].as_py()), next(expected, None)
+        found, wanted = (row["step"][0].as_py(), row["microbatch"][0].as_py()), next(expected, None)
         if found != wanted:
             raise RowsLostError(
-                "stream", num_expected, num_given, f"(step, slot) {found} came in the place of {wanted}"
+                "stream", num_expected, num_given, f"(step, microbatch) {found} came in the place of {wanted}"
             )
         yield *found, row
         num_given += 1
     if num_given != num_expected:
-        raise RowsLostError("stream", num_expected, num_given, f"(step, slot) {next(expected)} never came")
+        raise RowsLostError("stream", num_expected, num_given, f"(step, microbatch) {next(expected)} never came")
 
 
 def to_batch(row: pa.Table, examples: Sequence[Example], *, epoch: int) -> PcmBatch:
@@ -177,7 +177,7 @@ def to_batch(row: pa.Table, examples: Sequence[Example], *, epoch: int) -> PcmBa
     parts = iter(np.split(pcm, np.cumsum(row["num_samples"][0].as_py())[:-1]))
     return PcmBatch(
         step=row["step"][0].as_py(),
-        slot=row["slot"][0].as_py(),
+        microbatch=row["microbatch"][0].as_py(),
         epoch=epoch,
         examples=tuple(examples),
         recordings=tuple(tuple(next(parts) for _ in example.utterances) for example in examples),

@@ -18,11 +18,11 @@ from sottovoce.schema import (
     SAMPLING_RATE,
     Reject,
     RejectReason,
-    Remark,
-    RemarkKind,
+    RowWarning,
     Split,
     Task,
     Utterance,
+    WarningKind,
     Waveform,
 )
 from sottovoce.text.clean import CleaningRule, clean_text
@@ -36,9 +36,9 @@ _MAX_CLIPPED = 0.001  # of the samples; a healthy recording touches full scale i
 _DURATION_TOLERANCE_S, _DURATION_TOLERANCE = 0.1, 0.01  # the larger of the two: metadata is often rounded
 
 
-def remark_on(
+def find_warnings(
     waveform: Waveform, audio_format: AudioFormat, *, declared_s: float | None
-) -> list[tuple[RemarkKind, str]]:
+) -> list[tuple[WarningKind, str]]:
     """Say what is unusual and what was done about it.
 
     Args:
@@ -46,21 +46,21 @@ def remark_on(
         audio_format: what the container held.
         declared_s: how long the row says it is; a recording that goes on is cut there and is no surprise.
     """
-    remarks: list[tuple[RemarkKind, str]] = []
+    warnings: list[tuple[WarningKind, str]] = []
     if audio_format.bits is not None and audio_format.bits < _USUAL_BITS:
-        remarks.append(("low_bit_depth", f"{audio_format.bits} bits a sample; used as it is"))
+        warnings.append(("low_bit_depth", f"{audio_format.bits} bits a sample; used as it is"))
     if not _MIN_USUAL_RATE <= audio_format.sampling_rate <= _MAX_USUAL_RATE:
-        remarks.append(("unusual_rate", f"{audio_format.sampling_rate} Hz; resampled to {SAMPLING_RATE} Hz"))
+        warnings.append(("unusual_rate", f"{audio_format.sampling_rate} Hz; resampled to {SAMPLING_RATE} Hz"))
     if audio_format.num_channels > _MAX_USUAL_CHANNELS:
-        remarks.append(("many_channels", f"{audio_format.num_channels} channels; averaged to one"))
+        warnings.append(("many_channels", f"{audio_format.num_channels} channels; averaged to one"))
     clipped = float(np.mean(np.abs(waveform) >= _FULL_SCALE))
     if clipped > _MAX_CLIPPED:
-        remarks.append(("clipped", f"{clipped:.1%} of the samples are at full scale; used as it is"))
+        warnings.append(("clipped", f"{clipped:.1%} of the samples are at full scale; used as it is"))
     missing_s = (declared_s or 0.0) - len(waveform) / SAMPLING_RATE
     if declared_s is not None and missing_s > max(_DURATION_TOLERANCE_S, _DURATION_TOLERANCE * declared_s):
         detail = f"declared {declared_s:.3f} s, but it ends after {declared_s - missing_s:.3f} s; used to its end"
-        remarks.append(("duration_differs", detail))
-    return remarks
+        warnings.append(("duration_differs", detail))
+    return warnings
 
 
 EmptyText = Literal["reject", "no_speech"]
@@ -97,7 +97,7 @@ class Checked:
     """What became of one row."""
 
     outcome: Utterance | Reject
-    remarks: tuple[Remark, ...] = ()
+    warnings: tuple[RowWarning, ...] = ()
     """What was unusual about an utterance; none about a reject."""
     digest: str | None = None
     """SHA-256 in hex of the int16 PCM of an utterance."""
@@ -111,7 +111,7 @@ class Checked:
             self,
             split=self.split or split,
             outcome=self.outcome.model_copy(update=name),
-            remarks=tuple(remark.model_copy(update=name) for remark in self.remarks),
+            warnings=tuple(warning.model_copy(update=name) for warning in self.warnings),
         )
 
 
@@ -124,7 +124,7 @@ def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -
         data: the recording's bytes where the reader brought them along; read from ``row.audio`` when None.
 
     Returns:
-        An utterance of the training split with remarks and digest, or the reject.
+        An utterance of the training split with warnings and digest, or the reject.
 
     Raises:
         StorageError: the recording's storage does not answer; not the row's fault.
@@ -139,9 +139,9 @@ def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -
     waveform, audio_format = recording
     return _check_sound(row, text, waveform, rules) or Checked(
         outcome=_to_utterance(row, text, waveform, rules),
-        remarks=tuple(
-            Remark(id=row.id, audio=row.audio, kind=kind, detail=detail)
-            for kind, detail in remark_on(waveform, audio_format, declared_s=row.duration_s)
+        warnings=tuple(
+            RowWarning(id=row.id, audio=row.audio, kind=kind, detail=detail)
+            for kind, detail in find_warnings(waveform, audio_format, declared_s=row.duration_s)
         ),
         digest=hashlib.sha256(to_pcm(waveform).tobytes()).hexdigest(),
         split=row.split,

@@ -1,8 +1,8 @@
-"""Stream speech through Ray Data to the training workers: one row is one batch, one slot of one step.
+"""Stream speech through Ray Data to the training workers: one row is one batch, one microbatch of one step.
 
 Audio is decoded and augmented by Ray tasks anywhere on the cluster and travels as int16 PCM through the object store;
-log-mel is made by the consumer. Each worker has one stream of its own slots, which starts at whatever step the run
-resumes from. Tasks that die are run again by Ray, and a batch follows from step and slot: nothing is lost or doubled.
+log-mel is made by the consumer. Each worker has one stream of its own microbatches, which starts at whatever step the run
+resumes from. Tasks that die are run again by Ray, and a batch follows from step and microbatch: nothing is lost or doubled.
 """
 
 import hashlib
@@ -82,7 +82,7 @@ class DatasetConfig(Config):
     """Most seconds of audio of such a batch, padding included: the longest times the number of examples."""
     pack_s: float | None = Field(default=None, gt=0.0, le=MAX_CONTEXT_S)
     """Join utterances of one recording or speaker to examples of up to this many seconds, so that the model goes on
-    hearing long speech; the model's longest context is a good choice."""
+    transcription long speech; the model's longest context is a good choice."""
     augment: AugmentConfig = AugmentConfig()
     """Changes to training speech; validation speech stays as it is."""
     steps_per_task: int = Field(default=16, ge=1)
@@ -129,19 +129,19 @@ class SpeechStream:
         """Seconds of the longest example; augmentation slows none beyond it, so that what fits a model still fits."""
         return max(example.duration_s for example in self.examples)
 
-    def steps_per_epoch(self, num_slots: int) -> int:
+    def steps_per_epoch(self, num_microbatches: int) -> int:
         """Give the steps of an epoch."""
-        return self.plan(num_slots=num_slots, seed=0).steps_per_epoch
+        return self.plan(num_microbatches=num_microbatches, seed=0).steps_per_epoch
 
-    def fingerprint(self, *, num_slots: int, seed: int) -> str:
+    def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
         """Identify what is read at every step: other utterances or other batches give another value."""
-        plan = self.plan(num_slots=num_slots, seed=seed)
-        digest = hashlib.sha256(repr((plan.num_slots, plan.seed, plan.buckets)).encode())
+        plan = self.plan(num_microbatches=num_microbatches, seed=seed)
+        digest = hashlib.sha256(repr((plan.num_microbatches, plan.seed, plan.buckets)).encode())
         for place in plan.order.tolist():
             digest.update("\n".join(one.id for one in self.examples[place].utterances).encode() + b"\n\n")
         return digest.hexdigest()
 
-    def plan(self, *, num_slots: int, seed: int) -> BatchPlan:
+    def plan(self, *, num_microbatches: int, seed: int) -> BatchPlan:
         """Plan the batches for the longest that augmentation may make of each example.
 
         Raises:
@@ -153,20 +153,20 @@ class SpeechStream:
             np.minimum(durations_s / slowest, self.longest_s),
             batch_size=self.batch_size,
             batch_s=self.batch_s,
-            num_slots=num_slots,
+            num_microbatches=num_microbatches,
             seed=seed,
             groups=np.repeat(np.arange(len(self.manifest_sizes)), self.manifest_sizes),
             weights=self.weights,
         )
 
     def batches(
-        self, *, slots: Sequence[int], num_slots: int, seed: int, first_step: int, last_step: int
+        self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
     ) -> Iterator[PcmBatch]:
-        """Read some slots of the steps from ``first_step`` up to, not including, ``last_step``; needs a running Ray.
+        """Read some microbatches of the steps from ``first_step`` up to, not including, ``last_step``; needs a running Ray.
 
         Args:
-            slots: of each step, in the order they are read.
-            num_slots: of a step, those of all workers.
+            microbatches: of each step, in the order they are read.
+            num_microbatches: of a step, those of all workers.
             seed: of the batches and of augmentation.
             first_step: the first.
             last_step: the step after the last.
@@ -174,38 +174,40 @@ class SpeechStream:
         Raises:
             RowsLostError: see ``in_order``.
         """
-        if last_step <= first_step or not slots:
+        if last_step <= first_step or not microbatches:
             return
-        reader = self.build_reader(num_slots=num_slots, seed=seed)
+        reader = self.build_reader(num_microbatches=num_microbatches, seed=seed)
         plan = reader.plan
-        rows = self._read_rows(ray.put(reader), slots=slots, first_step=first_step, last_step=last_step)
-        for step, slot, row in in_order(rows, slots=slots, first_step=first_step, last_step=last_step):
-            examples = [self.examples[place] for place in plan.batch(step, slot=slot).tolist()]
+        rows = self._read_rows(ray.put(reader), microbatches=microbatches, first_step=first_step, last_step=last_step)
+        for step, microbatch, row in in_order(
+            rows, microbatches=microbatches, first_step=first_step, last_step=last_step
+        ):
+            examples = [self.examples[place] for place in plan.batch(step, microbatch=microbatch).tolist()]
             yield to_batch(row, examples, epoch=plan.epoch_of(step))
 
-    def build_reader(self, *, num_slots: int, seed: int) -> BatchReader:
+    def build_reader(self, *, num_microbatches: int, seed: int) -> BatchReader:
         """Give what all tasks share."""
         return BatchReader(
             build_table(self.examples),
-            self.plan(num_slots=num_slots, seed=seed),
+            self.plan(num_microbatches=num_microbatches, seed=seed),
             augmenter=None if self.augment == AugmentConfig() else Augmenter(self.augment),
             max_example_s=self.longest_s,
         )
 
-    def build_dataset(self, reader: Any, *, slots: Sequence[int], first: int, last: int) -> ray.data.Dataset:  # noqa: ANN401
-        """Describe a Dataset whose rows, of ``BATCH_SCHEMA``, are batches of some slots.
+    def build_dataset(self, reader: Any, *, microbatches: Sequence[int], first: int, last: int) -> ray.data.Dataset:  # noqa: ANN401
+        """Describe a Dataset whose rows, of ``BATCH_SCHEMA``, are batches of some microbatches.
 
         Args:
             reader: reference to a BatchReader in the object store; Ray's are untyped.
-            slots: of each step, in the order they are read.
-            first: the first row: a place among the batches of these slots, those of step 0 first.
+            microbatches: of each step, in the order they are read.
+            first: the first row: a place among the batches of these microbatches, those of step 0 first.
             last: the row after the last.
         """
         size = self.steps_per_task
         tasks = [{"first": place, "last": min(place + size, last)} for place in range(first, last, size)]
         # from_items, not range: reading a range is an operator of its own, whose tasks ask for a whole CPU.
         dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
-            partial(read_steps, reader=reader, slots=tuple(slots)),
+            partial(read_steps, reader=reader, microbatches=tuple(microbatches)),
             batch_size=None,
             batch_format="pyarrow",
             compute=TaskPoolStrategy(size=self.tasks_per_worker),
@@ -225,11 +227,13 @@ class SpeechStream:
         step_bytes = min(self.batch_s, self.batch_size * self.longest_s) * SAMPLING_RATE * np.dtype(np.int16).itemsize
         return _TASKS_IN_STORE * (1 + self.tasks_per_worker) * self.steps_per_task * step_bytes
 
-    def _read_rows(self, reader: Any, *, slots: Sequence[int], first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
+    def _read_rows(self, reader: Any, *, microbatches: Sequence[int], first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
         """Give tables of one row."""
-        stop = last_step * len(slots)
-        for first in range(first_step * len(slots), stop, _ROWS_PER_DATASET):
-            dataset = self.build_dataset(reader, slots=slots, first=first, last=min(first + _ROWS_PER_DATASET, stop))
+        stop = last_step * len(microbatches)
+        for first in range(first_step * len(microbatches), stop, _ROWS_PER_DATASET):
+            dataset = self.build_dataset(
+                reader, microbatches=microbatches, first=first, last=min(first + _ROWS_PER_DATASET, stop)
+            )
             yield from dataset.iter_batches(
                 batch_size=1, batch_format="pyarrow", prefetch_batches=self.prefetch_batches
             )

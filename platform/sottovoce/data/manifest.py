@@ -1,4 +1,4 @@
-"""The manifest: one JSON object per utterance and line, and beside it rejected rows and remarks on kept ones."""
+"""The manifest: one JSON object per utterance and line, and beside it rejected rows and warnings on kept ones."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from sottovoce.errors import ManifestError
-from sottovoce.schema import Record, Reject, Remark, Utterance
+from sottovoce.schema import Record, Reject, RowWarning, Utterance
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -45,13 +45,13 @@ def read_rejects(path: Path) -> list[Reject]:
     return _read_records(Reject, path)
 
 
-def read_remarks(path: Path) -> list[Remark]:
+def read_warnings(path: Path) -> list[RowWarning]:
     """Read what was unusual about utterances; nothing where there is no such file.
 
     Raises:
-        ManifestError: a line that is no remark.
+        ManifestError: a line that is no warning.
     """
-    return _read_records(Remark, path)
+    return _read_records(RowWarning, path)
 
 
 def write_manifest(utterances: Sequence[Utterance], path: Path) -> None:
@@ -68,9 +68,9 @@ def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
     _write_lines(rejects, path)
 
 
-def write_remarks(remarks: Sequence[Remark], path: Path) -> None:
-    """Write one line per remark, replacing the file at once."""
-    _write_lines(remarks, path)
+def write_warnings(warnings: Sequence[RowWarning], path: Path) -> None:
+    """Write one line per warning, replacing the file at once."""
+    _write_lines(warnings, path)
 
 
 def _read_records(record_class: type[RecordT], path: Path) -> list[RecordT]:

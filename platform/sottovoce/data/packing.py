@@ -1,4 +1,4 @@
-"""Join utterances to examples as long as the model's context, so that it goes on hearing long speech.
+"""Join utterances to examples as long as the model's context, so that it goes on transcription long speech.
 
 Source: Gandhi et al. 2023, Distil-Whisper, section 4: short utterances of one speaker are joined up to 30 s.
 """

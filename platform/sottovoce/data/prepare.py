@@ -18,9 +18,9 @@ from sottovoce.data.check import Checked, CheckRules, EmptyText
 from sottovoce.data.check_corpus import check_corpus, require_same_rows
 from sottovoce.data.corpora.read import CorpusFormat
 from sottovoce.data.label_limits import count_label_tokens, find_language, load_languages
-from sottovoce.data.manifest import write_manifest, write_rejects, write_remarks
+from sottovoce.data.manifest import write_manifest, write_rejects, write_warnings
 from sottovoce.errors import LanguageError, TooManyRejectsError
-from sottovoce.schema import MAX_CONTEXT_S, Reject, Remark, Split, Task, Utterance
+from sottovoce.schema import MAX_CONTEXT_S, Reject, RowWarning, Split, Task, Utterance
 from sottovoce.text.clean import CleaningRule
 
 
@@ -34,7 +34,7 @@ class PreparedData:
     """What was kept, each with its split; audio as ``read_audio`` takes it from the working folder."""
     rejects: tuple[Reject, ...]
     """What was not kept, and why."""
-    remarks: tuple[Remark, ...]
+    warnings: tuple[RowWarning, ...]
     """What was unusual about utterances that were kept."""
     digests: Mapping[str, str]
     """SHA-256 in hex of an utterance's int16 PCM, by its id: the same sound has the same digest."""
@@ -156,7 +156,7 @@ class PrepareConfig(Config):
 def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> PreparedData:
     """Check every row of a corpus on the Ray cluster and write what became of it.
 
-    ``manifest.jsonl`` gets the utterances, ``rejects.jsonl`` the rows that cannot be used, ``remarks.jsonl`` what was
+    ``manifest.jsonl`` gets the utterances, ``rejects.jsonl`` the rows that cannot be used, ``warnings.jsonl`` what was
     unusual about utterances: these three depend on the corpus and the settings alone.
 
     Args:
@@ -243,7 +243,7 @@ def divide(checked: Sequence[Checked], config: PrepareConfig, *, name: str, star
         corpus=name,
         utterances=tuple(utterances),
         rejects=tuple(rejects),
-        remarks=tuple(remark for each in kept for remark in each.remarks),
+        warnings=tuple(warning for each in kept for warning in each.warnings),
         digests={each.outcome.id: each.digest for each in kept if each.digest is not None},
         num_rows=len(checked),
         seconds=time.monotonic() - started,
@@ -253,20 +253,20 @@ def divide(checked: Sequence[Checked], config: PrepareConfig, *, name: str, star
 def _write(data: PreparedData, output: Path) -> None:
     """Write the manifest last: where it stands, the others do."""
     write_rejects(data.rejects, output / "rejects.jsonl")
-    write_remarks(data.remarks, output / "remarks.jsonl")
+    write_warnings(data.warnings, output / "warnings.jsonl")
     write_manifest(data.utterances, output / "manifest.jsonl")
 
 
 def _log_summary(data: PreparedData) -> None:
     logger.info(
-        "prepared %d utterances (%.2f h; %s), %d rejects (%s) and %d remarks (%s) in %.1f s",
+        "prepared %d utterances (%.2f h; %s), %d rejects (%s) and %d warnings (%s) in %.1f s",
         len(data.utterances),
         sum(utterance.duration_s for utterance in data.utterances) / 3600,
         _count(Counter(utterance.split for utterance in data.utterances)),
         len(data.rejects),
         _count(Counter(reject.reason for reject in data.rejects)),
-        len(data.remarks),
-        _count(Counter(remark.kind for remark in data.remarks)),
+        len(data.warnings),
+        _count(Counter(warning.kind for warning in data.warnings)),
         data.seconds,
     )
 

@@ -99,8 +99,8 @@ def build_batch(
     features, ids, texts = [], [], []
     for _ in range(size):
         waveform, parts = pack_window(pool, generator, context_s=context_s)
-        picture = log_mel(distort(waveform, generator), num_mel_bins=80, num_frames=num_frames)
-        features.append(_mask(picture, generator))
+        spectrogram = log_mel(distort(waveform, generator), num_mel_bins=80, num_frames=num_frames)
+        features.append(_mask(spectrogram, generator))
         ids.append(_label(tokenizer, parts, with_times=generator.random() < _TIMESTAMPED))
         texts.append(" ".join(part.text for part in parts))
     longest = max(map(len, ids))
@@ -155,12 +155,12 @@ def _time(seconds: float) -> int:
     return _FIRST_TIMESTAMP + round(seconds / _TIMESTAMP_STEP_S)
 
 
-def _mask(picture: LogMel, generator: Generator) -> LogMel:
+def _mask(spectrogram: LogMel, generator: Generator) -> LogMel:
     """SpecAugment (Park et al. 2019), light: one band and one stretch set to the mean."""
     if generator.random() < _SPEC_AUGMENT:
-        mean = picture.mean()
+        mean = spectrogram.mean()
         band, stretch = generator.integers(1, 14), generator.integers(1, 20)
-        low, start = generator.integers(picture.shape[0] - band), generator.integers(picture.shape[1] - stretch)
-        picture[low : low + band] = mean
-        picture[:, start : start + stretch] = mean
-    return picture
+        low, start = generator.integers(spectrogram.shape[0] - band), generator.integers(spectrogram.shape[1] - stretch)
+        spectrogram[low : low + band] = mean
+        spectrogram[:, start : start + stretch] = mean
+    return spectrogram

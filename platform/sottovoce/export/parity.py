@@ -24,7 +24,7 @@ _Arrays = dict[str, NDArray[np.float32]]
 
 
 class ParityCase(Record):
-    """The largest differences for one batch of random pictures and random tokens."""
+    """The largest differences for one batch of random spectrograms and random tokens."""
 
     num_frames: int
     batch_size: int

@@ -67,7 +67,7 @@ class TrimmedEncoder(WhisperEncoder):
 
         Args:
             input_features: (B, M, F) log-mel.
-            attention_mask: unused, as in Whisper: silence is part of the picture.
+            attention_mask: unused, as in Whisper: silence is part of the spectrogram.
             head_mask: unused.
             output_attentions: unused.
             output_hidden_states: unused.

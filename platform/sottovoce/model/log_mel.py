@@ -45,7 +45,7 @@ class LogMel(nn.Module):
             num_frames: frames to return, at least 2.
 
         Returns:
-            (B, M, F) float32, log10-scaled; max - min <= 2 within each picture. Under autocast too: half precision
+            (B, M, F) float32, log10-scaled; max - min <= 2 within each spectrogram. Under autocast too: half precision
             holds neither the powers nor the floor.
 
         Raises:

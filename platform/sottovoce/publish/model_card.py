@@ -179,8 +179,8 @@ def _training_facts(record: TrainingRecord) -> list[str]:
         f"{record.num_steps} steps in {record.seconds:.0f} s; the best checkpoint is that of step {record.best_step}",
         f"{_workers(training)} on {record.device}, precision {record.precision}, {_held_weights(record)}",
         f"AdamW, betas 0.9 and 0.999, eps 1e-8, weight decay {training.weight_decay:g} on matrices",
-        f"learning rate {training.highest_rate:g}, {training.warmup_steps} warm-up steps, then linear to zero",
-        f"gradient norm at most {training.max_grad_norm:g}; {_count(training.num_slots, 'batch', 'batches')} per step",
+        f"learning rate {training.peak_lr:g}, {training.warmup_steps} warm-up steps, then linear to zero",
+        f"gradient norm at most {training.max_grad_norm:g}; {_count(training.num_microbatches, 'batch', 'batches')} per step",
         f"seed {training.seed}",
     ]
     optional = {"label smoothing": training.label_smoothing, "dropout": training.dropout}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.published import published_best, read_last_state
 from sottovoce.checkpoints.saver import build_store
 from sottovoce.checkpoints.state import MODEL_FOLDER
@@ -84,7 +84,7 @@ def _publish(run: TrainingRun, prepare_rejects: Sequence[Reject]) -> _Outcome:
 
 
 def _write_record(record: TrainingRecord, output: Path) -> None:
-    write_whole(output / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
+    atomic_write(output / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
 
 
 def derive_after_run(
@@ -111,7 +111,7 @@ def derive_after_run(
     except (SottovoceError, RayError, OSError, RuntimeError, MemoryError) as error:  # torch's are the last two
         reason = str(error) if isinstance(error, SottovoceError) else f"{type(error).__name__}: {error}"
     logger.warning("alignment heads stay as the base model has them: %s", reason)
-    return AlignmentRecord(heads=named_heads(folder), is_derived=False, remark=reason)
+    return AlignmentRecord(heads=named_heads(folder), is_derived=False, reason=reason)
 
 
 def _derive_on_gpu(folder: Path, utterances: Sequence[Utterance]) -> AlignmentRecord:

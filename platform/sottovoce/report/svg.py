@@ -1,4 +1,4 @@
-"""Pictures for HTML pages: SVG whose text, lines and colours are the page's, in light and in dark mode."""
+"""Spectrograms for HTML pages: SVG whose text, lines and colours are the page's, in light and in dark mode."""
 
 import io
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Stand-ins no picture has; to_svg replaces them by what the page's style says.
+# Stand-ins no plot has; to_svg replaces them by what the page's style says.
 INK = "#010203"
 """Of text and axes."""
 ACCENT = "#040506"
 """Of bars, and of a line that is alone."""
 SERIES = ("#070809", "#0a0b0c", "#0d0e0f", "#101112")
-"""Of lines that share a picture."""
+"""Of lines that share a plot."""
 
 _IN_PAGE = {
     INK: "currentColor",

@@ -22,7 +22,7 @@ from sottovoce.errors import LabelTooLongError
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_example
 from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Example, PcmBatch, Reject, Waveform
-from sottovoce.train.spectrograms import Pictures
+from sottovoce.train.spectrograms import Spectrograms
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TrainBatch:
     """Utterances that could not be decoded, or whose labels the decoder cannot hold."""
     step: int = 0
     """Place in the run."""
-    slot: int = 0
+    microbatch: int = 0
     """Place in the step."""
     ids: tuple[str, ...] = ()
     """Of the utterances."""
@@ -85,7 +85,7 @@ class Collator:
 
     tokenizer: WhisperTokenizerFast
     context: AudioContext
-    pictures: Pictures
+    spectrograms: Spectrograms
 
     def training_batch(
         self, batch: PcmBatch, *, spec_augment: SpecAugmentConfig, label_mix: LabelMix, seed: int
@@ -108,30 +108,32 @@ class Collator:
                 epoch=batch.epoch,
                 utterance_id=example.id,
                 num_frames=len(waveform) // HOP_LENGTH,
-                num_mel_bins=self.pictures.num_mel_bins,
+                num_mel_bins=self.spectrograms.num_mel_bins,
             )
 
         masks = [masks_of(*pair) for pair in zip(waveforms, batch.examples, strict=True)]
-        pictures = self.pictures.draw(waveforms, num_frames=self._num_frames(waveforms), masks=masks)
+        spectrograms = self.spectrograms.draw(waveforms, num_frames=self._num_frames(waveforms), masks=masks)
         labels, rejects = self._training_labels(batch, label_mix, seed=seed)
-        packed = self._pack(pictures, labels, waveforms)
+        packed = self._pack(spectrograms, labels, waveforms)
         return replace(
             packed,
             rejects=(*batch.rejects, *rejects),
             step=batch.step,
-            slot=batch.slot,
+            microbatch=batch.microbatch,
             ids=tuple(one.id for example in batch.examples for one in example.utterances),
-            random_seed=int(np.random.SeedSequence([seed, batch.step, batch.slot]).generate_state(1)[0]),
+            random_seed=int(np.random.SeedSequence([seed, batch.step, batch.microbatch]).generate_state(1)[0]),
         )
 
     def empty_batch(self) -> TrainBatch:
         """Give a batch of one silent example whose only label does not count: its loss and gradient are zero."""
         silence = np.zeros(0, np.float32)
-        return self._pack(torch.zeros(1, self.pictures.num_mel_bins, self._num_frames([silence])), [None], [silence])
+        return self._pack(
+            torch.zeros(1, self.spectrograms.num_mel_bins, self._num_frames([silence])), [None], [silence]
+        )
 
     def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
         """Turn waveforms (S,) and their labels into a batch, unchanged."""
-        return self._pack(self.pictures.draw(waveforms, num_frames=self._num_frames(waveforms)), labels, waveforms)
+        return self._pack(self.spectrograms.draw(waveforms, num_frames=self._num_frames(waveforms)), labels, waveforms)
 
     def _num_frames(self, waveforms: Sequence[Waveform]) -> int:
         return self.context.num_frames_for(max(len(waveform) for waveform in waveforms) / SAMPLING_RATE)
@@ -163,13 +165,13 @@ class Collator:
 
     def _pack(
         self,
-        pictures: Tensor,
+        spectrograms: Tensor,
         labels: Sequence[Labels | None],
         waveforms: Sequence[Waveform],
     ) -> TrainBatch:
         decoder_input_ids, targets = pad_labels(labels, padding_id=int(self.tokenizer.eos_token_id))
         return TrainBatch(
-            input_features=pictures,
+            input_features=spectrograms,
             decoder_input_ids=decoder_input_ids,
             labels=targets,
             audio_s=sum(len(waveform) for waveform in waveforms) / SAMPLING_RATE,

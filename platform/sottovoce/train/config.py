@@ -96,7 +96,7 @@ class TrainingConfig(Config):
     seed: int = 0
 
     @property
-    def highest_rate(self) -> float:
+    def peak_lr(self) -> float:
         """The learning rate, once ``build_run`` has put it where none was given."""
         assert self.learning_rate is not None, "build_run puts it in"
         return self.learning_rate
@@ -112,7 +112,7 @@ class TrainingConfig(Config):
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
-    def num_slots(self) -> int:
+    def num_microbatches(self) -> int:
         """Batches of a step, those of all workers."""
         return self.max_workers * self.accumulation_steps
 
@@ -135,7 +135,7 @@ class TrainingConfig(Config):
 
 _OPERATIONAL = frozenset(
     {
-        # what a step learns from is num_slots, which the cursor compares; how many workers share it may change
+        # what a step learns from is num_microbatches, which the cursor compares; how many workers share it may change
         "num_workers",
         "accumulation_steps",
         "resize_interval_s",

@@ -184,7 +184,7 @@ def plan_batches(durations_s: Sequence[float], context: AudioContext, *, batch_s
 
     Args:
         durations_s: of all utterances.
-        context: says how long a picture each gets.
+        context: says how long a spectrogram each gets.
         batch_size: the most in a batch.
 
     Returns:

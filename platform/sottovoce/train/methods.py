@@ -100,12 +100,12 @@ def find_rate_warnings(config: TrainingConfig, num_weights: int) -> tuple[str, .
         One sentence where the rate is far outside, none otherwise.
     """
     known = known_range(num_weights, config.method)
-    if known.lowest <= config.highest_rate <= known.highest:
+    if known.lowest <= config.peak_lr <= known.highest:
         return ()
-    is_high = config.highest_rate > known.highest
+    is_high = config.peak_lr > known.highest
     consequence = "the model may forget what it knew, or diverge" if is_high else "the run may hardly learn"
     return (
-        f"learning_rate {config.highest_rate:g} is far {'above' if is_high else 'below'} what is known to work for "
+        f"learning_rate {config.peak_lr:g} is far {'above' if is_high else 'below'} what is known to work for "
         f"method {config.method} on a model of {num_weights / 1e6:.3g} million weights: about {known.known:.3g}, at "
         f"least {known.lowest:.3g} and at most {known.highest:.3g} ({known.source}); {consequence}",
     )

@@ -1,6 +1,6 @@
-"""Which batches of a step a worker computes: the slots of a step are dealt out to however many workers there are.
+"""Which batches of a step a worker computes: the microbatches of a step are dealt out to however many workers there are.
 
-A step has as many slots as the largest number of workers times the accumulated batches, so that a step's utterances
+A step has as many microbatches as the largest number of workers times the accumulated batches, so that a step's utterances
 and the mean over their labels are the same with one worker as with all of them.
 """
 
@@ -33,52 +33,52 @@ class TrainingStream(Protocol):
     def prefetch_batches(self) -> int | None:
         """Batches each worker holds ready; as above."""
 
-    def steps_per_epoch(self, num_slots: int) -> int:
+    def steps_per_epoch(self, num_microbatches: int) -> int:
         """Give the steps of an epoch of so many batches each."""
 
-    def fingerprint(self, *, num_slots: int, seed: int) -> str:
+    def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
         """Identify what is read at every step."""
 
     def batches(
-        self, *, slots: Sequence[int], num_slots: int, seed: int, first_step: int, last_step: int
+        self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
     ) -> Iterator[PcmBatch]:
-        """Read these slots of a range of steps, step by step."""
+        """Read these microbatches of a range of steps, step by step."""
 
 
 @dataclass(frozen=True)
-class SlotShare:
+class MicrobatchShare:
     """One worker's part of every step."""
 
-    num_slots: int
+    num_microbatches: int
     rank: int
     num_ranks: int
 
     @property
-    def slots(self) -> range:
+    def microbatches(self) -> range:
         """Those of this worker: every one that its rank and the number of workers lead to."""
-        return range(self.rank, self.num_slots, self.num_ranks)
+        return range(self.rank, self.num_microbatches, self.num_ranks)
 
     @property
     def num_batches(self) -> int:
         """Batches every worker computes at a step; gradients are added up over all workers in the last of them."""
-        return -(-self.num_slots // self.num_ranks)
+        return -(-self.num_microbatches // self.num_ranks)
 
     @property
     def num_empty(self) -> int:
-        """Of them, those this worker has no slot for."""
-        return self.num_batches - len(self.slots)
+        """Of them, those this worker has no microbatch for."""
+        return self.num_batches - len(self.microbatches)
 
 
-def fill_steps(batches: Iterator[TrainBatch], share: SlotShare, empty: TrainBatch) -> Iterator[TrainBatch]:
-    """Give a worker's batches and, where another has a slot more, an empty one at each step's end.
+def fill_steps(batches: Iterator[TrainBatch], share: MicrobatchShare, empty: TrainBatch) -> Iterator[TrainBatch]:
+    """Give a worker's batches and, where another has a microbatch more, an empty one at each step's end.
 
     Args:
-        batches: of this worker's slots, whole steps.
+        batches: of this worker's microbatches, whole steps.
         share: says how many a step has.
         empty: from ``Collator.empty_batch``.
     """
     while True:
-        for number in range(len(share.slots)):
+        for number in range(len(share.microbatches)):
             batch = next(batches, None)
             if batch is None:
                 assert number == 0, "a stream ends with a step"
@@ -88,14 +88,14 @@ def fill_steps(batches: Iterator[TrainBatch], share: SlotShare, empty: TrainBatc
             yield empty
 
 
-def find_cursor(stream: TrainingStream, *, num_slots: int, seed: int, step: int) -> Cursor:
+def find_cursor(stream: TrainingStream, *, num_microbatches: int, seed: int, step: int) -> Cursor:
     """Give the cursor at a step, with the data and settings of now."""
     start = Cursor(
         epoch=0,
         step_in_epoch=0,
-        steps_per_epoch=stream.steps_per_epoch(num_slots),
-        num_slots=num_slots,
-        fingerprint=stream.fingerprint(num_slots=num_slots, seed=seed),
+        steps_per_epoch=stream.steps_per_epoch(num_microbatches),
+        num_microbatches=num_microbatches,
+        fingerprint=stream.fingerprint(num_microbatches=num_microbatches, seed=seed),
     )
     return start.at(step)
 
@@ -112,8 +112,8 @@ def check_cursor(saved: Cursor | None, expected: Cursor) -> None:
     """
     if saved is None or saved == expected:
         return
-    if saved.num_slots != expected.num_slots:
-        change = f"a step had {saved.num_slots} batches and now has {expected.num_slots}"
+    if saved.num_microbatches != expected.num_microbatches:
+        change = f"a step had {saved.num_microbatches} batches and now has {expected.num_microbatches}"
         remedy = "set num_workers and accumulation_steps back (their product, with the most workers, must stay)"
     elif saved.steps_per_epoch != expected.steps_per_epoch:
         change = f"an epoch had {saved.steps_per_epoch} steps and now has {expected.steps_per_epoch}"

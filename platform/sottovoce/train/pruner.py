@@ -28,7 +28,7 @@ class Posted:
     """The run ends with the last of them."""
 
 
-class Overseer:
+class Pruner:
     """The actor between a run's first rank and whoever decides on the run."""
 
     def __init__(self) -> None:
@@ -59,8 +59,8 @@ class Overseer:
         return True if step <= self._allowed_step else None
 
 
-class OverseerHandle(Protocol):
-    """A Ray actor's handle of an ``Overseer``; its methods carry ``remote``."""
+class PrunerHandle(Protocol):
+    """A Ray actor's handle of an ``Pruner``; its methods carry ``remote``."""
 
     post: Any
     read: Any
@@ -69,23 +69,23 @@ class OverseerHandle(Protocol):
     verdict: Any
 
 
-def start_overseer(name: str) -> OverseerHandle:
+def start_pruner(name: str) -> PrunerHandle:
     """Start an actor under a name; it ends with the calling process."""
-    actor: Any = ray.remote(num_cpus=0)(Overseer)
+    actor: Any = ray.remote(num_cpus=0)(Pruner)
     # DEFAULT: inside a trial of Ray Tune it would otherwise be looked for room in the trial's own placement group
-    handle: OverseerHandle = actor.options(name=name, namespace=_NAMESPACE, scheduling_strategy="DEFAULT").remote()
+    handle: PrunerHandle = actor.options(name=name, namespace=_NAMESPACE, scheduling_strategy="DEFAULT").remote()
     return handle
 
 
-class Supervision:
+class PrunerClient:
     """A worker's end; a run that nobody oversees never asks."""
 
     def __init__(self, name: str | None, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
-        self._is_overseen = name is not None
-        self._overseer: OverseerHandle | None = None
+        self._has_pruner = name is not None
+        self._pruner: PrunerHandle | None = None
         if name is not None and accelerator.is_main_process:
-            self._overseer = ray.get_actor(name, namespace=_NAMESPACE)
+            self._pruner = ray.get_actor(name, namespace=_NAMESPACE)
 
     def stops(self, rows: Sequence[EvaluationRow], *, is_last: bool) -> bool:
         """Post the evaluations so far and tell whether the run ends here; all ranks hear the same.
@@ -94,18 +94,18 @@ class Supervision:
             rows: all of the run, at least one.
             is_last: the run ends here whatever the answer.
         """
-        if not self._is_overseen:
+        if not self._has_pruner:
             return is_last
         verdict = [self._ask(Posted(tuple(rows), is_last))]
         broadcast_object_list(verdict)
         return verdict[0]
 
     def _ask(self, posted: Posted) -> bool:
-        if self._overseer is None:  # another rank asks
+        if self._pruner is None:  # another rank asks
             return False
-        ray.get(self._overseer.post.remote(posted))
+        ray.get(self._pruner.post.remote(posted))
         if posted.is_last:
             return True
-        while (goes_on := ray.get(self._overseer.verdict.remote(posted.rows[-1].step))) is None:
+        while (goes_on := ray.get(self._pruner.verdict.remote(posted.rows[-1].step))) is None:
             time.sleep(_INTERVAL_S)
         return not goes_on

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from pydantic import ValidationError
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.run_state import EvaluationRow, RunState
 from sottovoce.checkpoints.saver import build_store
 from sottovoce.checkpoints.state import STATE_FILE, read_run_state
@@ -123,7 +123,7 @@ def add_state(started: TrainingRecord, state: RunState, *, best_step: int) -> Tr
 def write_started(record: TrainingRecord, folder: Path) -> None:
     """Keep what is known of a run at its start."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / STARTED_FILE, record.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / STARTED_FILE, record.model_dump_json(indent=2) + "\n")
 
 
 def read_run(folder: Path) -> TrainingRecord:
@@ -212,7 +212,7 @@ def gather_rejects(
     rejects = {reject.id: reject for reject in everywhere}
     path = output / REJECTS_FILE
     if rejects and accelerator.is_main_process:
-        write_whole(path, "".join(f"{reject.model_dump_json()}\n" for reject in rejects.values()))
+        atomic_write(path, "".join(f"{reject.model_dump_json()}\n" for reject in rejects.values()))
     if len(rejects) > allowed * num_utterances:
         accelerator.wait_for_everyone()  # the first rank to raise ends the run, whoever is still writing
         raise TooManyRejectsError(path, len(rejects), num_utterances, allowed)

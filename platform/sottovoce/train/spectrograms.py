@@ -1,4 +1,4 @@
-"""Log-mel pictures of a batch: on a CPU in threads of their own, on a GPU by the GPU.
+"""Log-mel spectrograms of a batch: on a CPU in threads of their own, on a GPU by the GPU.
 
 Shapes: B batch, S samples, M mel bins, F frames.
 """
@@ -17,7 +17,7 @@ from sottovoce.model.log_mel import LogMel
 from sottovoce.schema import Waveform
 
 
-class Pictures(Protocol):
+class Spectrograms(Protocol):
     """What draws log-mel for training; both ways give the same within 1e-4."""
 
     @property
@@ -40,23 +40,23 @@ class Pictures(Protocol):
         """Let go of threads."""
 
 
-def build_pictures(device: torch.device, *, num_mel_bins: int, num_threads: int) -> Pictures:
+def build_spectrograms(device: torch.device, *, num_mel_bins: int, num_threads: int) -> Spectrograms:
     """Give what draws for a worker on this device.
 
     Raises:
         UnsupportedMelBinsError: a bin count no Whisper uses.
     """
     if device.type == "cpu":
-        return ThreadedPictures(num_mel_bins, num_threads=num_threads)
-    return DevicePictures(num_mel_bins, device)
+        return ThreadedSpectrograms(num_mel_bins, num_threads=num_threads)
+    return DeviceSpectrograms(num_mel_bins, device)
 
 
-class ThreadedPictures:
-    """Pictures drawn one by one in threads."""
+class ThreadedSpectrograms:
+    """Spectrograms drawn one by one in threads."""
 
     def __init__(self, num_mel_bins: int, *, num_threads: int) -> None:
         self._num_mel_bins = num_mel_bins
-        self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="pictures")
+        self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="spectrograms")
 
     @property
     def num_mel_bins(self) -> int:
@@ -64,23 +64,23 @@ class ThreadedPictures:
         return self._num_mel_bins
 
     def draw(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
-        """See ``Pictures``."""
-        pictures = np.empty((len(waveforms), self._num_mel_bins, num_frames), np.float32)
+        """See ``Spectrograms``."""
+        spectrograms = np.empty((len(waveforms), self._num_mel_bins, num_frames), np.float32)
 
         def draw_one(place: int) -> None:
             features = log_mel(waveforms[place], num_mel_bins=self._num_mel_bins, num_frames=num_frames)
-            pictures[place] = mask_log_mel(features, masks[place]) if masks else features
+            spectrograms[place] = mask_log_mel(features, masks[place]) if masks else features
 
         list(self._executor.map(draw_one, range(len(waveforms))))  # a list, so that an error comes out
-        return torch.from_numpy(pictures)
+        return torch.from_numpy(spectrograms)
 
     def close(self) -> None:
         """Let go of the threads."""
         self._executor.shutdown()
 
 
-class DevicePictures:
-    """Pictures drawn all at once where the model is: a GPU trains small models faster than cores could draw."""
+class DeviceSpectrograms:
+    """Spectrograms drawn all at once where the model is: a GPU trains small models faster than cores could draw."""
 
     def __init__(self, num_mel_bins: int, device: torch.device) -> None:
         self._num_mel_bins = num_mel_bins
@@ -93,27 +93,27 @@ class DevicePictures:
         return self._num_mel_bins
 
     def draw(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
-        """See ``Pictures``; the tensor is on the device."""
+        """See ``Spectrograms``; the tensor is on the device."""
         lengths = [len(waveform) for waveform in waveforms]
         padded = torch.zeros(len(waveforms), max(lengths))
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(waveform)
-        pictures: Tensor = self._log_mel(
+        spectrograms: Tensor = self._log_mel(
             padded.to(self._device), torch.tensor(lengths, device=self._device), num_frames=num_frames
         )
-        for picture, one in zip(pictures, masks, strict=False):  # no masks, or one for each
-            _mask(picture, one)
-        return pictures
+        for spectrogram, one in zip(spectrograms, masks, strict=False):  # no masks, or one for each
+            _mask(spectrogram, one)
+        return spectrograms
 
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-def _mask(picture: Tensor, masks: Masks) -> None:
+def _mask(spectrogram: Tensor, masks: Masks) -> None:
     """Lay masks over (M, F) in place, as ``mask_log_mel`` does."""
     if not (masks.frames or masks.bins):
         return
-    speech = picture[:, : masks.num_frames]
+    speech = spectrogram[:, : masks.num_frames]
     mean = speech.mean()
     for start, stop in masks.frames:
         speech[:, start:stop] = mean

@@ -220,7 +220,7 @@ class Stepper:
     def _compute(self, batch: TrainBatch, scale: Tensor, *, is_last: bool) -> Tensor:
         """Add a batch's gradient, that of all ranks after the last, and give its loss summed over its labels."""
         accelerator, device = self._accelerator, self._accelerator.device
-        torch.manual_seed(batch.random_seed)  # dropout follows from step and slot, not from who computes them
+        torch.manual_seed(batch.random_seed)  # dropout follows from step and microbatch, not from who computes them
         with nullcontext() if is_last else accelerator.no_sync(self._model):
             loss = self._model(
                 batch.input_features.to(device, non_blocking=True),

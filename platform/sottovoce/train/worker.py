@@ -29,12 +29,12 @@ from sottovoce.train.health.heartbeat import Heart
 from sottovoce.train.health.progress import ProgressPost, find_board, find_heart
 from sottovoce.train.metrics.curves import Curves
 from sottovoce.train.metrics.meter import Meter
-from sottovoce.train.microbatches import SlotShare, TrainingStream, check_cursor, fill_steps, find_cursor
+from sottovoce.train.microbatches import MicrobatchShare, TrainingStream, check_cursor, fill_steps, find_cursor
 from sottovoce.train.objective import WhisperObjective, count_steps, is_due, learning_rate_scale, parameter_groups
-from sottovoce.train.pruner import Supervision
+from sottovoce.train.pruner import PrunerClient
 from sottovoce.train.record import decide, describe_row, gather_rejects
 from sottovoce.train.resources import is_node_leaving
-from sottovoce.train.spectrograms import build_pictures
+from sottovoce.train.spectrograms import build_spectrograms
 from sottovoce.train.step import SkippedSteps, Stepper, settle_buckets
 from sottovoce.train.worker_model import build_accelerator, load_start, quieten_libraries, read_base_spelling, set_up
 
@@ -52,7 +52,7 @@ class WorkerTask:
     output: Path
     board: str
     """Name of the progress board."""
-    overseer: str | None = None
+    pruner: str | None = None
     """Name of who decides after each evaluation whether the run goes on; nobody where None."""
 
     @property
@@ -104,23 +104,27 @@ class WorkerLoop:
         set_seed(config.seed, device_specific=True)
         self._objective = WhisperObjective(checkpoint.model, label_smoothing=config.label_smoothing)
         groups = parameter_groups(self._objective, weight_decay=config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.highest_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self._model, self._optimizer = self._accelerator.prepare(self._objective, optimizer)
         self._state = RunState()
         if resume_folder is not None:
             load_training_state(resume_folder, self._accelerator, self._optimizer)
             self._state = read_resumed(resume_folder)
         self._rows, self._rejects = list(self._state.rows), {reject.id: reject for reject in self._state.rejects}
-        self._share = SlotShare(config.num_slots, self._accelerator.process_index, self._accelerator.num_processes)
-        self._cursor = find_cursor(task.stream, num_slots=config.num_slots, seed=config.seed, step=self._state.step)
+        self._share = MicrobatchShare(
+            config.num_microbatches, self._accelerator.process_index, self._accelerator.num_processes
+        )
+        self._cursor = find_cursor(
+            task.stream, num_microbatches=config.num_microbatches, seed=config.seed, step=self._state.step
+        )
         check_cursor(self._state.cursor, self._cursor)
         self._num_steps = count_steps(
             steps_per_epoch=self._cursor.steps_per_epoch, num_epochs=config.num_epochs, max_steps=config.max_steps
         )
-        self._pictures = build_pictures(
+        self._spectrograms = build_spectrograms(
             self._accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=config.threads_per_worker
         )
-        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, self._pictures)
+        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, self._spectrograms)
         self._evaluator = self._build_evaluator()
         self._heart, state = heart, self._state
         self._skipped = SkippedSteps(
@@ -134,7 +138,7 @@ class WorkerLoop:
         self._curves = Curves(
             self._accelerator, output=task.output, trackers=config.trackers, hyperparameters=task.hyperparameters
         )
-        self._supervision = Supervision(task.overseer, self._accelerator)
+        self._pruner_client = PrunerClient(task.pruner, self._accelerator)
         self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
         self._meter = Meter(
             self._accelerator,
@@ -153,13 +157,13 @@ class WorkerLoop:
         with (
             self._saver,
             self._curves.opened(step if self._rows else None),
-            closing(self._pictures),
+            closing(self._spectrograms),
             prefetched(self._batches(step, stopped=is_stopped), depth=_PREFETCH_BATCHES) as stream,
         ):
             if not self._rows:
                 is_stopped = self._evaluate_and_save(0)
             else:
-                is_stopped = self._supervision.stops(self._rows, is_last=is_stopped)
+                is_stopped = self._pruner_client.stops(self._rows, is_last=is_stopped)
             empty = self._collator.empty_batch()
             batches = fill_steps(stream, self._share, empty)
             settle_buckets(self._accelerator, self._model, self._optimizer, empty)
@@ -175,8 +179,8 @@ class WorkerLoop:
         config = self._config
         label_mix = LabelMix(config.timestamp_probability, config.previous_text_probability)
         stream = self._task.stream.batches(
-            slots=self._share.slots,
-            num_slots=self._share.num_slots,
+            microbatches=self._share.microbatches,
+            num_microbatches=self._share.num_microbatches,
             seed=config.seed,
             first_step=step,
             last_step=step if stopped else self._num_steps,
@@ -195,7 +199,7 @@ class WorkerLoop:
         self._heart.note("waiting for data", step=step)
         taken = [self._meter.take(batches) for _ in range(self._share.num_batches)]
         self._rejects.update({reject.id: reject for batch in taken for reject in batch.rejects})
-        outcome = self._stepper.step(taken, learning_rate=config.highest_rate * scale)
+        outcome = self._stepper.step(taken, learning_rate=config.peak_lr * scale)
         self._meter.gradient_norm = outcome.gradient_norm
         self._meter.add(outcome.total, outcome.num_labels, audio_s=sum(batch.audio_s for batch in taken))
 
@@ -247,7 +251,7 @@ class WorkerLoop:
         self._rows.append(row)
         self._curves.log_validation(row)
         decision = decide(self._rows, patience=self._config.patience)
-        stops = self._supervision.stops(self._rows, is_last=decision.stops or step == self._num_steps)
+        stops = self._pruner_client.stops(self._rows, is_last=decision.stops or step == self._num_steps)
         self._save(step, wer=row.wer, is_finished=stops)
         self._post.update(phase="training", evaluations=tuple(map(describe_row, self._rows)))
         if decision.stops and self._accelerator.is_main_process:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TypeAlias
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.export.exporter import TABLE_FILE, ExportConfig, export_checkpoint
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
@@ -60,7 +60,7 @@ def run_context_search(search: ContextSearch, *, prepare_rejects: Sequence[Rejec
         for run in arm.runs:
             _export(run, search.config.variants)
     record = build_record(search, records, _score_all(search))
-    write_whole(search.output / CONTEXTS_FILE, record.model_dump_json(indent=2) + "\n")
+    atomic_write(search.output / CONTEXTS_FILE, record.model_dump_json(indent=2) + "\n")
     logger.info("%s", record.verdict)
     return record
 

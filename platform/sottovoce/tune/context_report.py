@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.report.svg import SERIES, themed_figure, to_svg
 from sottovoce.report.template import load_template
 from sottovoce.tune.context_plan import name_context
@@ -34,7 +34,7 @@ def write_page(record: ContextRecord, path: Path, *, name: str) -> None:
         speeds=draw_speeds(record),
         curves=draw_curves(record),
     )
-    write_whole(path, page)
+    atomic_write(path, page)
 
 
 def draw_rates(record: ContextRecord) -> Markup:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.errors import CheckpointError, SearchError
 from sottovoce.schema import Record
@@ -25,7 +25,7 @@ TrialState: TypeAlias = Literal[
     "waiting",
     "running",
     "finished",
-    "given_up",  # by the search: others of its age were better
+    "pruned",  # by the search: others of its age were better
     "failed",  # an error; the same command tries it again
 ]
 
@@ -45,7 +45,7 @@ class Trial(Record):
     @property
     def is_decided(self) -> bool:
         """Nothing is left to do for it."""
-        return self.state in ("finished", "given_up")
+        return self.state in ("finished", "pruned")
 
     @property
     def best(self) -> EvaluationRow | None:
@@ -124,7 +124,7 @@ def write_trial(trial: Trial, output: Path) -> None:
     """Write a trial's journal; a reader finds the old or the new one, never a part."""
     folder = trial_folder(output, trial.number)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / TRIAL_FILE, trial.model_dump_json(indent=2) + "\n")
+    atomic_write(folder / TRIAL_FILE, trial.model_dump_json(indent=2) + "\n")
 
 
 def read_trials(output: Path, settings: tuple[TrialSettings, ...]) -> tuple[Trial, ...]:

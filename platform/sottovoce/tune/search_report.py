@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import yaml
 from markupsafe import Markup
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.config import Config
 from sottovoce.report.svg import ACCENT, INK, SERIES, themed_figure, to_svg
 from sottovoce.report.template import load_template
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PAGE_FILE = "search.html"
 _SIZE = (5.0, 3.4)  # inches
-_MARKERS = {"finished": "o", "given_up": "v"}
+_MARKERS = {"finished": "o", "pruned": "v"}
 
 
 def write_page(record: SearchRecord, path: Path, *, name: str) -> None:
@@ -38,7 +38,7 @@ def write_page(record: SearchRecord, path: Path, *, name: str) -> None:
         curves=draw_curves(record),
         rates=draw_rates(record),
     )
-    write_whole(path, page)
+    atomic_write(path, page)
 
 
 def draw_curves(record: SearchRecord) -> Markup:
@@ -141,7 +141,7 @@ def write_best(record: SearchRecord, path: Path, *, data: Config) -> None:
         f"# Trial {best.number} of {len(record.trials)}: {best.settings.describe()}; "
         f"WER {best.best.wer:.2%} at step {best.best.step}.\n"
     )
-    write_whole(path, heading + yaml.safe_dump(recipe, sort_keys=False))
+    atomic_write(path, heading + yaml.safe_dump(recipe, sort_keys=False))
 
 
 def search_table(record: SearchRecord) -> str:

@@ -17,7 +17,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.checkpoints.saver import build_store
-from sottovoce.train.pruner import Posted, start_overseer
+from sottovoce.train.pruner import Posted, start_pruner
 from sottovoce.train.run import TrainingRun, build_trainer, run_training
 
 WER = "wer"
@@ -51,8 +51,8 @@ class TrialRun(Trainable):
         self._keeps_checkpoints = keep_checkpoints
         run = runs[config["number"]]
         name = f"trial-{uuid.uuid4().hex}"
-        self._overseer = start_overseer(name)
-        task = replace(run.task, overseer=name)
+        self._pruner = start_pruner(name)
+        task = replace(run.task, pruner=name)
         self._run = replace(run, task=task, trainer=build_trainer(task, run.config))
         self._given: list[EvaluationRow] = []
         self._error: Exception | None = None
@@ -67,7 +67,7 @@ class TrialRun(Trainable):
     def step(self) -> dict[str, Any]:
         """Let the run go on, and wait for its next evaluation, or for the error that ends it."""
         if self._given:
-            ray.get(self._overseer.allow.remote(self._given[-1].step))
+            ray.get(self._pruner.allow.remote(self._given[-1].step))
         posted = self._wait_for_row()
         place = len(self._given)
         if posted is None:
@@ -82,7 +82,7 @@ class TrialRun(Trainable):
     def cleanup(self) -> None:
         """End the run, if it goes on, before this process ends; the driver has noted its end by now."""
         if self._thread.is_alive():
-            ray.get(self._overseer.stop.remote())
+            ray.get(self._pruner.stop.remote())
             self._thread.join(_STOP_TIMEOUT_S)
         has_ended = self._error is None and not self._thread.is_alive()
         if has_ended and not self._keeps_checkpoints:
@@ -98,7 +98,7 @@ class TrialRun(Trainable):
         """Wait until the run has posted more than was given to Tune; None where it ended without."""
         while True:
             is_over = not self._thread.is_alive()
-            posted: Posted = ray.get(self._overseer.read.remote())
+            posted: Posted = ray.get(self._pruner.read.remote())
             if len(posted.rows) > len(self._given):
                 return posted
             if is_over:

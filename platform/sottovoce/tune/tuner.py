@@ -18,7 +18,7 @@ from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner, g
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.checkpoints.saver import checkpoints_below
 from sottovoce.errors import SearchError
@@ -111,7 +111,7 @@ def run_search(search: Search) -> SearchRecord:
     if unfinished:
         raise SearchError(len(trials) - len(unfinished), len(trials), "it was interrupted")
     record = build_record(search.config, search.training, trials)
-    write_whole(search.output / SEARCH_FILE, record.model_dump_json(indent=2) + "\n")
+    atomic_write(search.output / SEARCH_FILE, record.model_dump_json(indent=2) + "\n")
     return record
 
 
@@ -177,7 +177,7 @@ class Bookkeeper(Callback):
         if is_news:
             logger.info("trial %d (%s): %s", number, known.settings.describe(), describe_row(row))
         if result.get("done"):
-            known = known.model_copy(update={"state": "finished" if result[ENDS] else "given_up"})
+            known = known.model_copy(update={"state": "finished" if result[ENDS] else "pruned"})
         self._note(known)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_info: object) -> None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.audio.features import log_mel_batch
 from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
@@ -53,8 +53,8 @@ class AlignmentRecord(Record):
     """Known starts and ends."""
     num_windows: int = 0
     """Windows of joined utterances they are in."""
-    remark: str = ""
-    """Why nothing was measured."""
+    reason: str = Field(default="", validation_alias=AliasChoices("reason", "remark"))
+    """Why nothing was measured; release 0.1 wrote ``remark``."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def write_heads(folder: Path, heads: Sequence[Head]) -> None:
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(folder, f"{path.name}: {error}") from error
     values["alignment_heads"] = [list(head) for head in heads]
-    write_whole(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
+    atomic_write(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _read(checkpoint: Checkpoint, speech: TimedSpeech) -> _Reading | None:
@@ -175,10 +175,10 @@ def _read(checkpoint: Checkpoint, speech: TimedSpeech) -> _Reading | None:
 
 def _encode(checkpoint: Checkpoint, speech: TimedSpeech) -> Tensor:
     num_frames = checkpoint.context.num_frames_for(len(speech.waveform) / SAMPLING_RATE)
-    picture = log_mel_batch([speech.waveform], num_mel_bins=checkpoint.num_mel_bins, num_frames=num_frames)
+    spectrogram = log_mel_batch([speech.waveform], num_mel_bins=checkpoint.num_mel_bins, num_frames=num_frames)
     model = checkpoint.model
     with torch.no_grad():
-        features = torch.from_numpy(picture).to(device=model.device, dtype=model.dtype)
+        features = torch.from_numpy(spectrogram).to(device=model.device, dtype=model.dtype)
         encoded: Tensor = model.model.encoder(features).last_hidden_state
     return encoded
 
@@ -310,9 +310,9 @@ def derive_alignment_heads(
     choice = choose_heads(checkpoint, speech)
     if choice is None:
         max_s = checkpoint.context.max_s
-        remark = f"no two of {len(utterances)} utterances, one after the other, fit into {max_s:g} s together"
-        logger.warning("alignment heads stay as they are: %s", remark)
-        return AlignmentRecord(heads=named_heads(folder), is_derived=False, remark=remark)
+        reason = f"no two of {len(utterances)} utterances, one after the other, fit into {max_s:g} s together"
+        logger.warning("alignment heads stay as they are: %s", reason)
+        return AlignmentRecord(heads=named_heads(folder), is_derived=False, reason=reason)
     if choice.is_new:
         write_heads(folder, choice.heads)
     logger.info(

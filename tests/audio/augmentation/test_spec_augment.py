@@ -111,7 +111,7 @@ def test_global_random_state_is_neither_read_nor_changed() -> None:
     assert np.array_equal(np.random.get_state()[1], before)
 
 
-def test_the_picture_given_is_not_written_to() -> None:
+def test_the_spectrogram_given_is_not_written_to() -> None:
     frozen = FEATURES.copy()
     frozen.setflags(write=False)
     masked = mask(features=frozen)
@@ -126,7 +126,7 @@ def test_hardly_any_speech_is_masked_without_complaint(num_frames: int) -> None:
     assert np.array_equal(masked[:, max(0, num_frames) :], FEATURES[:, max(0, num_frames) :])
 
 
-def test_bands_fit_pictures_with_few_bins() -> None:
+def test_bands_fit_spectrograms_with_few_bins() -> None:
     masked = mask(SpecAugmentConfig(num_mel_masks=3, max_mel_mask_bins=80), FEATURES[:8])
     assert masked.shape == (8, 200)
 

@@ -5,13 +5,13 @@ from report_corpus import make_clean_corpus, make_utterance
 from sottovoce.report.corpus.amounts import (
     build_histogram,
     count_rejects,
-    count_remarks,
+    count_warnings,
     find_speakers,
     rank,
     sum_splits,
 )
 from sottovoce.report.corpus.contents import MAX_EXAMPLES, MAX_LISTED
-from sottovoce.schema import Reject, Remark
+from sottovoce.schema import Reject, RowWarning
 
 
 def test_hours_and_utterances_are_added_up_by_name_biggest_first():
@@ -111,11 +111,11 @@ def test_nobody_is_known():
     assert (speakers.ranking.total, speakers.biggest_share, speakers.minutes) == (0, 0.0, None)
 
 
-def test_rejects_and_remarks_are_counted_by_name_with_examples():
+def test_rejects_and_warnings_are_counted_by_name_with_examples():
     rejects = [Reject(id=f"row {i}", audio="x", reason="silent", detail=f"detail {i}") for i in range(9)]
     rejects.append(Reject(id="odd", audio="x", reason="empty", detail="no samples"))
     silent, empty = count_rejects(rejects)
     assert (silent.name, silent.rows, len(silent.examples)) == ("silent", 9, MAX_EXAMPLES)
     assert (empty.name, empty.rows, empty.examples[0].id) == ("empty", 1, "odd")
-    (clipped,) = count_remarks([Remark(id="a", audio="x", kind="clipped", detail="half of it")])
+    (clipped,) = count_warnings([RowWarning(id="a", audio="x", kind="clipped", detail="half of it")])
     assert (clipped.name, clipped.examples[0].detail) == ("clipped", "half of it")

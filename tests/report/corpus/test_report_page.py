@@ -9,7 +9,7 @@ from report_corpus import make_clean_corpus, make_prepared, make_utterance
 
 from sottovoce.report.corpus.contents import Report
 from sottovoce.report.corpus.page import write_report
-from sottovoce.schema import Reject, Remark
+from sottovoce.schema import Reject, RowWarning
 
 
 class Page(HTMLParser):
@@ -63,7 +63,7 @@ def test_nothing_in_a_corpus_can_run_or_load_anything(tmp_path, recordings):
     data = make_prepared(
         copies,
         rejects=[Reject(id=attack, audio=attack, reason="silent", detail=attack)],
-        remarks=[Remark(id=attack, audio=attack, kind="clipped", detail=attack)],
+        warnings=[RowWarning(id=attack, audio=attack, kind="clipped", detail=attack)],
         digests={copy.id: "the same" for copy in copies},
     )
     page = write_page(data, tmp_path)
@@ -96,8 +96,8 @@ def test_examples_are_embedded_with_transcript_speaker_duration_and_spectrogram(
     sounds = [attributes for tag, attributes in page.tags if tag == "audio"]
     assert [sound["src"][:22] for sound in sounds] == ["data:audio/mpeg;base64"] * 2
     assert all("controls" in sound and sound["aria-label"] for sound in sounds)
-    pictures = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
-    assert "Spectrogram of u0, 0.5 s" in pictures
+    plots = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    assert "Spectrogram of u0, 0.5 s" in plots
     assert re.search(r"text 1 +u1 +· 1.50 s · speaker speaker 1 · en · train", page.text)
 
 
@@ -107,12 +107,12 @@ def test_examples_that_are_gone_are_named_on_the_page(tmp_path):
     assert "audio" not in [tag for tag, _ in page.tags]
 
 
-def test_every_picture_is_described_and_every_table_has_headings(tmp_path):
+def test_every_plot_is_described_and_every_table_has_headings(tmp_path):
     page = write_page(make_prepared(make_clean_corpus()), tmp_path)
     assert page.tags[0] == ("html", {"lang": "en"})
-    pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert pictures
-    assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
+    plots = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert plots
+    assert all(plot["role"] == "img" and plot["aria-label"] for plot in plots)
     assert all(attributes["scope"] in ("col", "row") for tag, attributes in page.tags if tag == "th")
     tags = [tag for tag, _ in page.tags]
     assert tags.count("table") == tags.count("thead")

@@ -84,7 +84,7 @@ def test_many_points_become_means_of_neighbours_and_keep_the_end() -> None:
     assert thin(few) is few
 
 
-def test_a_long_runs_picture_stays_small_and_counts_in_thousands() -> None:
+def test_a_long_runs_plot_stays_small_and_counts_in_thousands() -> None:
     curve = make_curve("train/audio_s_per_s", np.random.default_rng(0).normal(400, 9, 10_000), every=10)
     (panel,) = draw_figures(curve, Marks(), max_grad_norm=1.0)
     assert len(panel.svg) < 40_000

@@ -32,7 +32,7 @@ class Page(HTMLParser):
         self.text += " ".join(data.split()) + " "
 
     @property
-    def pictures(self) -> list[str]:
+    def plots(self) -> list[str]:
         """What a screen reader says of each."""
         return [attributes["aria-label"] for tag, attributes in self.tags if tag == "svg"]
 
@@ -72,8 +72,8 @@ def test_every_figure_that_was_logged_has_its_panel(full_page: Page) -> None:
     for title in ("Loss", "Validation error rates", "Learning rate", "Gradient norm", "Throughput", "Data wait",
                   "Memory", "Loss scale", "Skipped steps"):  # fmt: skip
         assert title in full_page.text
-    assert len(full_page.pictures) == 9
-    assert all(full_page.pictures)
+    assert len(full_page.plots) == 9
+    assert all(full_page.plots)
 
 
 def test_nothing_a_run_is_called_can_run_or_load_anything(full_page: Page) -> None:
@@ -90,7 +90,7 @@ def test_tables_have_headings(full_page: Page) -> None:
 
 
 def test_without_curves_losses_and_error_rates_are_drawn_from_the_evaluations(healthy_page: Page) -> None:
-    assert len(healthy_page.pictures) == 2
+    assert len(healthy_page.plots) == 2
     assert "There is no curves.jsonl" in healthy_page.text
 
 
@@ -98,12 +98,12 @@ def test_a_run_without_evaluations_has_a_page_that_says_so() -> None:
     page = render(make_record((), is_finished=False))
     assert "There is no evaluation yet." in page.text
     assert "This run is not finished." in page.text
-    assert not page.pictures
+    assert not page.plots
 
 
 def test_an_evaluation_of_the_base_model_alone_has_a_page() -> None:
     page = render(make_record(make_rows([0.5]), is_finished=False))
-    assert len(page.pictures) == 2
+    assert len(page.plots) == 2
     assert "50.0 % WER of the base model" in page.text
 
 

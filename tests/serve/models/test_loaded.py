@@ -15,7 +15,7 @@ from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError
 
 
-class FakeShelf:
+class FakeRepository:
     """Every key is a model; its size stands in its name, as in ``name-30`` or, with a base of 50, ``name-5-base``."""
 
     def plan(self, key: str) -> ModelPlan:
@@ -60,7 +60,7 @@ class Replica:
 
     def __init__(self) -> None:
         self.loader, self.loaded, self.engine = FakeLoader(), FakeList(), asyncio.Lock()
-        self.room = ModelRoom(FakeShelf(), self.loader, max_bytes=100)
+        self.room = ModelRoom(FakeRepository(), self.loader, max_bytes=100)
 
     async def load(self, *keys: str) -> list[str]:
         for key in keys:

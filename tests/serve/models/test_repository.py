@@ -10,7 +10,7 @@ import pytest
 from serve.errors import ModelNotFoundError
 from serve.models.model_files import FoundVariants, find_variants, is_hub_id
 from serve.models.promotion import Promotion, promote, roll_back
-from serve.models.repository import open_shelf
+from serve.models.repository import open_repository
 from serve.settings import ServeConfig
 from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
@@ -52,8 +52,8 @@ def make_export(folder: Path, *variants: str, refused: tuple[str, ...] = ()) -> 
     return folder
 
 
-def shelf(tmp_path, **settings):
-    return open_shelf(ServeConfig(models_folder=str(tmp_path / "models"), **settings))
+def repository(tmp_path, **settings):
+    return open_repository(ServeConfig(models_folder=str(tmp_path / "models"), **settings))
 
 
 def test_folders_hold_what_their_files_say(tmp_path):
@@ -88,46 +88,46 @@ def test_a_hub_id_is_told_from_a_path(source, expected):
 def test_names_of_the_settings_count_before_promoted_ones_and_those_before_folders(tmp_path):
     first, second = make_checkpoint(tmp_path / "first"), make_checkpoint(tmp_path / "second")
     make_checkpoint(tmp_path / "models" / "main")
-    assert shelf(tmp_path).read()["main"].plans["torch"].folder == str(tmp_path / "models" / "main")
+    assert repository(tmp_path).read()["main"].plans["torch"].folder == str(tmp_path / "models" / "main")
     promote(Promotion(name="main", checkpoint=str(first), models_folder=tmp_path / "models"))
-    promoted = shelf(tmp_path).read()["main"]
+    promoted = repository(tmp_path).read()["main"]
     assert promoted.is_promoted
     assert ".releases" in promoted.plans["torch"].folder
-    pinned = shelf(tmp_path, models=[{"name": "main", "checkpoint": str(second)}]).read()["main"]
+    pinned = repository(tmp_path, models=[{"name": "main", "checkpoint": str(second)}]).read()["main"]
     assert pinned.plans["torch"].folder == str(second)
 
 
 def test_the_embedded_model_stands_in_until_there_is_another(tmp_path):
-    shelves = [shelf(tmp_path, embedded_until_promoted=embedded) for embedded in (True, False)]
-    assert [list(one.read()) for one in shelves] == [["sottovoce"], []]
-    assert shelves[0].read()["sottovoce"].plans["torch"].folder == str(MICRO_FOLDER)
+    repositories = [repository(tmp_path, embedded_until_promoted=embedded) for embedded in (True, False)]
+    assert [list(one.read()) for one in repositories] == [["sottovoce"], []]
+    assert repositories[0].read()["sottovoce"].plans["torch"].folder == str(MICRO_FOLDER)
     make_export(tmp_path / "models" / "sottovoce", "int8")
-    assert list(shelves[0].read()["sottovoce"].plans) == ["int8"]
+    assert list(repositories[0].read()["sottovoce"].plans) == ["int8"]
 
 
 def test_folders_with_unusable_names_and_without_models_are_left_out(tmp_path, caplog):
     for name in ("a b", ".hidden", "empty"):
         (tmp_path / "models" / name).mkdir(parents=True)
     make_checkpoint(tmp_path / "models" / "good")
-    assert list(shelf(tmp_path).read()) == ["good"]
+    assert list(repository(tmp_path).read()) == ["good"]
     assert "empty is not served" in caplog.text
 
 
 def test_the_default_comes_first_then_names_in_order(tmp_path):
     for name in ("b", "a", "z"):
         make_checkpoint(tmp_path / "models" / name)
-    assert list(shelf(tmp_path, model_id="b").read()) == ["b", "a", "z"]
+    assert list(repository(tmp_path, model_id="b").read()) == ["b", "a", "z"]
 
 
 def test_a_key_changes_with_the_files_and_with_nothing_else(tmp_path):
     folder = make_checkpoint(tmp_path / "models" / "main")
-    before = shelf(tmp_path).read()["main"].plans["torch"]
-    assert shelf(tmp_path).read()["main"].plans["torch"] == before
+    before = repository(tmp_path).read()["main"].plans["torch"]
+    assert repository(tmp_path).read()["main"].plans["torch"] == before
     (folder / "model.safetensors").write_bytes(b"other weights")
-    after = shelf(tmp_path).read()["main"].plans["torch"]
+    after = repository(tmp_path).read()["main"].plans["torch"]
     assert after.key != before.key
-    assert shelf(tmp_path).plan(after.key) == after
-    assert shelf(tmp_path).plan(before.key) == after, "what is gone is loaded as it is now"
+    assert repository(tmp_path).plan(after.key) == after
+    assert repository(tmp_path).plan(before.key) == after, "what is gone is loaded as it is now"
 
 
 def test_a_promoted_versions_key_stands_for_its_files_also_after_the_next_one(tmp_path):
@@ -136,13 +136,13 @@ def test_a_promoted_versions_key_stands_for_its_files_also_after_the_next_one(tm
     for index in range(2):
         source = make_checkpoint(tmp_path / str(index))
         promote(Promotion(name="org/main", checkpoint=str(source), models_folder=models))
-        keys.append(shelf(tmp_path).read()["org/main"].plans["torch"].key)
+        keys.append(repository(tmp_path).read()["org/main"].plans["torch"].key)
     assert len(set(keys)) == 2
-    folders = [shelf(tmp_path).plan(key).folder for key in keys]
+    folders = [repository(tmp_path).plan(key).folder for key in keys]
     assert [Path(folder).parent.name for folder in folders] == ["1", "2"]
     roll_back(Promotion(name="org/main", rollback=True, models_folder=models))
-    assert shelf(tmp_path).read()["org/main"].plans["torch"].key == keys[0]
-    assert shelf(tmp_path).plan(keys[1]).folder == folders[1]
+    assert repository(tmp_path).read()["org/main"].plans["torch"].key == keys[0]
+    assert repository(tmp_path).plan(keys[1]).folder == folders[1]
 
 
 def test_a_releases_key_never_gives_another_release(tmp_path):
@@ -151,33 +151,33 @@ def test_a_releases_key_never_gives_another_release(tmp_path):
     for index in range(2):
         source = make_checkpoint(tmp_path / str(index))
         promote(Promotion(name="main", checkpoint=str(source), models_folder=models))
-        keys.append(shelf(tmp_path).read()["main"].plans["torch"].key)
+        keys.append(repository(tmp_path).read()["main"].plans["torch"].key)
     number, digest = keys[0].rpartition("/")[2].split("-")
     for key in (f"main@torch/{number}-0{digest}", f"main@torch/3-{digest}", f"main@fp32/{number}-{digest}"):
         with pytest.raises(ModelNotFoundError):
-            shelf(tmp_path).plan(key)
+            repository(tmp_path).plan(key)
     record = json.loads((models / "main.json").read_text())
     record["releases"] = record["releases"][1:]  # the first was pruned while a request had it
     (models / "main.json").write_text(json.dumps(record))
     with pytest.raises(ModelNotFoundError, match=keys[0]):
-        shelf(tmp_path).plan(keys[0])
+        repository(tmp_path).plan(keys[0])
 
 
 def test_the_key_of_a_folder_that_a_promotion_hides_stands_for_the_folder(tmp_path):
     folder = make_checkpoint(tmp_path / "models" / "main")
-    before = shelf(tmp_path).read()["main"].plans["torch"]
+    before = repository(tmp_path).read()["main"].plans["torch"]
     promote(Promotion(name="main", checkpoint=str(folder), models_folder=tmp_path / "models"))
-    assert shelf(tmp_path).plan(before.key) == before
+    assert repository(tmp_path).plan(before.key) == before
     shutil.rmtree(folder)
     with pytest.raises(ModelNotFoundError):
-        shelf(tmp_path).plan(before.key)
+        repository(tmp_path).plan(before.key)
 
 
 def test_a_model_called_as_an_alias_is_left_out_and_the_log_says_why(tmp_path, caplog):
     make_checkpoint(tmp_path / "models" / "mine")
     make_checkpoint(tmp_path / "models" / "whisper-mine")
     promote(Promotion(name="theirs", checkpoint=str(tmp_path / "models" / "mine"), models_folder=tmp_path / "models"))
-    aliased = shelf(tmp_path, aliases=("whisper-mine", "theirs"))
+    aliased = repository(tmp_path, aliases=("whisper-mine", "theirs"))
     assert [list(aliased.read()) for _ in range(2)] == [["mine"]] * 2
     warnings = [record.message for record in caplog.records if "take the alias out" in record.message]
     assert [warning.split()[0] for warning in warnings] == ["theirs", "whisper-mine"]
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_record_hides_neither_promoted_models_nor_a_folder_of_
     promote(Promotion(name="main", checkpoint=str(folder), models_folder=tmp_path / "models"))
     (tmp_path / "models" / "mine.json").write_text("what I tried")
     (tmp_path / "models" / "notes.json").write_bytes(b"caf\xe9")
-    assert list(shelf(tmp_path).read()) == ["main", "mine"]
+    assert list(repository(tmp_path).read()) == ["main", "mine"]
     assert "mine.json" in caplog.text
     assert "notes.json" in caplog.text
 
@@ -196,28 +196,28 @@ def test_a_file_that_is_no_record_hides_neither_promoted_models_nor_a_folder_of_
 def test_nothing_steps_into_the_place_of_a_promoted_model_whose_record_is_damaged(tmp_path, caplog):
     folder = make_checkpoint(tmp_path / "models" / "sottovoce")
     promote(Promotion(checkpoint=str(folder), models_folder=tmp_path / "models"))
-    key = shelf(tmp_path).read()["sottovoce"].plans["torch"].key
+    key = repository(tmp_path).read()["sottovoce"].plans["torch"].key
     (tmp_path / "models" / "sottovoce.json").write_text("{")
-    entry = shelf(tmp_path, embedded_until_promoted=True).read()["sottovoce"]
+    entry = repository(tmp_path, embedded_until_promoted=True).read()["sottovoce"]
     assert (entry.is_readable, entry.plan(None)) == (False, None)
     assert "sottovoce.json" in entry.refused[entry.default], "a service that cannot start says so"
     assert "stays as it is" in caplog.text
     with pytest.raises(CheckpointError):
-        shelf(tmp_path).plan(key)
+        repository(tmp_path).plan(key)
 
 
 def test_a_key_of_a_name_that_is_gone_is_not_found(tmp_path):
     for key in ("main@torch/1-abc", "main@torch/x", "main"):
         with pytest.raises(ModelNotFoundError):
-            shelf(tmp_path).plan(key)
+            repository(tmp_path).plan(key)
 
 
 def test_created_is_when_the_files_were_written_or_when_the_shelf_was_opened(tmp_path):
     folder = make_checkpoint(tmp_path / "models" / "main")
     for path in folder.iterdir():
         os.utime(path, (5_000, 5_000))
-    assert shelf(tmp_path).read()["main"].plans["torch"].created == 5_000
-    hub = shelf(tmp_path, models=[{"name": "hub", "checkpoint": "openai/whisper-tiny"}])
+    assert repository(tmp_path).read()["main"].plans["torch"].created == 5_000
+    hub = repository(tmp_path, models=[{"name": "hub", "checkpoint": "openai/whisper-tiny"}])
     assert hub.read()["hub"].plans["torch"].created == hub.opened
 
 
@@ -226,14 +226,14 @@ def test_the_assistant_and_the_base_go_to_torch_alone(tmp_path):
     make_export(tmp_path / "export", "int8")
     files = {"checkpoint": str(tmp_path / "checkpoint"), "export": str(tmp_path / "export")}
     model = {"name": "main", **files, "assistant": "openai/whisper-tiny", "base": "openai/whisper-small"}
-    plans = shelf(tmp_path, models=[model]).read()["main"].plans
+    plans = repository(tmp_path, models=[model]).read()["main"].plans
     assert (plans["torch"].assistant, plans["torch"].base) == ("openai/whisper-tiny", "openai/whisper-small")
     assert (plans["int8"].assistant, plans["int8"].base) == (None, None)
 
 
 def test_a_refused_variant_tells_its_rates(tmp_path):
     make_export(tmp_path / "models" / "main", "fp32", refused=("int8",))
-    entry = shelf(tmp_path).read()["main"]
+    entry = repository(tmp_path).read()["main"]
     assert list(entry.plans) == ["fp32"]
     assert "WER 0.5000 against 0.1000" in entry.refused["int8"]
 
@@ -241,7 +241,7 @@ def test_a_refused_variant_tells_its_rates(tmp_path):
 def test_a_variant_that_was_never_scored_is_not_served_and_says_so(tmp_path):
     export = make_export(tmp_path / "models" / "main", "fp32", "int8")
     (export / "int8" / "record.json").unlink()
-    entry = shelf(tmp_path).read()["main"]
+    entry = repository(tmp_path).read()["main"]
     assert (entry.default, list(entry.plans)) == ("fp32", ["fp32"])
     assert "int8 was never scored; run jobs.export_model again" in entry.refused["int8"]
 
@@ -251,11 +251,11 @@ def test_one_folder_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplo
     export = make_export(tmp_path / "models" / "broken", "fp32")
     (export / "fp32" / "record.json").write_bytes(content)
     make_checkpoint(tmp_path / "models" / "good")
-    assert list(shelf(tmp_path).read()) == ["good"]
+    assert list(repository(tmp_path).read()) == ["good"]
     assert "broken is not served" in caplog.text
 
 
 def test_a_checkpoints_own_record_is_not_taken_for_a_variants(tmp_path):
     folder = make_checkpoint(tmp_path / "models" / "trained")
     (folder / "record.json").write_text(json.dumps({"wer": 0.2, "seed": 1}))
-    assert list(shelf(tmp_path).read()["trained"].plans) == ["torch"]
+    assert list(repository(tmp_path).read()["trained"].plans) == ["torch"]

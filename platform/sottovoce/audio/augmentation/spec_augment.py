@@ -1,4 +1,4 @@
-"""Mask parts of a log-mel picture in training: SpecAugment.
+"""Mask parts of a log-mel spectrogram in training: SpecAugment.
 
 Shapes: M mel bins, F frames.
 """
@@ -14,7 +14,7 @@ from sottovoce.schema import LogMel
 
 
 class SpecAugmentConfig(Config):
-    """Which masks are laid over the pictures of training speech; none unless they are asked for."""
+    """Which masks are laid over the spectrograms of training speech; none unless they are asked for."""
 
     num_time_masks: int = Field(default=0, ge=0)
     """Stretches of time masked; 2 is usual."""
@@ -28,7 +28,7 @@ class SpecAugmentConfig(Config):
 
 @dataclass(frozen=True)
 class Masks:
-    """The masks of one picture."""
+    """The masks of one spectrogram."""
 
     frames: tuple[tuple[int, int], ...]
     """Stretches of time: first frame, and the one behind the last."""
@@ -41,15 +41,15 @@ class Masks:
 def draw_masks(
     config: SpecAugmentConfig, *, seed: int, epoch: int, utterance_id: str, num_frames: int, num_mel_bins: int
 ) -> Masks:
-    """Draw where a picture is masked: the same places for the same seed, epoch and utterance.
+    """Draw where a spectrogram is masked: the same places for the same seed, epoch and utterance.
 
     Args:
         config: how many masks and how large.
         seed: of the run.
         epoch: how often the utterance was read before.
-        utterance_id: whose picture this is.
+        utterance_id: whose spectrogram this is.
         num_frames: frames that hold speech; masks are placed and measured in these, not in the padding behind them.
-        num_mel_bins: of the picture.
+        num_mel_bins: of the spectrogram.
 
     Source: Park et al. 2019, SpecAugment, without time warping; the longest time mask is a part of the length, as in
     Park et al. 2020, SpecAugment on Large Scale Datasets.
@@ -73,11 +73,11 @@ def draw_masks(
 
 
 def mask_log_mel(features: LogMel, masks: Masks) -> LogMel:
-    """Lay masks over a picture.
+    """Lay masks over a spectrogram.
 
-    Masked values become the mean of the frames that hold speech. The paper writes zero into pictures of zero mean,
-    so this is its value for Whisper's pictures, which are not centred. Zero itself would be an absolute level there,
-    louder than everything in a soft recording; and the picture's minimum would be digital silence, which is as much
+    Masked values become the mean of the frames that hold speech. The paper writes zero into spectrograms of zero mean,
+    so this is its value for Whisper's spectrograms, which are not centred. Zero itself would be an absolute level there,
+    louder than everything in a soft recording; and the spectrogram's minimum would be digital silence, which is as much
     a statement about the speech as any sound, and a much harder edge.
 
     Args:

@@ -16,11 +16,11 @@ from sottovoce.report.corpus.contents import (
     Ranking,
     Speakers,
 )
-from sottovoce.schema import Reject, Remark, Split, Utterance
+from sottovoce.schema import Reject, RowWarning, Split, Utterance
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-_MAX_BINS = 30  # as many as a person can still tell apart in a picture of ten inches
+_MAX_BINS = 30  # as many as a person can still tell apart in a plot of ten inches
 _STEPS = tuple(mantissa * 10.0**power for power in range(-3, 7) for mantissa in (1.0, 2.0, 2.5, 5.0))
 
 
@@ -119,9 +119,9 @@ def count_rejects(rejects: Iterable[Reject]) -> tuple[Fault, ...]:
     return _count((reject.reason, reject.id, reject.detail) for reject in rejects)
 
 
-def count_remarks(remarks: Iterable[Remark]) -> tuple[Fault, ...]:
-    """Count remarks by kind, the most frequent first."""
-    return _count((remark.kind, remark.id, remark.detail) for remark in remarks)
+def count_warnings(warnings: Iterable[RowWarning]) -> tuple[Fault, ...]:
+    """Count warnings by kind, the most frequent first."""
+    return _count((warning.kind, warning.id, warning.detail) for warning in warnings)
 
 
 def _rank(seconds: Mapping[str, float], counts: Mapping[str, int], unnamed: int) -> Ranking:

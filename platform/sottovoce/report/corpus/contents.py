@@ -215,7 +215,7 @@ class FaultExample(Record):
 
 
 class Fault(Record):
-    """A reason for rejects, or a kind of remark."""
+    """A reason for rejects, or a kind of warning."""
 
     name: str
     rows: int
@@ -248,4 +248,4 @@ class Report(Record):
     characters: Characters
     duplicates: Duplicates
     rejects: tuple[Fault, ...]
-    remarks: tuple[Fault, ...]
+    row_warnings: tuple[Fault, ...]

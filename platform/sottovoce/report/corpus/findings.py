@@ -6,7 +6,7 @@ from sottovoce.data.prepare import PreparedData
 from sottovoce.report.corpus.amounts import (
     build_histogram,
     count_rejects,
-    count_remarks,
+    count_warnings,
     find_speakers,
     rank,
     sum_splits,
@@ -52,7 +52,7 @@ def find_all(data: PreparedData) -> Report:
         characters=characters,
         duplicates=duplicates,
         rejects=count_rejects(data.rejects),
-        remarks=count_remarks(data.remarks),
+        row_warnings=count_warnings(data.warnings),
     )
 
 

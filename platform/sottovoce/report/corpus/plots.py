@@ -1,4 +1,4 @@
-"""The report's pictures: histograms, and what Whisper sees of an utterance."""
+"""The report's plots: histograms, and what Whisper sees of an utterance."""
 
 import numpy as np
 from markupsafe import Markup
@@ -35,20 +35,20 @@ def draw_histogram(histogram: Histogram, *, xlabel: str, ylabel: str) -> Markup:
 
 
 def draw_spectrogram(waveform: Waveform, *, description: str) -> Markup:
-    """Draw the log-mel picture that Whisper reads, time in seconds and frequency on the mel axis.
+    """Draw the log-mel spectrogram that Whisper reads, time in seconds and frequency on the mel axis.
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 000 Hz.
-        description: read aloud in the picture's place.
+        description: read aloud in the plot's place.
     """
     num_frames = -(-len(waveform) // HOP_LENGTH)
-    picture = log_mel(waveform, num_mel_bins=_NUM_MEL_BINS, num_frames=num_frames)
+    plot = log_mel(waveform, num_mel_bins=_NUM_MEL_BINS, num_frames=num_frames)
     filters = mel_filters(_NUM_MEL_BINS)
     hertz_per_column = SAMPLING_RATE / 2 / (filters.shape[1] - 1)  # 40: every tick is a column
     with themed_figure((9.0, 2.0)) as figure:
         axes = figure.subplots()
         extent = (0.0, len(waveform) / SAMPLING_RATE, -0.5, _NUM_MEL_BINS - 0.5)
-        axes.imshow(picture, origin="lower", aspect="auto", extent=extent, cmap="magma")
+        axes.imshow(plot, origin="lower", aspect="auto", extent=extent, cmap="magma")
         ticks = [int(filters[:, round(hertz / hertz_per_column)].argmax()) for hertz in _TICKS_HZ]
         axes.set_yticks(ticks, [f"{hertz}" for hertz in _TICKS_HZ])
         axes.set(xlabel="time (s)", ylabel="Hz, mel scale")

@@ -93,7 +93,7 @@ def change(record: TrainingRecord, name: str, value: SettingValue) -> SettingCha
 
 def slower(record: TrainingRecord, factor: float) -> SettingChange:
     """Propose a learning rate so many times lower, or the one known to work where that is lower, too."""
-    rate = record.training.highest_rate
+    rate = record.training.peak_lr
     known = known_rate(record)
     lower = known if known is not None and known <= rate / factor else rate / factor
     return change(record, "learning_rate", round_rate(lower))

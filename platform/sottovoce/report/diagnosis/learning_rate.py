@@ -40,7 +40,7 @@ def find_rate_too_high(record: TrainingRecord, curves: Sequence[CurvePoint]) -> 
     return Finding(
         name="learning_rate_too_high",
         severity="serious" if broken else "warning",
-        seen=f"At a learning rate of {record.training.highest_rate:g} {'; '.join(signs)}.{usual}",
+        seen=f"At a learning rate of {record.training.peak_lr:g} {'; '.join(signs)}.{usual}",
         advice="Lower the learning rate. Should that not help, look at the utterances with the highest loss: wrong "
         "transcripts look alike.",
         changes=(slower(record, 5.0 if broken else 2.0),),
@@ -61,9 +61,9 @@ def find_rate_too_low(record: TrainingRecord) -> Finding | None:
         severity="note",
         seen=f"The training loss hardly fell, from {losses[0]:.3f} to {losses[-1]:.3f}, and WER from "
         f"{format_percent(record.baseline.wer)} to {format_percent(record.best.wer)}, at a learning rate of "
-        f"{training.highest_rate:g} in {record.num_steps} steps.",
+        f"{training.peak_lr:g} in {record.num_steps} steps.",
         advice="Raise the learning rate or train longer; or the base model knows this speech already.",
-        changes=(change(record, "learning_rate", round_rate(3 * training.highest_rate)),),
+        changes=(change(record, "learning_rate", round_rate(3 * training.peak_lr)),),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.report.diagnosis.diagnose import diagnose
 from sottovoce.report.diagnosis.finding import Finding
 from sottovoce.report.diagnosis.groups import compare_groups
@@ -40,7 +40,7 @@ def write_report(
         folder: of the run, whose name is the run's.
     """
     path = folder / REPORT_FILE
-    write_whole(path, render_page(record, curves, findings, name=folder.resolve().name))
+    atomic_write(path, render_page(record, curves, findings, name=folder.resolve().name))
     logger.info("report with %d findings in %s", len(findings), path)
 
 

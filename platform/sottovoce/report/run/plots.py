@@ -1,4 +1,4 @@
-"""The pictures of a run: one panel each, its steps along the bottom."""
+"""The plots of a run: one panel each, its steps along the bottom."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture and what it shows."""
+    """One plot and what it shows."""
 
     title: str
     caption: str
@@ -175,7 +175,7 @@ def _draw_skipped_steps(series: Series, marks: Marks) -> Panel | None:
 
 @contextmanager
 def _panel(ylabel: str, marks: Marks, description: str) -> Iterator[tuple["Axes", Callable[[], Markup]]]:
-    """Give axes over the steps, and what makes the picture of them once all is drawn."""
+    """Give axes over the steps, and what makes the plot of them once all is drawn."""
     from matplotlib.ticker import MaxNLocator  # here: see themed_figure
 
     with themed_figure(_SIZE) as figure:

@@ -13,7 +13,7 @@ import ray
 from accelerate import Accelerator
 from ray.util.metrics import Gauge
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.train.metrics.trackers import Trackers
 
@@ -89,7 +89,7 @@ def keep_points(path: Path, *, last_step: int | None) -> tuple[CurvePoint, ...]:
     """Drop what was logged after a step, at once or not at all, and give the rest; drop everything when None."""
     found = read_curves(path)
     kept = tuple(point for point in found if last_step is not None and point.step <= last_step)
-    write_whole(path, "".join(map(_write_line, kept)))
+    atomic_write(path, "".join(map(_write_line, kept)))
     return kept
 
 

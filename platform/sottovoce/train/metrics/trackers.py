@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 from pydantic import ValidationError
 
-from sottovoce.atomic_write import write_whole
+from sottovoce.atomic_write import atomic_write
 from sottovoce.errors import TrackerError, TrackerUnavailableError
 from sottovoce.schema import Record
 
@@ -261,7 +261,7 @@ class Trackers:
             return TrackerRuns()
 
     def _write_runs(self, runs: TrackerRuns) -> None:
-        write_whole(self._output / TRACKERS_FILE, runs.model_dump_json() + "\n")
+        atomic_write(self._output / TRACKERS_FILE, runs.model_dump_json() + "\n")
 
 
 def _failures_of(name: str) -> tuple[type[Exception], ...]:
