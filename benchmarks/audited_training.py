@@ -63,7 +63,7 @@ def write_tones(folder: Path, *, num_train: int, num_validation: int) -> Path:
 
 
 def digest_weights(output: Path) -> str:
-    """Give the SHA-256 of the weights a run ended with."""
+    """Return the SHA-256 of the weights a run ended with."""
     with build_store(None, output=output).latest() as last:
         assert last is not None, f"there is no checkpoint in {output}"
         return hashlib.sha256((last.folder / MODEL_FOLDER / "model.safetensors").read_bytes()).hexdigest()

@@ -47,7 +47,7 @@ _WORDS_PER_S = 2.5  # of dictation
 
 
 def draw_durations(workload: Workload, num_clips: int, *, seed: int) -> list[float]:
-    """Give seconds of clips: 28 to 30 s, or dictation's 2 to 15 s with a median of 5."""
+    """Return seconds of clips: 28 to 30 s, or dictation's 2 to 15 s with a median of 5."""
     random = np.random.default_rng(seed)
     if workload == "padded":
         return [float(value) for value in random.uniform(28.0, 30.0, num_clips)]
@@ -84,7 +84,7 @@ def write_sentences(folder: Path, num_clips: int, *, max_s: float, seed: int) ->
 
 
 def draw_voice(random: np.random.Generator, duration_s: float) -> Waveform:
-    """Give a harmonic tone (S,) whose pitch and loudness wander, with a little noise."""
+    """Return a harmonic tone (S,) whose pitch and loudness wander, with a little noise."""
     num_samples = int(duration_s * SAMPLING_RATE) + 1
     pitch_hz = 120.0 + 60.0 * np.cumsum(random.standard_normal(num_samples)) / np.sqrt(num_samples)
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLING_RATE

@@ -129,7 +129,7 @@ def _read_soundfile(path: Path) -> Waveform:
 
 
 def _speech(recording: Path | None, kind: _Format, duration_s: float) -> np.ndarray:
-    """Give (N, C) float32 at the format's rate; channels differ, or encoders would see one."""
+    """Return (N, C) float32 at the format's rate; channels differ, or encoders would see one."""
     num_samples = round(duration_s * kind.rate)
     random = np.random.default_rng(0)
     if recording is None:

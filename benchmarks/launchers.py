@@ -89,7 +89,7 @@ def main(config: LauncherBenchmark) -> None:
 
 
 def run_ray(recording: Utterance, folder: Path, repetition: int, config: LauncherBenchmark) -> float:
-    """Give the seconds of a step under Ray Train."""
+    """Return the seconds of a step under Ray Train."""
     training = TrainingConfig(
         base=str(folder / "model"),
         device="cpu",
@@ -107,7 +107,7 @@ def run_ray(recording: Utterance, folder: Path, repetition: int, config: Launche
 
 
 def run_torchrun(folder: Path, config: LauncherBenchmark) -> float:
-    """Give the seconds of a step under torchrun."""
+    """Return the seconds of a step under torchrun."""
     output = folder / "torchrun.json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(config.num_workers)]

@@ -25,7 +25,7 @@ from sottovoce.config import Config, load_config
 from sottovoce.schema import HOP_LENGTH, MAX_CONTEXT_S, SAMPLING_RATE, LogMel, Waveform
 
 System: TypeAlias = Callable[[Waveform, int], LogMel]
-"""Give the spectrogram (M, F) of a waveform padded to a number of samples."""
+"""Return the spectrogram (M, F) of a waveform padded to a number of samples."""
 
 OURS = "sottovoce"
 _REFERENCE = "hugging_face_numpy"
@@ -47,7 +47,7 @@ class LogMelBenchmark(Config):
 
 
 def build_systems(num_mel_bins: int) -> dict[str, System]:
-    """Give ours and every peer's, by name."""
+    """Return ours and every peer's, by name."""
     import librosa
     import whisper
     from faster_whisper.feature_extractor import FeatureExtractor
@@ -167,7 +167,7 @@ def _rows(
 
 
 def _differences(systems: Mapping[str, System], pairs: Sequence[tuple[Waveform, int]]) -> dict[str, float]:
-    """Give each system's largest difference from the reference; one beyond the tolerance draws another spectrogram."""
+    """Return each system's largest difference from the reference; one beyond the tolerance draws another spectrogram."""
     largest = dict.fromkeys(systems, 0.0)
     for waveform, num_samples in pairs:
         expected = systems[_REFERENCE](waveform, num_samples)

@@ -30,7 +30,7 @@ _RENAMED = (
 
 
 def as_openai_whisper(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - openai-whisper has no types
-    """Give the same weights to openai-whisper's own model, with all heads for alignment."""
+    """Return the same weights to openai-whisper's own model, with all heads for alignment."""
     from whisper.model import ModelDimensions, Whisper  # here: an optional package, in the extras dev and benchmarks
 
     config = checkpoint.model.config

@@ -70,7 +70,7 @@ class ToneStream:
         """Say that nothing is decoded."""
 
     def steps_per_epoch(self, num_microbatches: int) -> int:
-        """Give the steps of an epoch."""
+        """Return the steps of an epoch."""
         return self.num_steps
 
     def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
@@ -80,7 +80,7 @@ class ToneStream:
     def batches(
         self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
     ) -> Iterator[PcmBatch]:
-        """Give the same batch for these microbatches of a range of steps."""
+        """Return the same batch for these microbatches of a range of steps."""
         pcm = to_pcm(draw_voice(np.random.default_rng(seed), self.recording.duration_s))
         recordings = ((pcm[: round(self.recording.duration_s * 16_000)],),) * self.batch_size
         for step in range(first_step, last_step):

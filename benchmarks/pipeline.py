@@ -171,7 +171,7 @@ class Consumer:
         assert num_read == self._num_epochs * len(stream.examples)
 
     def _make(self, recordings: Sequence[tuple[Pcm, ...]], texts: Sequence[str], num_frames: int | None) -> int:
-        """Give the number of rows made."""
+        """Return the number of rows made."""
         waveforms = [from_pcm(pcm) for (pcm,) in recordings]
         frames = num_frames or -(-max(map(len, waveforms)) // HOP_LENGTH)
         features: list[LogMel] = [log_mel(one, num_mel_bins=_NUM_MEL_BINS, num_frames=frames) for one in waveforms]
@@ -219,7 +219,7 @@ def map_dataset(utterances: Sequence[Utterance], folder: Path) -> None:
 
 
 def process_row(row: Mapping[str, str], *, processor: Any) -> dict[str, Any]:  # noqa: ANN401 - transformers gives its processor's parts no types
-    """Give the features and labels of one row."""
+    """Return the features and labels of one row."""
     waveform, sampling_rate = soundfile.read(row["audio"], dtype="float32")
     features = processor.feature_extractor(waveform, sampling_rate=sampling_rate).input_features[0]
     return {"input_features": features, "labels": processor.tokenizer(row["text"]).input_ids}
@@ -235,7 +235,7 @@ class MemoryWatch:
         self._thread.start()
 
     def stop(self) -> int:
-        """Give the largest USS of any worker so far, in bytes."""
+        """Return the largest USS of any worker so far, in bytes."""
         self._stopped.set()
         self._thread.join()
         return self._peak_bytes
@@ -256,7 +256,7 @@ def _uss_if_decoding(process: psutil.Process) -> int:
 
 
 def compare(timings: Mapping[str, Timing], num_rows: Mapping[str, int]) -> list[Row]:
-    """Give a line for each system; ``ours_over_it`` is how many times as many rows a second ours gives."""
+    """Return a line for each system; ``ours_over_it`` is how many times as many rows a second ours gives."""
     speeds = {name: num_rows[name] / timing.median_s for name, timing in timings.items()}
     return [
         {

@@ -85,7 +85,7 @@ def main(settings: SilenceBenchmark) -> None:
 
 
 def _systems(recognizer: Recognizer) -> Mapping[str, System]:
-    """Give what turns a recording into text, from the engine alone to the service's own way."""
+    """Return what turns a recording into text, from the engine alone to the service's own way."""
 
     def windows(options: DecodeOptions) -> System:
         def read(waveform: Waveform) -> str:
@@ -116,7 +116,7 @@ def _invented(systems: Mapping[str, System], recordings: Sequence[Waveform]) -> 
 
 
 def _total(rows: Sequence[Row]) -> Row:
-    """Give the mean over all kinds of sound."""
+    """Return the mean over all kinds of sound."""
     measured = [row["words_per_minute"] for row in rows]
     rates = [rate for rate in measured if isinstance(rate, dict)]
     return {
@@ -139,7 +139,7 @@ def _scored(systems: Mapping[str, System], spoken: Sequence[Spoken]) -> dict[str
 
 
 def _speech(settings: SilenceBenchmark) -> dict[str, list[Spoken]]:
-    """Give single sentences, the same in a row with pauses and in noise, very soft, and recorded words."""
+    """Return single sentences, the same in a row with pauses and in noise, very soft, and recorded words."""
     random = np.random.default_rng(_SEED)
     timed = speak_timed(settings.num_sentences, voices=UNSEEN_VOICES, max_s=9.5, seed=_SEED)
     alone = [Spoken(one.waveform, " ".join(piece.text for piece in one.pieces)) for one in timed]

@@ -13,7 +13,7 @@ _LSB = 1 / 32_768  # the least significant bit of 16-bit PCM
 
 
 def make_sounds(duration_s: float, *, seed: int) -> dict[str, Waveform]:
-    """Give each kind of sound by name, (S,) float32 at 16 000 Hz; levels are RMS relative to full scale."""
+    """Return each kind of sound by name, (S,) float32 at 16 000 Hz; levels are RMS relative to full scale."""
     num_samples = round(duration_s * SAMPLING_RATE)
     makers: Mapping[str, Callable[[np.random.Generator, int], np.ndarray]] = {
         "digital silence": lambda _, count: np.zeros(count),

@@ -78,7 +78,7 @@ def main(settings: SpeculativeBenchmark) -> None:
 
 
 def enlarge(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
-    """Give a copy with a decoder as large as a published one that computes the same: its new layers add zero."""
+    """Return a copy with a decoder as large as a published one that computes the same: its new layers add zero."""
     num_layers, width = _LAYERS_AND_WIDTH[shape]
     model = copy.deepcopy(checkpoint.model)
     layers, own_width = model.model.decoder.layers, int(model.config.d_model)
@@ -95,7 +95,7 @@ def enlarge(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
 
 
 def shake(checkpoint: Checkpoint, noise: float) -> Checkpoint:
-    """Give a copy with noise on its decoder's layers, in multiples of each weight's deviation."""
+    """Return a copy with noise on its decoder's layers, in multiples of each weight's deviation."""
     model = copy.deepcopy(checkpoint.model)
     generator = torch.Generator().manual_seed(_SEED)
     with torch.no_grad():

@@ -108,7 +108,7 @@ def measure(workload: Workload, config: TrainingBenchmark) -> Row:
 def train_ours(
     clips: tuple[Utterance, ...], folder: Path, output: Path, workload: Workload, config: TrainingBenchmark
 ) -> float:
-    """Give our samples or audio-seconds per second."""
+    """Return our samples or audio-seconds per second."""
     training = TrainingConfig(
         base=str(folder / "model"),
         device="cpu",
@@ -131,7 +131,7 @@ def train_ours(
 
 
 def train_peer(folder: Path, workload: Workload, config: TrainingBenchmark) -> float:
-    """Give the peer's samples or audio-seconds per second."""
+    """Return the peer's samples or audio-seconds per second."""
     output = folder / "peer.json"
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-m", "benchmarks.hf_trainer", "--model", str(folder / "model")]

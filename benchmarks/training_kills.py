@@ -95,7 +95,7 @@ def _victims(num_kills: int) -> list[Victim]:
 
 
 def describe_job(manifest: Path, model: Path, output: Path) -> AuditedTraining:
-    """Give a run of 60 steps with a checkpoint every five, and all that is random switched on."""
+    """Return a run of 60 steps with a checkpoint every five, and all that is random switched on."""
     return AuditedTraining(
         data=DatasetConfig(manifest=(manifest,), batch_size=_BATCH_SIZE, steps_per_task=8),
         training=TrainingConfig(

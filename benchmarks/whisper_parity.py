@@ -82,7 +82,7 @@ def random_checkpoint() -> Checkpoint:
 
 
 def suppress_like_openai(checkpoint: Checkpoint) -> list[int]:
-    """Give a checkpoint stock Whispers' lists and contexts; and what openai-whisper has to suppress beside its own."""
+    """Return a checkpoint stock Whispers' lists and contexts; and what openai-whisper has to suppress beside its own."""
     from whisper.tokenizer import get_tokenizer  # here: an optional package, in the extras dev and benchmarks
 
     tokenizer = get_tokenizer(multilingual=True, num_languages=len(checkpoint.languages))

@@ -137,7 +137,7 @@ def _recognized(recognizers: dict[Engine, Recognizer], windows: Sequence[TimedSp
 
 
 def _distances(result: WindowResult, other: WindowResult) -> list[float]:
-    """Give the differences of starts and ends, word by word."""
+    """Return the differences of starts and ends, word by word."""
     return [
         difference
         for word, same in zip(result.words, other.words, strict=True)
@@ -146,7 +146,7 @@ def _distances(result: WindowResult, other: WindowResult) -> list[float]:
 
 
 def _summary(errors: Sequence[float], *, share: float) -> dict[str, object]:
-    """Give medians and the ninth decile of the distances; nothing where there are no errors."""
+    """Return medians and the ninth decile of the distances; nothing where there are no errors."""
     if not errors:
         return {"windows": share, "times": 0}
     distances = np.abs(errors)

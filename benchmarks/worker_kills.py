@@ -106,7 +106,7 @@ def killed_workers(*, num_kills: int, pause_s: float, num_running: int = 1) -> I
 
 
 def _is_mapping(process: psutil.Process) -> bool:
-    """Tell whether a process is a Ray worker in a map task; Ray writes the name of the task over the command."""
+    """Return whether a process is a Ray worker in a map task; Ray writes the name of the task over the command."""
     try:
         command = process.cmdline()
     except psutil.Error:  # it ended meanwhile, or is a zombie
@@ -138,7 +138,7 @@ def make_corpus(folder: Path, *, num_rows: int, seed: int = 0) -> Path:
 
 
 def digests(output: Path) -> dict[str, str]:
-    """Give the SHA-256 of each file that preparing writes."""
+    """Return the SHA-256 of each file that preparing writes."""
     return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in OUTPUTS}
 
 

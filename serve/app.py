@@ -12,8 +12,8 @@ from serve.models.repository import ModelRepository, open_repository
 from serve.settings import Autoscaling, ServeConfig
 from serve.transcriber import Transcriber
 
-_GATEWAY_CPUS = 0.1  # decoding comes in bursts; a gateway must fit beside an engine on two cores
-_BATCHES_IN_REPLICA = 4  # one running, the others in a queue that batches are filled from
+_GATEWAY_CPUS = 0.1  # audio decoding comes in bursts; a gateway must fit beside a transcriber on two cores
+_BATCHES_IN_REPLICA = 4  # one runs, the others wait in the queue that fills the next batches
 
 
 def build_app(args: ServeConfig) -> Application:
@@ -33,7 +33,7 @@ def _build_transcriber(config: ServeConfig, repository: ModelRepository) -> Appl
         ray_actor_options={"num_cpus": config.num_threads},
         autoscaling_config=_autoscaling(config.transcriber_scaling),
         max_ongoing_requests=_BATCHES_IN_REPLICA * batching.max_batch_size,
-        # Never reached while the gateway's own limit stands: it admits fewer requests than would fill this.
+        # Above the gateway's own limit, which admits fewer requests than would fill this queue.
         max_queued_requests=limits.max_concurrent_requests * limits.max_windows_in_flight,
     )(Transcriber)
     return deployment.bind(

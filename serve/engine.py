@@ -1,4 +1,4 @@
-"""Calls of an engine off the event loop: one at a time in a replica, and no window at the cost of its neighbours."""
+"""Run the engine of a replica off the event loop: one batch at a time, errors isolated to their window."""
 
 import asyncio
 import time
@@ -21,18 +21,18 @@ class Window:
 
 
 class Engine:
-    """The replica's processor cores, which one recognizer at a time computes on."""
+    """The replica's CPU cores, on which one recognizer at a time computes."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        """Held while windows are decoded. A model that is loaded runs once beside them, and holds nobody up."""
+        """Held while windows are decoded. Warming up a newly loaded model does not need it."""
         self._started: float | None = None
 
     async def recognize(self, recognizer: Recognizer, windows: Sequence[Window]) -> list[WindowResult | Exception]:
-        """Decode a batch in a thread; the caller holds the lock.
+        """Decode a batch in a thread. The caller holds the lock.
 
         Returns:
-            For each window its result, or the error that is its own fault.
+            For each window its result, or the error that this window alone causes.
         """
         self._started = time.monotonic()
         try:
@@ -41,12 +41,12 @@ class Engine:
             self._started = None
 
     def running_s(self) -> float:
-        """Tell how long the running call has taken; 0 when none runs."""
+        """Return the seconds since the running call started; 0 when none runs."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
 
 def warm_up(recognizer: Recognizer) -> None:
-    """Decode one window of silence of the longest context: buffers are allocated, kernels chosen.
+    """Decode silence of the longest context once, so that buffers are allocated and kernels chosen.
 
     Raises:
         SottovoceError: the recognizer cannot decode.
@@ -60,7 +60,7 @@ def _recognize(recognizer: Recognizer, windows: Sequence[Window]) -> list[Window
     try:
         waveforms = [from_pcm(window.pcm) for window in windows]
         return [*recognizer.recognize(waveforms, [window.options for window in windows])]
-    except Exception as error:  # noqa: BLE001 - also of an engine's own error the neighbours know nothing
+    except Exception as error:  # noqa: BLE001 - torch and ONNX Runtime raise anything; it must fail this window only
         if len(windows) == 1:
             return [error]
         return [outcome for window in windows for outcome in _recognize(recognizer, [window])]

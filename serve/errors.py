@@ -1,18 +1,18 @@
-"""What a request can do wrong, and what the service can fail at; ``problems.py`` turns each into a response.
+"""Errors of requests and of the service; ``http/problems.py`` turns each into a response.
 
 SottovoceError
-├── InvalidRequestError (ValueError)      a form the service cannot use
-├── ModelNotFoundError (LookupError)      a model that is not served here
-│   └── ModelRefusedError                 a variant that lost too much accuracy in its export
-├── ModelLoadError (RuntimeError)         a model whose files are here and cannot be loaded
+├── InvalidRequestError (ValueError)      an invalid form
+├── ModelNotFoundError (LookupError)      a model that is not served
+│   └── ModelRefusedError                 a variant that the export gate refused
+├── ModelLoadError (RuntimeError)         a model whose files cannot be loaded
 ├── BodyTooLargeError (ValueError)        more bytes than the limit
-├── ContentTypeError (TypeError)          a body that is no multipart form
-├── UnauthorizedError (PermissionError)   no key, or a wrong one
-├── RateLimitError (RuntimeError)         one client has all the requests open that it may
-├── OverloadedError (RuntimeError)        every place is taken
+├── ContentTypeError (TypeError)          a body that is not a multipart form
+├── UnauthorizedError (PermissionError)   a missing or wrong API key
+├── RateLimitError (RuntimeError)         too many open requests of one client
+├── OverloadedError (RuntimeError)        the service is at its limit
 ├── NotReadyError (RuntimeError)          no transcriber answers
-├── TranscriberLostError (RuntimeError)   replicas died while they had the request
-└── DeadlineError (TimeoutError)          the answer took too long
+├── TranscriberLostError (RuntimeError)   replicas died while they handled a request
+└── DeadlineError (TimeoutError)          the deadline passed
 """
 
 from sottovoce.errors import SottovoceError
@@ -21,25 +21,25 @@ _MAX_SHOWN = 64  # letters
 
 
 class InvalidRequestError(SottovoceError, ValueError):
-    """A request that cannot be used as it is: the reason, the form field at fault, OpenAI's short name of the fault."""
+    """An invalid request: the reason, the form field, and OpenAI's error code."""
 
     def __init__(self, message: str, param: str | None, code: str) -> None:
         super().__init__(message, param, code)
 
     @property
     def param(self) -> str | None:
-        """The form field at fault."""
+        """The invalid form field."""
         param: str | None = self.args[1]
         return param
 
     @property
     def code(self) -> str:
-        """OpenAI's short name of the fault."""
+        """OpenAI's error code."""
         return str(self.args[2])
 
 
 def shown(value: str) -> str:
-    """Cut what a client sent to what may stand in a message: JSON can spell letters that UTF-8 cannot."""
+    """Return a client's text shortened and escaped for a message: JSON can hold characters that UTF-8 cannot."""
     written = value.encode("utf-8", errors="backslashreplace").decode("utf-8")
     return written if len(written) <= _MAX_SHOWN else f"{written[:_MAX_SHOWN]}..."
 
@@ -54,7 +54,7 @@ class ModelNotFoundError(SottovoceError, LookupError):
 
 
 class ModelRefusedError(ModelNotFoundError):
-    """A variant that is there, and that the export gate refused."""
+    """A variant that exists and was refused by the export gate."""
 
     sentence = "the model {0!r} is not served: {1}; GET /v1/models lists those that are"
 
@@ -63,7 +63,7 @@ class ModelRefusedError(ModelNotFoundError):
 
 
 class ModelLoadError(SottovoceError, RuntimeError):
-    """A model that is listed and cannot be loaded: damaged files, or more weights than the memory budget."""
+    """A listed model that cannot be loaded: damaged files, or more memory than the budget."""
 
     sentence = "the model {0!r} cannot be loaded now: {1}"
 
@@ -72,7 +72,7 @@ class ModelLoadError(SottovoceError, RuntimeError):
 
 
 class BodyTooLargeError(SottovoceError, ValueError):
-    """A body above the limit, found by its declared or by its real length."""
+    """A body above the limit, by its declared or its actual length."""
 
     sentence = (
         "the request is larger than the limit of {0} bytes; send a compressed format such as mp3, or cut the audio"
@@ -83,7 +83,7 @@ class BodyTooLargeError(SottovoceError, ValueError):
 
 
 class ContentTypeError(SottovoceError, TypeError):
-    """A body that is no multipart form, by its content type."""
+    """A body whose content type is not a multipart form."""
 
     sentence = "unsupported content type {0!r}; send the request as multipart/form-data"
 
@@ -92,7 +92,7 @@ class ContentTypeError(SottovoceError, TypeError):
 
 
 class UnauthorizedError(SottovoceError, PermissionError):
-    """No API key, or one that is not known."""
+    """A missing or unknown API key."""
 
     sentence = "missing or wrong API key; send it as 'Authorization: Bearer KEY'"
 
@@ -101,7 +101,7 @@ class UnauthorizedError(SottovoceError, PermissionError):
 
 
 class OverloadedError(SottovoceError, RuntimeError):
-    """No place for another request now."""
+    """The service cannot accept another request now."""
 
     sentence = "the service is at its limit of {0} requests; try again in a moment"
 
@@ -110,34 +110,34 @@ class OverloadedError(SottovoceError, RuntimeError):
 
 
 class RateLimitError(SottovoceError, RuntimeError):
-    """One client's requests, as many open as it may have; others are served."""
+    """One client has as many open requests as allowed; other clients are served."""
 
-    sentence = "this API key has {0} requests open, as many as it may; wait for one of them to end"
+    sentence = "this API key already has {0} open requests, the limit; wait for one of them to end"
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
 
 
 class NotReadyError(SottovoceError, RuntimeError):
-    """No transcriber that answers."""
+    """No transcriber answers."""
 
-    sentence = "no transcriber has answered within {0:g} s; try again in a moment"
+    sentence = "no transcriber answered within {0:g} s; try again in a moment"
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(timeout_s)
 
 
 class TranscriberLostError(SottovoceError, RuntimeError):
-    """The transcriber replicas that had a window died, one after the other."""
+    """The replicas that handled a window died, one after the other."""
 
-    sentence = "{0} transcriber replicas stopped while they had this request; try again in a moment"
+    sentence = "{0} transcriber replicas stopped while they handled this request; try again in a moment"
 
     def __init__(self, num_attempts: int) -> None:
         super().__init__(num_attempts)
 
 
 class DeadlineError(SottovoceError, TimeoutError):
-    """An answer that took longer than the deadline."""
+    """The deadline passed before the answer was complete."""
 
     sentence = "no answer within {0:g} s; send shorter audio, or several requests"
 

@@ -1,4 +1,4 @@
-"""The HTTP side: routes, and a recording spread as windows over the transcriber replicas."""
+"""The gateway: HTTP routes, limits, and a recording split into windows for the transcriber replicas."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Answers OpenAI's audio API. Plain: ``app.py`` makes a deployment of it."""
+    """Answer OpenAI's audio API. A plain class: ``app.py`` wraps it in a deployment."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class Gateway:
         api_keys_env: str | None,
         long_form: LongFormOptions | None = None,
     ) -> None:
-        """Prepare the application; nothing is sent to the transcriber before the application starts.
+        """Prepare the application. Nothing is sent to a transcriber before the application starts.
 
         Args:
             transcriber: the deployment that decodes windows.
-            source: where models are found.
-            limits: what requests may take.
-            api_keys_env: environment variable with the accepted keys; None lets everyone in.
-            long_form: how long recordings are cut where a request does not say; the class's own defaults where None.
+            source: the model repository.
+            limits: limits of one request, and of all together.
+            api_keys_env: environment variable with the accepted keys; None accepts every request.
+            long_form: how long recordings are split unless the request says; None for the defaults.
 
         Raises:
-            ConfigError: a variable without keys.
+            ConfigError: the variable holds no key.
         """
         join_replica_log()
         self._transcriber = transcriber
@@ -86,7 +86,7 @@ class Gateway:
         """Build the FastAPI application.
 
         Args:
-            is_behind_serve: whether Serve's proxy stands before it.
+            is_behind_serve: whether Serve's proxy forwards the requests.
         """
         application = FastAPIOffline(
             title="Sottovoce", lifespan=self._lifespan, redoc_url=None, static_url=DOCS_FILES.rstrip("/")
@@ -107,11 +107,11 @@ class Gateway:
         return application
 
     async def create_transcription(self, request: Request) -> Response:
-        """Write down what is said in a recording, in the language it is said in."""
+        """Transcribe a recording in the language that is spoken."""
         return await self._answer(request, read_transcription)
 
     async def create_translation(self, request: Request) -> Response:
-        """Write down in English what is said in a recording."""
+        """Translate a recording into English text."""
         return await self._answer(request, read_translation)
 
     async def list_models(self) -> JSONResponse:
@@ -120,18 +120,18 @@ class Gateway:
         return JSONResponse(models.model_dump())
 
     async def get_model(self, model_id: str) -> JSONResponse:
-        """Find one model; a slash in its id may be written as it is or as ``%2F``."""
+        """Return one model. A slash in its id may be sent as it is or as ``%2F``."""
         return JSONResponse(Model(id=model_id, created=self._catalog.created(model_id)).model_dump())
 
     async def get_health(self) -> JSONResponse:
-        """Tell that this gateway runs."""
+        """Report that this gateway runs."""
         return JSONResponse(Health().model_dump())
 
     async def get_readiness(self) -> JSONResponse:
-        """Tell whether requests can be answered now.
+        """Report whether requests can be answered now.
 
         Raises:
-            NotReadyError: no transcriber has answered in time.
+            NotReadyError: no transcriber answered in time.
             ModelLoadError, OverloadedError, TranscriberLostError: see ``Catalog.find_default``.
         """
         try:
@@ -144,7 +144,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Wait for a transcriber, so that a gateway that is ready can answer."""
+        """Wait for a transcriber, so that a ready gateway can answer."""
         self._decoders = ThreadPoolExecutor(self._limits.num_decoders, thread_name_prefix="decode")
         try:
             async with self._catalog.running():
@@ -153,9 +153,9 @@ class Gateway:
             self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, request: Request, read: Callable[[FormData], SpeechRequest]) -> Response:
-        """Read a form, transcribe its recording, and answer at once or in events.
+        """Read a form, transcribe its recording, and answer with one body or with events.
 
-        What a request holds (its place, its deadline) lasts until the last byte of its answer.
+        A request holds its admission and its deadline until the last byte of its answer.
         """
         deadline = Deadline(self._limits.deadline_s)
         async with AsyncExitStack() as held, deadline.held():
@@ -164,7 +164,7 @@ class Gateway:
             speech = read(form)
             served = await self._find(speech)
             held.enter_context(self._admission.working())
-            transcription = await self._hear(speech, served)
+            transcription = await self._transcribe(speech, served)
             held.callback(_log_work, request.state.request_id, transcription, time.monotonic())
             if not speech.stream:
                 return format_transcript(await transcription.transcript(), speech, language_names=served.language_names)
@@ -181,11 +181,11 @@ class Gateway:
             )
 
     async def _find(self, speech: SpeechRequest) -> ServedModel:
-        """Find the model that a request names, loaded, and check that it knows the language.
+        """Return the loaded model that a request names, and check that it knows the language.
 
         Raises:
             ModelNotFoundError, ModelLoadError: see ``Catalog.find``.
-            InvalidRequestError: a language it does not know.
+            InvalidRequestError: the model does not know the language.
         """
         served = await self._catalog.find(speech.model)
         if speech.language is not None and speech.language not in served.language_names:
@@ -193,7 +193,7 @@ class Gateway:
             raise InvalidRequestError(message, "language", "unsupported_language")
         return served
 
-    async def _hear(self, speech: SpeechRequest, served: ServedModel) -> Transcription:
+    async def _transcribe(self, speech: SpeechRequest, served: ServedModel) -> Transcription:
         assert self._decoders is not None, "the application has not been started"
         return await transcribe_recording(
             await speech.file.read(),
@@ -207,7 +207,7 @@ class Gateway:
 
 
 def _log_work(request_id: str, transcription: Transcription, started: float) -> None:
-    """Tell what a request took, however it ended."""
+    """Log audio seconds, windows and wall time of a request, however it ended."""
     taken_s = time.monotonic() - started
     _log.info(
         "request %s: %.1f s of audio, %d windows, %.2f s",
@@ -219,5 +219,5 @@ def _log_work(request_id: str, transcription: Transcription, started: float) -> 
 
 
 async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
-    """Answer what the router refuses by itself, in the same shape as everything else."""
+    """Answer requests that the router refuses in OpenAI's error shape."""
     return problem_response(error, request_id=request.state.request_id)

@@ -1,4 +1,4 @@
-"""Start and stop the service from Python, on this machine or inside a Ray that already runs."""
+"""Start and stop the service from Python, on this machine or inside a running Ray."""
 
 import ipaddress
 import logging
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 def start_ray(*, host: str) -> None:
-    """Start a Ray of our own on this machine, with token authentication; does nothing where one runs already.
+    """Start Ray on this machine with token authentication, unless this process is already connected to one.
 
-    Each Serve replica opens a port that unpickles what it receives, so nothing but this machine may reach it unless
-    the token guards it. A local Ray turns the token on and makes one where there is none, unless told not to.
+    Each Serve replica opens a port that unpickles what it receives, so only this machine may reach it unless a token
+    protects it. A local Ray turns the token on and creates one, unless RAY_AUTH_MODE says otherwise.
 
     Raises:
-        ConfigError: token authentication is switched off, and the service shall listen beyond this machine.
+        ConfigError: token authentication is off and the service would listen beyond this machine.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()  # Ray itself sets it when it turns the token on
     will_turn_on = not mode and not ray.is_initialized()
@@ -78,7 +78,7 @@ def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8
 
 
 def stop_service() -> None:
-    """Stop the service and Serve with it; requests in flight are answered first. The running Ray stays."""
+    """Stop the service and Serve after the requests in flight are answered. Ray keeps running."""
     ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
@@ -91,17 +91,17 @@ def wait_for_signal() -> None:
 
 
 def base_url(host: str, port: int) -> str:
-    """Give the base URL of a service; an IPv6 address stands in brackets."""
+    """Return the base URL of a service, with an IPv6 address in brackets."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
 def curl_line(url: str, model_id: str) -> str:
-    """Give the command that transcribes one file."""
+    """Return a curl command that transcribes one file."""
     return f"curl {url}/audio/transcriptions -F file=@speech.wav -F model={model_id}"
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an interface."""
+    """Return whether an interface is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Our lines in the log that Serve keeps of each replica, and that the dashboard shows."""
+"""Write our log lines into Serve's replica logs, which the dashboard shows."""
 
 import logging
 
@@ -6,14 +6,14 @@ from ray import serve as ray_serve
 from ray.serve.exceptions import RayServeException
 
 _OURS = ("serve", "sottovoce")
-_SERVES = "ray.serve"  # Serve sets up this logger alone: lines of others below WARNING come to nothing
+_SERVES = "ray.serve"  # Serve configures this logger alone; other loggers lose lines below WARNING
 
 
 def join_replica_log() -> None:
-    """Write what our loggers say in a replica, from INFO on, where Serve writes what it says itself."""
+    """Attach Serve's log handlers to our loggers, from INFO on. Does nothing outside a replica."""
     try:
         ray_serve.get_replica_context()
-    except RayServeException:  # not a replica: whose process it is decides on its log
+    except RayServeException:  # not a replica: the process's own logging applies
         return
     for name in _OURS:
         ours = logging.getLogger(name)

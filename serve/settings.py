@@ -1,4 +1,4 @@
-"""Settings of the service: what is served, how it scales, and what a request may ask of it."""
+"""Settings of the service: models, scaling and limits."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
 
 
 class Limits(Config):
-    """What one request, and all of them together, may take."""
+    """Limits of one request, and of all requests together."""
 
     max_body_bytes: int = Field(default=25 * 2**20, gt=0)
     """Largest request body; OpenAI's own limit."""
@@ -25,19 +25,19 @@ class Limits(Config):
     deadline_s: float = Field(default=300.0, gt=0.0)
     """Longest time from a request's first byte to its answer; 504 after it."""
     max_concurrent_requests: int = Field(default=64, gt=0)
-    """Requests one gateway replica decodes and transcribes at a time; 503 above it."""
+    """Requests that one gateway replica decodes and transcribes at a time; 503 above it."""
     max_uploads: int = Field(default=512, gt=0)
-    """Requests one gateway replica holds open, slow uploads included."""
+    """Requests that one gateway replica holds open, slow uploads included."""
     max_requests_per_key: int | None = Field(default=None, gt=0)
     """Requests with one API key that one gateway replica holds open, 429 above it; without keys, all count together."""
     num_decoders: int = Field(default=2, gt=0)
-    """Recordings one gateway replica decodes at a time."""
+    """Recordings that one gateway replica decodes at a time."""
     max_windows_in_flight: int = Field(default=8, gt=0)
-    """Windows of one request that wait or run at a time, so that a long recording leaves room for others."""
+    """Windows of one request in flight at a time, so that a long recording leaves room for others."""
 
 
 class Batching(Config):
-    """How windows of different requests share one call of the engine."""
+    """How windows of different requests are batched into one engine call."""
 
     max_batch_size: int = Field(default=8, gt=0)
     """Windows in one call."""
@@ -49,7 +49,7 @@ class Autoscaling(Config):
     """How many replicas of one deployment run."""
 
     min_replicas: int = Field(default=1, ge=1)
-    """Replicas when nobody asks."""
+    """Replicas without load."""
     max_replicas: int = Field(default=1, ge=1)
     """Most replicas; each needs its CPUs."""
     target_ongoing_requests: float = Field(default=8.0, gt=0.0)
@@ -71,15 +71,15 @@ class ModelFiles(Config):
     export: str | None = None
     """Export folder: variants fp32 and int8."""
     variant: Variant | None = None
-    """What the bare name stands for; where None the first of int8, fp32 and torch that may be served."""
+    """Variant that the bare name selects; None selects the first of int8, fp32 and torch that may be served."""
     base: str | None = None
-    """Where an adapter's base model is, if not where the adapter says. Adapters of one base share its weights."""
+    """Base model of an adapter, if not the one the adapter names. Adapters of one base share its weights."""
     assistant: str | None = None
-    """Checkpoint of a smaller model that drafts for variant torch: the same text, sooner (speculative decoding)."""
+    """Checkpoint of a smaller assistant model for variant torch: the same text, sooner (speculative decoding)."""
 
 
 class ServedFiles(ModelFiles):
-    """The files of a model that is served: at least a checkpoint or an export."""
+    """Files of a served model: a checkpoint, an export, or both."""
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
@@ -88,16 +88,16 @@ class ServedFiles(ModelFiles):
         return self
 
     def resolved(self) -> Self:
-        """Make the folders absolute, for replicas run elsewhere; Hub ids stay as they are."""
+        """Return a copy with absolute folders, since replicas run in other folders; Hub ids are kept."""
         paths = {name: getattr(self, name) for name in ("checkpoint", "export", "base", "assistant")}
         return self.model_copy(update={name: resolve_path(path) for name, path in paths.items() if path is not None})
 
 
 class NamedModel(ServedFiles):
-    """A model that is served for as long as the service runs."""
+    """A model that is served as long as the service runs."""
 
     name: str
-    """What requests call it."""
+    """Model id in requests."""
 
     @field_validator("name")
     @classmethod
@@ -106,31 +106,31 @@ class NamedModel(ServedFiles):
 
 
 class ServeConfig(Config):
-    """What one service serves. A name in the settings counts before a promoted one, that before a plain folder."""
+    """Settings of one service. A model in the settings precedes a promoted one, which precedes a plain folder."""
 
     model: str | None = None
-    """Checkpoint or export folder, or Hub id, that is served as model_id; None serves what was promoted under it."""
+    """Checkpoint or export folder, or Hub id, served as model_id; None serves the model promoted under that name."""
     variant: Variant = "int8"
     """Which variant of model: torch for a checkpoint, fp32 or int8 for an export."""
     model_id: str = "sottovoce"
     """The default model: loaded before the service is ready."""
     aliases: tuple[str, ...] = ("whisper-1",)
-    """Further names of the default model, so that clients written for OpenAI need no change."""
+    """Aliases of the default model, so that clients written for OpenAI need no change."""
     models: tuple[NamedModel, ...] = ()
     """Further models, by name."""
     models_folder: str = "runs/models"
-    """What jobs.promote_model promotes into; checkpoint, adapter and export folders put into it are served by their
-    folder's name. On a cluster, storage that all nodes share."""
+    """The model repository. jobs.promote_model writes into it; a checkpoint, adapter or export folder in it is served
+    under its folder's name. On a cluster, storage that all nodes share."""
     embedded_until_promoted: bool = False
-    """Serve the embedded base model as model_id while there is no other."""
+    """Serve the embedded base model as model_id until another one is promoted."""
     max_model_bytes: int = Field(default=4 * 2**30, gt=0)
-    """Memory for models in each transcriber replica; above it the least recently used is dropped."""
+    """Memory in bytes for models in each transcriber replica; above it the least recently used model is unloaded."""
     num_threads: int = Field(default=1, gt=0)
     """Engine threads, and CPUs reserved, per transcriber replica."""
     api_keys_env: str | None = None
-    """Environment variable that holds the accepted API keys, comma-separated; open to everyone when None."""
+    """Environment variable that holds the accepted API keys, comma-separated; None accepts every request."""
     long_form: LongFormOptions = LongFormOptions()
-    """How recordings longer than the model's context are cut where a request has no chunking_strategy."""
+    """How recordings longer than the model's context are split when a request has no chunking_strategy."""
     limits: Limits = Limits()
     batching: Batching = Batching()
     transcriber_scaling: Autoscaling = Autoscaling(max_replicas=4)
@@ -148,7 +148,7 @@ class ServeConfig(Config):
         return self
 
     def pinned(self) -> tuple[NamedModel, ...]:
-        """Give every model that the settings name."""
+        """Return every model that the settings name, the default first."""
         if self.model is None:
             return self.models
         kind = "checkpoint" if self.variant == "torch" else "export"
@@ -157,10 +157,10 @@ class ServeConfig(Config):
 
 
 def checked_name(name: str) -> str:
-    """Refuse what cannot be told from a variant or does not fit into an address.
+    """Check that a model name cannot be mistaken for a variant and fits into a URL.
 
     Raises:
-        ValueError: it is another than letters, digits, dots, dashes, underscores, and slashes between them.
+        ValueError: it holds other characters than letters, digits, dots, dashes, underscores, and slashes between them.
     """
     if not is_name(name):
         raise ValueError(f"model name {name!r}: use letters, digits, '.', '-' and '_', with '/' between parts")
@@ -168,11 +168,11 @@ def checked_name(name: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a model may be called so."""
+    """Return whether a text is a valid model name."""
     return _NAME.fullmatch(text) is not None
 
 
 def resolve_path(path: str) -> str:
-    """Make a folder's path absolute; what is no folder here, as a Hub id, stays as it is."""
+    """Return the absolute path of an existing folder; any other text, such as a Hub id, unchanged."""
     folder = Path(path).expanduser()
     return str(folder.resolve()) if folder.exists() else path

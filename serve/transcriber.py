@@ -1,4 +1,4 @@
-"""The engine replica: windows of any request in, text out, in batches that requests for one model share."""
+"""The transcriber replica: decode windows of all requests, batched by model."""
 
 import asyncio
 from typing import cast
@@ -36,15 +36,15 @@ class Transcriber:
         batch_wait_timeout_s: float,
         max_batch_s: float,
     ) -> None:
-        """Load the default model and run it once, so that a ready replica answers at full speed.
+        """Load the default model and warm it up, so that a ready replica answers at full speed.
 
         Args:
-            repository: where models are found.
+            repository: the model repository.
             num_threads: engine threads.
-            max_model_bytes: memory for models.
-            max_batch_size: windows in one call.
+            max_model_bytes: memory for models, in bytes.
+            max_batch_size: windows in one engine call.
             batch_wait_timeout_s: longest wait for a batch to fill.
-            max_batch_s: a call that runs longer makes the replica unhealthy.
+            max_batch_s: seconds after which a running call makes the replica unhealthy.
 
         Raises:
             ConfigError: there is no default model.
@@ -59,33 +59,35 @@ class Transcriber:
         await self.prepare(_default_key(repository))
 
     async def transcribe(self, pcm: Pcm, options: DecodeOptions) -> WindowResult:
-        """Decode one window together with those that wait beside it for the same model.
+        """Decode one window, batched with others that wait for the same model.
 
         Args:
             pcm: (S,) int16, 16 000 Hz, at most the model's context long.
-            options: of this window alone.
+            options: decoding options of this window.
 
         Raises:
-            ContextError: a window longer than the context.
-            LanguageError: a language the model does not know.
+            ContextError: the window is longer than the context.
+            LanguageError: the model does not know the language.
             ModelNotFoundError, ModelLoadError: see ``prepare``.
         """
-        await self._load(ray_serve.get_multiplexed_model_id())  # not in the batch, which others may wait behind
+        await self._load(
+            ray_serve.get_multiplexed_model_id()
+        )  # outside the batch, so that other windows do not wait for it
         outcome: WindowResult | Exception = await self._recognize_batch(Window(pcm, options))
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     async def describe(self) -> ServedModel:
-        """Load the model the call is bound to, and tell what it is; errors as ``prepare``."""
+        """Load the call's model and describe it. Raises as ``prepare``."""
         return await self.prepare(ray_serve.get_multiplexed_model_id())
 
     async def prepare(self, key: str) -> ServedModel:
-        """Load a model if it is not here yet, and tell what it is.
+        """Load a model if necessary, and describe it.
 
         Raises:
-            ModelNotFoundError: nothing is served under its name any more.
-            ModelLoadError: its files are damaged, or there will never be room for it.
+            ModelNotFoundError: its name is not served any more.
+            ModelLoadError: its files are damaged, or it exceeds the memory budget.
         """
         model = await self._load(key)
         recognizer = model.recognizer
@@ -97,27 +99,27 @@ class Transcriber:
         )
 
     def check_health(self) -> None:
-        """Serve asks this every few seconds.
+        """Check the engine; Serve calls this every few seconds.
 
         Raises:
-            HungEngineError: one call has been running for longer than any request may take.
+            HungEngineError: one call has run longer than any request may take.
         """
         if self._engine.running_s() > self._max_batch_s:
             raise HungEngineError(f"one engine call has run for more than {self._max_batch_s:g} s")
 
     @ray_serve.batch  # type: ignore[untyped-decorator,unused-ignore]
     async def _recognize_batch(self, windows: list[Window]) -> list[WindowResult | Exception]:
-        """Decode windows of one model: Serve splits a batch of several before it comes here."""
+        """Decode a batch of windows of one model; Serve splits batches by model before."""
         key = ray_serve.get_multiplexed_model_id()
         while True:
             model = await self._load(key)
             async with self._engine.lock:
-                if self._loaded.models.get(key) is model:  # or it was dropped while others computed
+                if self._loaded.models.get(key) is model:  # otherwise it was unloaded while others computed
                     return await self._engine.recognize(model.recognizer, windows)
-            del model  # dropped to make room: it would stay in memory here while it is loaded a second time
+            del model  # unloaded to make room: this reference would keep it in memory while it is loaded again
 
     async def _load(self, key: str) -> LoadedModel:
-        """Load a model; a caller who gives up does not stop it for the others."""
+        """Load a model. A cancelled caller does not stop it for the others."""
         model: LoadedModel = await asyncio.shield(asyncio.ensure_future(self._load_here(key)))
         return model
 
@@ -131,7 +133,7 @@ class Transcriber:
 
 
 def _default_key(repository: ModelRepository) -> str:
-    """Find the default model's key.
+    """Return the default model's key.
 
     Raises:
         ConfigError: there is no such model, or only variants that the export gate refused.
@@ -141,7 +143,7 @@ def _default_key(repository: ModelRepository) -> str:
     if plan is None:
         reason = "it is neither promoted nor in the settings" if entry is None else entry.refused[entry.default]
         raise ConfigError(
-            f"the default model {repository.default!r} cannot be served from {repository.models_folder}: {reason}; promote one "
-            f"with python -m jobs.promote_model, or name its files in the settings"
+            f"the default model {repository.default!r} cannot be served from {repository.models_folder}: {reason}; "
+            "promote one with python -m jobs.promote_model, or name its files in the settings"
         )
     return plan.key

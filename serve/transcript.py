@@ -1,4 +1,4 @@
-"""From a recording's bytes to timed segments, given out as soon as they are known."""
+"""Transcribe the bytes of a recording into timed segments, each yielded as soon as it is complete."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
@@ -16,9 +16,9 @@ from sottovoce.recognize.longform.window import UNHEARD_LANGUAGE, Reader, Window
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 SendWindow: TypeAlias = Callable[[Pcm, DecodeOptions], Awaitable[WindowResult]]
-"""Decode one window somewhere; given up where nobody waits for it any more."""
+"""Decode one window on some replica; cancelled when its caller is."""
 
-_SOURCE = "the uploaded file"  # never the client's own name for it, which would end in logs
+_SOURCE = "the uploaded file"  # never the client's file name, which would end up in logs
 
 
 async def transcribe_recording(
@@ -31,19 +31,19 @@ async def transcribe_recording(
     limits: Limits,
     decoders: ThreadPoolExecutor,
 ) -> "Transcription":
-    """Decode a recording and prepare to transcribe it.
+    """Decode the audio of a recording and prepare its transcription.
 
     Args:
         data: bytes of any container that can be decoded.
         send: decodes one window.
-        options: of every window.
-        long_form: how a recording longer than one window is cut.
+        options: decoding options of every window.
+        long_form: how a recording longer than one window is split.
         served: the model.
-        limits: on decoded audio, and on windows that wait or run at a time.
-        decoders: threads for what would hold the event loop for as long as it takes.
+        limits: on decoded audio, and on windows in flight.
+        decoders: threads for blocking work, which would block the event loop.
 
     Raises:
-        AudioError: audio that cannot be used.
+        AudioError: the audio cannot be decoded.
     """
     loop = asyncio.get_running_loop()
     recording = await loop.run_in_executor(decoders, _decode, data, limits.max_duration_s)
@@ -54,23 +54,23 @@ async def transcribe_recording(
 
 
 class Transcription:
-    """A recording that is being transcribed; its segments can be read once."""
+    """A transcription in progress; its segments can be read once."""
 
     def __init__(
         self, recording: Recording, reader: Reader, *, send: SendWindow, max_in_flight: int, threads: ThreadPoolExecutor
     ) -> None:
-        """Start nothing yet.
+        """Prepare; no window is sent yet.
 
         Args:
-            recording: what is heard.
-            reader: which windows to decode, and what they say together.
+            recording: the decoded recording.
+            reader: chooses the windows and joins their results.
             send: decodes one window.
-            max_in_flight: windows that wait or run at a time.
-            threads: where windows are found: looking for speech takes a while.
+            max_in_flight: windows in flight at a time.
+            threads: where the reader runs, since speech detection blocks.
         """
         self.duration_s = recording.duration_s
         self.num_windows = 0
-        """Decoded so far."""
+        """Windows decoded so far."""
         self._recording = recording
         self._reader = reader
         self._send = send
@@ -79,25 +79,25 @@ class Transcription:
 
     @property
     def language(self) -> str:
-        """ISO 639-1: the one asked for, or the one detected once a segment is known."""
+        """ISO 639-1 code: the requested language, or the detected one once a segment is complete."""
         return self._reader.language or UNHEARD_LANGUAGE
 
     async def transcript(self) -> Transcript:
-        """Wait for all segments; errors as there."""
+        """Wait for all segments. Raises as ``segments``."""
         segments = tuple([segment async for segment in self.segments()])
         return Transcript(duration_s=self.duration_s, language=self.language, segments=segments)
 
     async def segments(self) -> AsyncGenerator[Segment, None]:
-        """Give segments in order, each as soon as it is known.
+        """Yield segments in order, each as soon as it is complete.
 
-        What is in flight is given up when the caller stops reading, is cancelled, or when a window fails.
+        Windows in flight are cancelled when the caller stops reading or is cancelled, and when a window fails.
 
         Raises:
-            SottovoceError: what ``send`` raises.
+            SottovoceError: raised by ``send``.
         """
         windows: dict[asyncio.Future[WindowResult], WindowRequest] = {}
         asked: asyncio.Future[WindowRequest | None] | None = None
-        asked_at = -1  # windows decoded when the next one was asked for: None counts until another is
+        asked_at = -1  # windows decoded when the next one was requested: a None stands until another one is decoded
         is_dry = False
         try:
             while True:
@@ -117,7 +117,7 @@ class Transcription:
                     for segment in self._reader.take(windows.pop(window), window.result()):
                         yield segment
         finally:
-            await _give_up(windows, asked)
+            await _cancel_all(windows, asked)
 
     async def _decode(self, request: WindowRequest) -> WindowResult:
         return await self._send(self._recording.pcm(request.start, request.end), request.options)
@@ -130,16 +130,16 @@ def _decode(data: bytes, max_duration_s: float) -> Recording:
 async def _first_of(
     windows: Collection[asyncio.Future[WindowResult]], asked: asyncio.Future[WindowRequest | None] | None
 ) -> set[asyncio.Future[Any]]:
-    """Wait until one is done."""
+    """Wait until one of them is done, and return those that are."""
     waited: list[asyncio.Future[Any]] = [*windows, *([] if asked is None else [asked])]
     done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     return done
 
 
-async def _give_up(
+async def _cancel_all(
     windows: Collection[asyncio.Future[WindowResult]], asked: asyncio.Future[WindowRequest | None] | None
 ) -> None:
-    """Cancel what is in flight, and wait until it has been told."""
+    """Cancel everything in flight and wait until it is cancelled."""
     left: list[asyncio.Future[Any]] = [*windows, *([] if asked is None else [asked])]
     for one in left:
         one.cancel()

@@ -1,4 +1,4 @@
-"""Send windows to the transcriber replicas, and again where a replica died with them."""
+"""Send windows to the transcriber replicas, and send them again when a replica dies."""
 
 import asyncio
 import logging
@@ -14,33 +14,33 @@ from sottovoce.errors import SottovoceError
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 _MAX_RETRIES = 2
-_BACKOFF_S = 0.1  # doubled each time; long enough for the router to hear of a death (guess, untested)
+_BACKOFF_S = 0.1  # doubled each time; long enough for the router to notice a death (guess, untested)
 
 _log = logging.getLogger(__name__)
 
 
 class PendingResult(Protocol):
-    """A call on its way, as Serve's DeploymentResponse."""
+    """A call in flight, as Serve's DeploymentResponse."""
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the result."""
 
     def cancel(self) -> None:
-        """Give the window up; its place in a batch becomes free if it has not started."""
+        """Cancel the call. A window that has not started leaves its batch."""
 
 
 class TranscribeMethod(Protocol):
-    """The remote method that takes one window."""
+    """The remote method that transcribes one window."""
 
     def remote(self, pcm: Pcm, options: DecodeOptions) -> PendingResult:
         """Send a window."""
 
 
 class DescribeMethod(Protocol):
-    """The remote method that loads the model the handle is bound to, and tells what it is."""
+    """The remote method that loads the handle's model and describes it."""
 
     def remote(self) -> PendingResult:
-        """Ask."""
+        """Call it."""
 
 
 class BroadcastResults(Protocol):
@@ -51,7 +51,7 @@ class BroadcastResults(Protocol):
 
 
 class TranscriberHandle(Protocol):
-    """What the gateway needs of Serve's DeploymentHandle; tests put a fake in its place."""
+    """The part of Serve's DeploymentHandle that the gateway uses; tests pass a fake."""
 
     @property
     def transcribe(self) -> TranscribeMethod:
@@ -59,30 +59,30 @@ class TranscriberHandle(Protocol):
 
     @property
     def describe(self) -> DescribeMethod:
-        """What is served."""
+        """Load and describe the handle's model."""
 
     def broadcast(self, method_name: str, key: str) -> BroadcastResults:
-        """Call a method on every replica that runs now."""
+        """Call a method on every running replica."""
 
     def options(self, *, multiplexed_model_id: str) -> "TranscriberHandle":
-        """The same deployment; calls go to a replica that has this model, or loads it."""
+        """Return a handle whose calls go to a replica that has this model, or loads it."""
 
 
 async def send_window(
     handle: TranscriberHandle, pcm: Pcm, options: DecodeOptions, *, model: ServedModel
 ) -> WindowResult:
-    """Send one window; transcribing changes nothing, so it is sent again where a replica dies.
+    """Transcribe one window on some replica. Transcription has no side effects, so it is retried when a replica dies.
 
     Args:
         handle: the transcriber deployment.
         pcm: (S,) int16, 16 000 Hz, at most the model's context long.
-        options: of this window.
-        model: which decodes it, as the catalog gave it.
+        options: decoding options of this window.
+        model: the loaded model, from ``Catalog.find``.
 
     Raises:
-        OverloadedError: no room in the transcribers' queue.
+        OverloadedError: the transcribers' queue is full.
         TranscriberLostError: the replica died, and so did those of both retries.
-        ModelNotFoundError, ModelLoadError: the model was dropped meanwhile, and its files are gone or damaged.
+        ModelNotFoundError, ModelLoadError: the model was unloaded meanwhile, and its files are gone or damaged.
     """
     replicas = handle.options(multiplexed_model_id=model.key)
     result: WindowResult = await _retry(lambda: replicas.transcribe.remote(pcm, options))
@@ -90,19 +90,19 @@ async def send_window(
 
 
 async def describe_model(handle: TranscriberHandle, key: str) -> ServedModel:
-    """Have one replica load a model; errors as ``send_window``."""
+    """Load a model on one replica and describe it. Raises as ``send_window``."""
     replicas = handle.options(multiplexed_model_id=key)
     served: ServedModel = await _retry(lambda: replicas.describe.remote())
     return served
 
 
 async def describe_everywhere(handle: TranscriberHandle, key: str) -> ServedModel:
-    """Have every replica load a model; one that cannot, for want of memory or on a damaged copy, holds up no other.
+    """Load a model on every replica. A replica that cannot load it does not stop the others.
 
     Raises:
-        ModelNotFoundError: a replica does not see it, perhaps not yet: shared storage shows a file late on other nodes.
+        ModelNotFoundError: a replica does not see the files, perhaps not yet: shared storage may lag on other nodes.
         ModelLoadError: no replica could load it.
-        Exception: whatever else Ray says of replicas that died; another attempt may go well.
+        Exception: Ray's error about a replica that died; another attempt may succeed.
     """
     answers = await handle.broadcast("prepare", key).results_async(return_exceptions=True)
     for answer in answers:
@@ -118,7 +118,7 @@ async def describe_everywhere(handle: TranscriberHandle, key: str) -> ServedMode
 
 
 async def _retry(call: Callable[[], PendingResult]) -> Any:  # noqa: ANN401 - whatever the method gives
-    """Call a replica, and another where it died meanwhile."""
+    """Call a replica, and retry on another one when it dies."""
     lost: Exception | None = None
     for attempt in range(1 + _MAX_RETRIES):
         if attempt:
@@ -134,7 +134,7 @@ async def _retry(call: Callable[[], PendingResult]) -> Any:  # noqa: ANN401 - wh
 
 
 async def _cancel_with_caller(pending: PendingResult) -> Any:  # noqa: ANN401 - whatever the method gives
-    """Wait for a result; a caller that gives up takes the call back from the replica."""
+    """Wait for a result, and cancel the call when the caller is cancelled."""
     try:
         return await pending
     except asyncio.CancelledError:
@@ -145,7 +145,7 @@ async def _cancel_with_caller(pending: PendingResult) -> Any:  # noqa: ANN401 - 
 
 
 def _raise_own(error: Exception) -> NoReturn:
-    """Raise what a replica raised; of an error of ours Ray makes one whose sentence is a traceback with its host."""
+    """Raise the replica's own error: Ray wraps it in one whose message is a traceback with a host name."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, SottovoceError):
         raise error.cause from error
     raise error

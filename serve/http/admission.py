@@ -1,4 +1,4 @@
-"""Who is let in: how many requests may upload, how many work, and how many one API key may have open."""
+"""Admission of requests: how many may upload, how many are processed, and how many one API key may have open."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from serve.errors import OverloadedError, RateLimitError
 
 
 class Admission:
-    """The places of one gateway replica."""
+    """The request counters of one gateway replica."""
 
     def __init__(self, *, max_uploads: int, max_working: int, max_per_client: int | None) -> None:
-        """Begin with every place free.
+        """Start with no open requests.
 
         Args:
             max_uploads: requests held open, slow uploads included.
@@ -25,14 +25,14 @@ class Admission:
 
     @contextmanager
     def open(self, client: str) -> Iterator[None]:
-        """Count a request from its first byte; where work is already at its limit, refuse before the upload.
+        """Count a request from its first byte. It is refused before the upload when processing is at its limit.
 
         Args:
-            client: whose it is; see ``ApiKeys.check``.
+            client: its client; see ``ApiKeys.check``.
 
         Raises:
-            RateLimitError: this client has as many open as it may.
-            OverloadedError: no place for anybody.
+            RateLimitError: this client has too many open requests.
+            OverloadedError: the replica is at its limit.
         """
         if self._max_per_client is not None and self._num_of_client[client] >= self._max_per_client:
             raise RateLimitError(self._max_per_client)
@@ -46,14 +46,14 @@ class Admission:
         finally:
             self._num_open -= 1
             self._num_of_client[client] -= 1
-            self._num_of_client += Counter()  # forgets those at zero, so that it never grows
+            self._num_of_client += Counter()  # drops clients at zero, so that the counter never grows
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Count a request while its audio is in memory: slow uploads wait outside.
+        """Count a request while its audio is in memory; slow uploads do not count.
 
         Raises:
-            OverloadedError: every place is taken.
+            OverloadedError: the replica is at its limit.
         """
         self._check_room_for_work()
         self._num_working += 1

@@ -1,4 +1,4 @@
-"""What goes over the wire, in OpenAI's shapes."""
+"""Wire models of the API, in OpenAI's shapes."""
 
 from typing import Literal
 
@@ -10,38 +10,38 @@ from sottovoce.schema import Task
 
 
 class BaseModel(PydanticModel):
-    """A part of an answer; the docstring below a field is its description in the API's schema."""
+    """Base of all wire models. The docstring below a field is its description in the API's schema."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class DurationUsage(BaseModel):
-    """What a request is billed by: seconds of audio."""
+    """Usage of a request: seconds of audio."""
 
     type: Literal["duration"] = "duration"
     seconds: float
 
 
 class TokenUsage(BaseModel):
-    """What a streamed request used, in the only form OpenAI's ``transcript.text.done`` event has for it."""
+    """Usage of a streamed request, in the form of OpenAI's ``transcript.text.done`` event."""
 
     type: Literal["tokens"] = "tokens"
     input_tokens: int
-    """Positions of sound the encoder read, 50 a second."""
+    """Encoder positions, 50 per second of audio."""
     output_tokens: int
-    """Tokens the decoder wrote into the transcript, times included."""
+    """Tokens that the decoder generated, timestamps included."""
     total_tokens: int
-    """Both together."""
+    """Their sum."""
 
 
 class Logprob(BaseModel):
-    """One token of the transcript and how sure the model was of it."""
+    """One token of the transcript with its log-probability."""
 
     token: str
     logprob: float
     """Natural logarithm of its probability."""
     bytes: list[int]
-    """Its UTF-8 bytes: a character of several tokens is whole only in the bytes."""
+    """Its UTF-8 bytes; a character split over several tokens is complete only in the bytes."""
 
 
 class Language(BaseModel):
@@ -56,7 +56,7 @@ class Transcription(BaseModel):
 
     text: str
     languages: Omittable[list[Language]] = None
-    """Without ``language``: the one detected, or none where nobody speaks. Not of a translation."""
+    """The detected language when the request names none; empty without speech. Absent for a translation."""
     logprobs: Omittable[list[Logprob]] = None
     """With ``include=logprobs``."""
     usage: DurationUsage
@@ -79,12 +79,12 @@ class TranscriptionSegment(BaseModel):
     start: float
     end: float
     text: str
-    """With its leading space, as Whisper writes it."""
+    """With its leading space, as Whisper generates it."""
     tokens: list[int]
     temperature: float
     avg_logprob: float
     compression_ratio: float
-    """UTF-8 bytes of the text over their zlib-compressed bytes; above 2.4 the text repeats itself."""
+    """UTF-8 bytes of the text divided by their zlib-compressed bytes; above 2.4 the text repeats itself."""
     no_speech_prob: float
 
 
@@ -93,10 +93,10 @@ class VerboseTranscription(BaseModel):
 
     task: Task
     language: str
-    """English name, lower case: of the language spoken, or ``english`` for a translation."""
+    """English name of the spoken language in lower case, or ``english`` for a translation."""
     language_probability: Omittable[float] = None
-    """How likely the language is among all the model knows, where it was detected: without ``language``, and where
-    somebody speaks. Not of a translation. OpenAI's answer has no such field; its client keeps it as an extra one."""
+    """Probability of the detected language among all that the model knows. Absent when the request names the language,
+    without speech, and for a translation. An extension of ours: OpenAI's client keeps it as an extra field."""
     duration: float
     """Seconds of audio."""
     text: str
@@ -108,12 +108,12 @@ class VerboseTranscription(BaseModel):
 
 
 class TextDelta(BaseModel):
-    """An event of ``stream=true``: the next piece of the transcript; all of them together are its text."""
+    """An event of ``stream=true``: the next part of the text. All deltas joined are the text."""
 
     type: Literal["transcript.text.delta"] = "transcript.text.delta"
     delta: str
     logprobs: Omittable[list[Logprob]] = None
-    """With ``include=logprobs``: of this piece."""
+    """With ``include=logprobs``: of this part."""
 
 
 class TextDone(BaseModel):
@@ -122,7 +122,7 @@ class TextDone(BaseModel):
     type: Literal["transcript.text.done"] = "transcript.text.done"
     text: str
     languages: Omittable[list[Language]] = None
-    """Without ``language``: the one detected, or none where nobody speaks."""
+    """The detected language when the request names none; empty without speech."""
     logprobs: Omittable[list[Logprob]] = None
     """With ``include=logprobs``: of the whole text."""
     usage: TokenUsage
@@ -134,7 +134,7 @@ class Model(BaseModel):
     id: str
     object: Literal["model"] = "model"
     created: int
-    """Unix time at which it was promoted, or else its files were written."""
+    """Unix time of its promotion, or else of its files."""
     owned_by: str = "sottovoce"
 
 
@@ -158,7 +158,7 @@ class Readiness(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     message: str
     type: str
@@ -167,6 +167,6 @@ class ErrorBody(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that is not 200."""
+    """The body of every response other than 200."""
 
     error: ErrorBody

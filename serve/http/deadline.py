@@ -1,4 +1,4 @@
-"""One time by which a request must be answered, held over all the pieces of work it is made of."""
+"""The deadline of a request, shared by all its pieces of work."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,10 +8,10 @@ from serve.errors import DeadlineError
 
 
 class Deadline:
-    """Begins with the request; a stream is bound to it as well, though other tasks send it."""
+    """A deadline that starts with the request and also bounds its stream, which other tasks send."""
 
     def __init__(self, limit_s: float) -> None:
-        """Begin now.
+        """Start now.
 
         Args:
             limit_s: seconds from now; see ``Limits.deadline_s``.
@@ -21,10 +21,10 @@ class Deadline:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Cancel what runs inside when the time has come.
+        """Cancel the block when the deadline passes.
 
         Raises:
-            DeadlineError: it has.
+            DeadlineError: the deadline passed.
         """
         try:
             async with asyncio.timeout_at(self._at) as timeout:

@@ -1,4 +1,4 @@
-"""The outermost layer of the HTTP application: request ids, keys, and exceptions into responses."""
+"""The outermost middleware: request ids, API keys, and responses for exceptions."""
 
 import logging
 import uuid
@@ -37,7 +37,7 @@ class Edge:
         self._writes_id = not is_behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; whatever goes wrong before the response starts becomes a response."""
+        """Serve one request. An exception before the response starts becomes an error response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -46,7 +46,7 @@ class Edge:
             if scope["path"] not in _PUBLIC_PATHS and not scope["path"].startswith(DOCS_FILES):
                 scope["state"]["client"] = self._keys.check(Headers(scope=scope).get("authorization"))
             await self._app(scope, receive, exchange.send)
-        except Exception as error:  # noqa: BLE001 - the one place where anything becomes an answer
+        except Exception as error:  # noqa: BLE001 - the one place where any exception becomes a response
             if exchange.has_started:
                 _log.exception("request %s failed after its response had started", exchange.request_id)
                 return
@@ -55,7 +55,7 @@ class Edge:
 
 
 class _Exchange:
-    """One request's id, and whether its response has started."""
+    """The id of one request, and whether its response has started."""
 
     def __init__(self, scope: Scope, send: Send, *, writes_id: bool) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER)
@@ -66,7 +66,7 @@ class _Exchange:
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     async def send(self, message: Message) -> None:
-        """Send on, with the id on the response's first message."""
+        """Forward a message, with the id on the response's first one."""
         if message["type"] == "http.response.start":
             self.has_started = True
             if self._writes_id:
@@ -75,5 +75,5 @@ class _Exchange:
 
 
 def clean_request_id(given: str) -> str:
-    """Cut a client's id to what may stand in a log line."""
+    """Return the characters of a client's id that may stand in a log line."""
     return "".join(letter for letter in given[:_MAX_REQUEST_ID_LENGTH] if letter.isalnum() or letter in "-_.")

@@ -1,4 +1,4 @@
-"""A transcript as server-sent events, in OpenAI's names: each piece as soon as it is known, and the whole at the end.
+"""A transcript as server-sent events with OpenAI's names: a delta for each segment, and the whole text at the end.
 
 Source: transcript.text.delta and transcript.text.done in OpenAI's openapi.yaml; the client's ``_streaming.py`` reads
 ``data:`` lines, and raises where one holds an ``error``.
@@ -21,14 +21,14 @@ from sottovoce.schema import POSITIONS_PER_SECOND
 
 Event: TypeAlias = TextDelta | TextDone
 
-# A proxy that gathers an answer before it passes it on would hold every event back until the last.
+# A proxy that buffers responses would hold every event back until the last one.
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 async def transcript_events(
     segments: AsyncGenerator[Segment, None], *, duration_s: float, wants_language: bool, wants_logprobs: bool
 ) -> AsyncGenerator[Event, None]:
-    """Turn segments into events as they come.
+    """Yield the events of a transcript as its segments arrive.
 
     Args:
         segments: in order; closed at the end.
@@ -40,7 +40,7 @@ async def transcript_events(
         A delta for each segment with text; together they are the text of the last event, ``transcript.text.done``.
     """
     waiting: deque[Segment] = deque()
-    pieces = deltas(iter(waiting.popleft, None))  # takes one segment for each piece it gives
+    pieces = deltas(iter(waiting.popleft, None))  # reads one segment for each delta it yields
     text: list[str] = []
     languages: list[Language] = []
     logprobs: list[Logprob] = []
@@ -64,19 +64,19 @@ async def transcript_events(
 
 
 def segment_languages(segment: Segment) -> list[Language]:
-    """Give a segment's language if it was detected, as OpenAI writes it."""
+    """Return a segment's language, if it was detected, in OpenAI's shape."""
     return [] if segment.language_probability is None else [Language(code=segment.language)]
 
 
 def segment_logprobs(segment: Segment) -> list[Logprob]:
-    """Give a segment's tokens as OpenAI writes them."""
+    """Return a segment's log-probabilities in OpenAI's shape."""
     return [
         Logprob(token=token.text, logprob=token.logprob, bytes=list(token.utf8)) for token in segment.token_logprobs
     ]
 
 
 class EventStream(StreamingResponse):
-    """The answer to ``stream=true``. What the request holds is released when it ends, or the client has gone."""
+    """The response to ``stream=true``. It releases the request's resources when it ends or the client disconnects."""
 
     media_type = "text/event-stream"
 
@@ -111,7 +111,7 @@ class EventStream(StreamingResponse):
 async def _encode(
     first: Event, rest: AsyncGenerator[Event, None], *, deadline: Deadline, request_id: str
 ) -> AsyncGenerator[bytes, None]:
-    """Write events as lines; an error ends them, since the status has left already."""
+    """Encode events as lines. An error becomes the last event, since the status has already been sent."""
     yield _line(first)
     try:
         while True:
@@ -120,12 +120,12 @@ async def _encode(
             if event is None:
                 return
             yield _line(event)
-    except Exception as error:  # noqa: BLE001 - the edge, for what has begun to be answered
+    except Exception as error:  # noqa: BLE001 - the HTTP edge of a response that has already started
         yield _line(ErrorResponse(error=describe_problem(error, request_id=request_id).body))
 
 
 def _line(content: Event | ErrorResponse) -> bytes:
-    """Write one event, in ASCII: some readers take U+2028 for the end of a line."""
+    """Encode one event in ASCII: some readers treat U+2028 as the end of a line."""
     is_error = isinstance(content, ErrorResponse)
     return f"data: {json.dumps(content.model_dump(exclude_none=not is_error))}\n\n".encode("ascii")
 

@@ -1,4 +1,4 @@
-"""A transcript in the format a client asked for."""
+"""Response formats: json, text, srt, verbose_json and vtt."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def format_transcript(transcript: Transcript, request: SpeechRequest, *, languag
     """Build the response.
 
     Args:
-        transcript: what was heard.
+        transcript: of the recording.
         request: what the client asked for.
         language_names: English name of each ISO 639-1 code.
     """
@@ -94,5 +94,5 @@ def _cues(transcript: Transcript) -> list[Cue]:
 
 
 def _respond(body: BaseModel) -> JSONResponse:
-    """Leave out what was not asked for: no field of an answer is null."""
+    """Return the response as JSON without the fields that were not requested; no field is null."""
     return JSONResponse(body.model_dump(exclude_none=True))

@@ -1,4 +1,4 @@
-"""API keys: only their digests are kept, and comparing takes the same time for any key."""
+"""API keys: only their digests are kept, and every comparison takes the same time."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ _EVERYONE = "everyone"
 
 
 class ApiKeys:
-    """The accepted keys; with none at all, everyone is let in."""
+    """The accepted keys. Without any, every request is accepted."""
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
         self._digests = tuple(_digest(key) for key in keys)
@@ -36,7 +36,7 @@ class ApiKeys:
             return _EVERYONE
         header = authorization or ""
         given = _digest(header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else "")
-        # A list first: stopping at the key that fits would tell its place by time.
+        # A list first: stopping at the matching key would reveal its index by time.
         matches = [hmac.compare_digest(given, known) for known in self._digests]
         if not any(matches):
             raise UnauthorizedError
@@ -44,7 +44,7 @@ class ApiKeys:
 
 
 def read_api_keys(variable: str | None) -> ApiKeys:
-    """Read comma-separated keys from an environment variable; None asks for no keys.
+    """Read comma-separated keys from an environment variable; None requires no key.
 
     Raises:
         ConfigError: the variable is named but holds no key here, so the service would stand open unnoticed.

@@ -1,4 +1,4 @@
-"""A field that is there or not, and never null: how forms and answers leave out what does not apply."""
+"""Fields that are present or absent, and never null, in forms and responses."""
 
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -13,4 +13,4 @@ def _leave_default_out(schema: dict[str, Any]) -> None:
 
 
 Omittable: TypeAlias = Annotated[FieldT | SkipJsonSchema[None], Field(json_schema_extra=_leave_default_out)]
-"""A field whose default is None, which its schema does not name."""
+"""A field that is absent when None; its schema does not mention null."""

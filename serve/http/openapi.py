@@ -1,4 +1,4 @@
-"""The API's schema, as ``/openapi.json`` gives it and ``/docs`` shows it: forms, answers, events and errors."""
+"""The OpenAPI schema of ``/openapi.json`` and ``/docs``: forms, responses, events and errors."""
 
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
@@ -52,11 +52,11 @@ class RouteDocs(TypedDict):
     """Arguments for FastAPI's route decorators."""
 
     response_model: None
-    """What is answered is checked by our own models, and described here."""
+    """None: responses are validated by our own models and described below."""
     responses: dict[int | str, dict[str, Any]]
-    """By status, as OpenAPI writes them."""
+    """Responses by status code, in OpenAPI's shape."""
     openapi_extra: NotRequired[dict[str, Any]]
-    """The form, as OpenAPI writes it."""
+    """The form, in OpenAPI's shape."""
 
 
 def speech_docs(form: type[TranscriptionForm] | type[TranslationForm]) -> RouteDocs:
@@ -69,7 +69,7 @@ def speech_docs(form: type[TranscriptionForm] | type[TranslationForm]) -> RouteD
         content["text/event-stream"] = {"itemSchema": _event()}
     return {
         "response_model": None,
-        "responses": {200: {"description": "What was heard.", "content": content}, **_errors(*_SPEECH_ERRORS)},
+        "responses": {200: {"description": "The transcript.", "content": content}, **_errors(*_SPEECH_ERRORS)},
         "openapi_extra": {
             "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _ref(form)}}}
         },
@@ -80,7 +80,7 @@ def _event() -> dict[str, Any]:
     """Describe one server-sent event, as OpenAPI 3.2 and FastAPI's own streams do."""
     event = {
         "type": "string",
-        "description": "A TextDelta; the last is a TextDone, or an ErrorResponse where something went wrong.",
+        "description": "A TextDelta. The last event is a TextDone, or an ErrorResponse after an error.",
         "contentMediaType": "application/json",
         "contentSchema": {"anyOf": [_ref(api.TextDelta), _ref(api.TextDone), _ref(api.ErrorResponse)]},
     }
@@ -97,7 +97,7 @@ def json_docs(answer: type[api.BaseModel], *errors: int, description: str) -> Ro
 
 
 def install_schema(application: FastAPI, *, wants_keys: bool) -> None:
-    """Have an application give this schema for its routes.
+    """Make an application return this schema for its routes.
 
     Args:
         application: whose routes are described.
@@ -129,7 +129,7 @@ def _build(application: FastAPI, *, wants_keys: bool) -> dict[str, Any]:
 
 
 def _finish(operation: dict[str, Any], *, needs_key: bool) -> None:
-    """Put the headers on every response, and drop the 422 that FastAPI adds for checks we do not leave to it."""
+    """Add the headers to every response, and drop the 422 of FastAPI's own validation, which is not used."""
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422", "")):
         del responses["422"]

@@ -1,4 +1,4 @@
-"""The one table from exceptions to responses."""
+"""The table from exceptions to HTTP responses."""
 
 import logging
 from collections.abc import Mapping
@@ -36,14 +36,14 @@ _SERVER = "server_error"
 _RATE = "requests"  # OpenAI's type for a limit on requests, beside "tokens"
 RETRY_AFTER_S = 1  # a window takes well below a second on the models this serves on CPU
 
-# The first class that fits counts: status, type, code, the form field at fault.
+# The first matching class counts: status, type, code, form field.
 _TABLE: tuple[tuple[type[Exception], int, str, str | None, str | None], ...] = (
     (ModelNotFoundError, 404, _INVALID, "model_not_found", "model"),
     (ModelLoadError, 503, _SERVER, "model_unavailable", "model"),
     (InvalidRequestError, 400, _INVALID, None, None),
     (BodyTooLargeError, 413, _INVALID, "request_too_large", "file"),
     (AudioTooLongError, 413, _INVALID, "audio_too_long", "file"),
-    (NonFiniteAudioError, 422, _INVALID, "unusable_audio", "file"),  # it decodes, and there is nothing to hear in it
+    (NonFiniteAudioError, 422, _INVALID, "unusable_audio", "file"),  # it decodes to samples that are not finite
     (EmptyAudioError, 422, _INVALID, "unusable_audio", "file"),
     (AudioError, 400, _INVALID, "invalid_audio", "file"),  # as OpenAI answers a file it cannot read
     (WordTimesUnavailableError, 400, _INVALID, "unsupported_value", "timestamp_granularities"),
@@ -69,7 +69,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Problem:
-    """What a client is told of an error."""
+    """The response to an error."""
 
     status: int
     body: ErrorBody
@@ -77,16 +77,16 @@ class Problem:
 
 
 def problem_response(error: Exception, *, request_id: str) -> JSONResponse:
-    """Turn any exception into a response in OpenAI's shape; see ``describe_problem``."""
+    """Return the response to any exception, in OpenAI's shape; see ``describe_problem``."""
     problem = describe_problem(error, request_id=request_id)
     headers = {**_HEADERS.get(problem.status, {}), **problem.headers}
     return JSONResponse(ErrorResponse(error=problem.body).model_dump(), status_code=problem.status, headers=headers)
 
 
 def describe_problem(error: Exception, *, request_id: str) -> Problem:
-    """Put any exception in OpenAI's words.
+    """Describe any exception in OpenAI's shape.
 
-    What is not in the table is ours: 500, logged with its traceback under the id that the body names.
+    An exception that is not in the table is a fault of ours: 500, logged with its traceback under the request id.
     """
     for error_class, status, error_type, code, param in _TABLE:
         if isinstance(error, error_class):
@@ -98,17 +98,17 @@ def describe_problem(error: Exception, *, request_id: str) -> Problem:
     if isinstance(error, HTTPException):
         return _refused_by_router(error)
     _log.error("request %s failed", request_id, exc_info=error)
-    message = f"internal error; the service's log has it under {request_id}"
+    message = f"internal error; look for {request_id} in the service's log"
     return Problem(500, ErrorBody(message=message, type=_SERVER, code="internal_error"))
 
 
 def _sentence(error: Exception) -> str:
-    """Give the message; a disconnect has none, and nobody reads it."""
+    """Return the message; a disconnect has none, so its class name."""
     return str(error) or type(error).__name__
 
 
 def _refused_by_router(error: HTTPException) -> Problem:
-    """Describe unknown paths and methods."""
+    """Describe an unknown path or method."""
     error_type = _INVALID if error.status_code < 500 else _SERVER
     code = "unknown_url" if error.status_code == 404 else None
     return Problem(

@@ -1,4 +1,4 @@
-"""From a form as it was sent to a checked request: each field is used or refused, none is ignored in silence."""
+"""Validate a form into a speech request. Every field is used or refused; none is ignored."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ FormT = TypeVar("FormT", bound=Config)
 _LISTS = ("timestamp_granularities", "include")
 _TIMED_FORMATS = ("srt", "verbose_json", "vtt")
 _STREAMED_FORMATS = ("json", "text")
-# OpenAI's fields for models that are no Whispers: named, so that nobody looks for a typing mistake.
+# OpenAI's fields for models other than Whisper: named, so that nobody looks for a typo.
 _NOT_SUPPORTED = frozenset({"languages", "keywords", "known_speaker_names", "known_speaker_references"})
 _CODES = {
     "missing": "missing_required_parameter",
@@ -31,7 +31,7 @@ _CODES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechRequest:
-    """A checked request for a transcript or a translation."""
+    """A validated request for a transcription or a translation."""
 
     file: UploadFile
     model: str
@@ -48,15 +48,15 @@ class SpeechRequest:
     """In verbose_json."""
     wants_logprobs: bool = False
     chunking: ServerVad | None = None
-    """How to cut; None for the service's own setting."""
+    """How to split long audio; None for the service's setting."""
 
     @property
     def wants_language(self) -> bool:
-        """Whether to tell which language was detected: none was given, and the text is written in it."""
+        """Whether the response names the detected language: the request gives none, and the text is in it."""
         return self.language is None and self.task == "transcribe"
 
     def decode_options(self) -> DecodeOptions:
-        """Give what each window's decoding depends on."""
+        """Return the decoding options of every window."""
         return DecodeOptions(
             language=self.language,
             task=self.task,
@@ -68,7 +68,7 @@ class SpeechRequest:
         )
 
     def long_form(self, *, otherwise: LongFormOptions) -> LongFormOptions:
-        """Give how a long recording is cut: as the request says, and in all else as the service is set."""
+        """Return the long-form options: the request's chunking, and the service's settings for the rest."""
         if self.chunking is None:
             return otherwise
         asked = {
@@ -89,7 +89,7 @@ def read_transcription(form: FormData) -> SpeechRequest:
 
     Raises:
         InvalidRequestError: a field that is missing, unknown, repeated, out of range or not supported, or fields that
-            do not go together.
+            exclude each other.
     """
     values = _group(form)
     if "chunking_strategy" in values:
@@ -137,10 +137,10 @@ def read_translation(form: FormData) -> SpeechRequest:
 
 
 def _group(form: FormData) -> dict[str, Any]:
-    """Collect values under their names without brackets; an empty text counts as a field that was not sent.
+    """Group values by their names without brackets. An empty text counts as an absent field.
 
     Raises:
-        InvalidRequestError: a field that is no list, given more than once.
+        InvalidRequestError: a field that is not a list is given more than once.
     """
     values: dict[str, Any] = {}
     for key, sent in form.multi_items():
@@ -160,7 +160,7 @@ def _group(form: FormData) -> dict[str, Any]:
 
 
 def _read_chunking(sent: list[tuple[str, Value]]) -> ServerVad | Literal["auto"]:
-    """Read ``chunking_strategy`` in each of its wire forms: ``auto``, JSON text, or one part for each key.
+    """Read ``chunking_strategy`` in any of its wire forms: ``auto``, JSON text, or one part for each key.
 
     Raises:
         InvalidRequestError: another type, a key twice, or text that is neither ``auto`` nor a JSON object.
@@ -181,7 +181,7 @@ def _read_chunking(sent: list[tuple[str, Value]]) -> ServerVad | Literal["auto"]
 
 
 def _parse_json(value: Value) -> object:
-    """Give None for what is no JSON."""
+    """Return the parsed JSON text; None when it is not JSON."""
     try:
         parsed: object = json.loads(value) if isinstance(value, str) else None
     except (ValueError, RecursionError):
@@ -190,16 +190,16 @@ def _parse_json(value: Value) -> object:
 
 
 def _check(form_class: type[FormT], values: Mapping[str, Any], *, inside: str = "") -> FormT:
-    """Validate, and put the first fault in OpenAI's words.
+    """Validate values, and describe the first error in OpenAI's shape.
 
     Raises:
-        InvalidRequestError: naming the field at fault.
+        InvalidRequestError: names the invalid field.
     """
     try:
         return form_class.model_validate(values)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
-        name = shown(str(fault["loc"][0])) if fault["loc"] else ""  # a key that is no Unicode has no place
+        name = shown(str(fault["loc"][0])) if fault["loc"] else ""  # a key that is not Unicode has no location
         param = ".".join(part for part in (inside, name) if part)
         if name in _NOT_SUPPORTED:
             message = f"{param} is not supported by this kind of model"
@@ -221,16 +221,16 @@ def _sentence(param: str, code: str, reason: str, value: object) -> str:
 
 
 def _instead(value: object) -> str:
-    """Say what was sent: text, a file, or what a JSON text holds."""
+    """Return the end of a message that quotes the value sent: a text, a file, or parsed JSON."""
     if isinstance(value, UploadFile):
         return ", not a file"
     return f", not {shown(value)!r}" if isinstance(value, str) else f", not {shown(repr(value))}"
 
 
 def _check_file(form: SpeechForm) -> UploadFile:
-    """Refuse a file of no bytes, which no decoder need see."""
+    """Return the file, and refuse an empty one."""
     if not form.file.size:
-        _refuse("file", "is empty, of 0 bytes; send a recording")
+        _refuse("file", "is empty (0 bytes); send a recording")
     return form.file
 
 

@@ -1,4 +1,4 @@
-"""Read a form while it arrives, never holding more than the limits allow."""
+"""Parse a multipart form while it arrives, within the limits."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,12 +16,12 @@ _MAX_FIELD_BYTES = 16 * 2**10  # a prompt of 224 tokens needs one or two KiB
 
 @asynccontextmanager
 async def read_form(request: Request, *, max_body_bytes: int) -> AsyncIterator[FormData]:
-    """Parse a multipart body; its file is spooled to disk above 1 MiB and closed at the end.
+    """Parse a multipart body. A file above 1 MiB is spooled to disk; it is closed at the end.
 
     Raises:
-        BodyTooLargeError: more bytes than the limit, declared or sent.
-        ContentTypeError: a body that is no multipart form.
-        InvalidRequestError: a broken body, too many or too large fields, or text that is no Unicode.
+        BodyTooLargeError: more bytes than the limit, declared or received.
+        ContentTypeError: the body is not a multipart form.
+        InvalidRequestError: a broken body, too many or too large fields, or text that is not Unicode.
     """
     _check_headers(request, max_body_bytes)
     parser = MultiPartParser(
@@ -51,26 +51,28 @@ def _check_headers(request: Request, max_body_bytes: int) -> None:
     if declared is None:
         return  # a chunked body: counted while it arrives
     if not (declared.isascii() and declared.isdigit()):
-        message = f"content-length {shown(declared)!r} is no number of bytes; send the body's, or send it in chunks"
+        message = (
+            f"content-length {shown(declared)!r} is not a number of bytes; send the body's length, or send it in chunks"
+        )
         raise InvalidRequestError(message, None, "invalid_content_length")
     if int(declared) > max_body_bytes:
         raise BodyTooLargeError(max_body_bytes)
 
 
 def _check_text(name: str, value: str | UploadFile) -> None:
-    """Refuse letters that UTF-8 cannot spell: some charsets a form may name give them, and no tokenizer takes them."""
+    """Refuse characters that UTF-8 cannot encode: some charsets yield them, and no tokenizer accepts them."""
     for text in (name, value if isinstance(value, str) else value.filename or ""):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             param = shown(name)
             raise InvalidRequestError(
-                f"{param} is no Unicode text; send it as UTF-8", param, "invalid_value"
+                f"{param} is not Unicode text; send it as UTF-8", param, "invalid_value"
             ) from error
 
 
 async def _limited(request: Request, max_body_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Pass the body on until it is larger than allowed, whatever its headers say."""
+    """Yield the body's chunks until they exceed the limit, whatever the headers declare."""
     num_bytes = 0
     async for chunk in request.stream():
         num_bytes += len(chunk)

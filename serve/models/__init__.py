@@ -1,1 +1,1 @@
-"""The models of a service: where they are found, how they are loaded, and what a name means now."""
+"""The models of a service: the repository, loading, and what each name serves now."""

@@ -1,7 +1,7 @@
-"""The gateway's view of the models: what is served under which id now, and how one version follows another.
+"""The gateway's catalog: which model each id serves now, and how a new version replaces the old one.
 
-A name's new version is loaded on every transcriber replica first, and only then answers requests: nobody waits for it,
-and requests that have begun are finished by the version they began with.
+A new version is loaded on every transcriber replica before it answers requests, so no request waits for it. A request
+finishes with the version it started with.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from serve.models.served_model import ServedModel
 from serve.windows import TranscriberHandle, describe_everywhere, describe_model
 from sottovoce.errors import SottovoceError
 
-_POLL_S = 0.5  # a promotion is seen within a second; a look takes a stat of each file in one folder
+_POLL_S = 0.5  # a promotion is seen within a second; one poll costs a stat of each file in one folder
 
 _log = logging.getLogger(__name__)
 
@@ -31,18 +31,18 @@ class ListedModel:
     id: str
     """A name, a name with a variant, or an alias."""
     created: int
-    """Unix time at which its files were written or promoted."""
+    """Unix time of its promotion, or else of its files."""
 
 
 class Catalog:
-    """Which models there are, and which of them has which key now."""
+    """All models, and the loaded version of each."""
 
     def __init__(self, handle: TranscriberHandle, source: ModelSource) -> None:
-        """Look at nothing yet; ``running`` does.
+        """Prepare; ``running`` reads the repository.
 
         Args:
             handle: the transcriber deployment.
-            source: where models are found.
+            source: the model repository.
         """
         self._handle = handle
         self._source = source
@@ -56,7 +56,7 @@ class Catalog:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Wait until the default model answers, then follow the models folder until the end.
+        """Wait until the default model answers, then poll the repository until the block ends.
 
         Raises:
             ModelNotFoundError: there is no default model.
@@ -73,7 +73,7 @@ class Catalog:
                 task.cancel()
 
     def listed(self) -> list[ListedModel]:
-        """Give every id a request may name: the names in order, each with its variants, then the default's aliases."""
+        """Return every valid model id: the names in order, each with its variants, then the default's aliases."""
         names = [
             ListedModel(model_id, entry.plans[variant].created)
             for name, entry in self._entries.items()
@@ -89,7 +89,7 @@ class Catalog:
         return [*names, *aliases]
 
     def created(self, model: str) -> int:
-        """Tell when a model's files were written or promoted.
+        """Return the Unix time at which a model was promoted, or else its files were written.
 
         Raises:
             ModelNotFoundError: no such model is served.
@@ -97,7 +97,7 @@ class Catalog:
         return self._find_plan(model).created
 
     async def find(self, model: str) -> ServedModel:
-        """Give what serves an id now; where nobody has asked for it yet, a transcriber loads it first.
+        """Return the loaded model of an id. A transcriber loads it first if no request has used it yet.
 
         Raises:
             ModelNotFoundError: no such model, or (``ModelRefusedError``) one that the export gate refused.
@@ -109,7 +109,7 @@ class Catalog:
         return await self._open(model_id, self._find_plan(model)) if served is None else served
 
     async def find_default(self) -> ServedModel:
-        """Give the default model, for whoever has named none, and so has made no mistake where it is gone.
+        """Return the default model. The caller named none, so a missing one is the service's error.
 
         Raises:
             ModelLoadError: it cannot be loaded, or there is none any more.
@@ -118,11 +118,11 @@ class Catalog:
         try:
             return await self.find(self._source.default)
         except ModelNotFoundError as error:
-            reason = "it is gone; promote one under its name, or put its files back"
+            reason = "it is gone; promote a model under its name, or restore its files"
             raise ModelLoadError(self._source.default, reason) from error
 
     async def refresh(self) -> None:
-        """Look at the models folder, and begin to follow what has changed in it."""
+        """Read the repository, and start to load what has changed."""
         before, self._entries = self._entries, await self._read()
         for model_id in [*self._served]:
             if self._plan_of(model_id) is None:
@@ -135,7 +135,7 @@ class Catalog:
                 self._begin_switch(model_id, plan)
 
     async def _read(self) -> dict[str, ModelEntry]:
-        """Look at the models folder; a name whose record is damaged stays what it was."""
+        """Read the repository. A name with a damaged record keeps its entry."""
         found = await asyncio.to_thread(self._source.read)
         kept = {name: entry if entry.is_readable else self._entries.get(name) for name, entry in found.items()}
         return {name: entry for name, entry in kept.items() if entry is not None}
@@ -146,9 +146,9 @@ class Catalog:
             await asyncio.sleep(_POLL_S)
             try:
                 await self.refresh()
-            except Exception as error:  # noqa: BLE001 - ended by one folder, it would see no promotion ever again
+            except Exception as error:  # noqa: BLE001 - file systems raise anything; the poll must survive it
                 if repr(error) != fault:
-                    _log.exception("the models folder cannot be read; what is served stays as it is")
+                    _log.exception("the model repository cannot be read; the models served stay as they are")
                 fault = repr(error)
             else:
                 fault = ""
@@ -161,16 +161,16 @@ class Catalog:
         task.add_done_callback(lambda _: self._switching.pop(model_id))
 
     async def _switch(self, model_id: str, plan: ModelPlan) -> None:
-        """Load a version on every replica, then let it answer; where no replica can, the one before it stays."""
+        """Load a version on every replica, then let it answer. If none can load it, the previous version stays."""
         try:
             served = await describe_everywhere(self._handle, plan.key)
         except ModelLoadError:
             self._broken.add(plan.key)
-            _log.exception("%s cannot be loaded; %s stays as it was", plan.key, model_id)
+            _log.exception("%s cannot be loaded; %s keeps its previous version", plan.key, model_id)
             return
         except (RayError, RayServeException, SottovoceError) as error:  # replicas died, or do not see the files yet
             if self._faults.get(plan.key) != str(error):
-                _log.exception("%s is not loaded yet; it will be tried again", plan.key)
+                _log.exception("%s is not loaded yet; retrying", plan.key)
             self._faults[plan.key] = str(error)
             return
         self._faults.pop(plan.key, None)
@@ -178,7 +178,7 @@ class Catalog:
         _log.info("%s is now %s", model_id, plan.key)
 
     async def _open(self, model_id: str, plan: ModelPlan) -> ServedModel:
-        """Load a model once for all who ask for it meanwhile; one who gives up does not stop it for the others."""
+        """Load a model once for all concurrent requests. A cancelled request does not stop it for the others."""
         task = self._opening.get(plan.key)
         if task is None:
             task = asyncio.create_task(describe_model(self._handle, plan.key))

@@ -1,7 +1,7 @@
-"""The models a replica holds: loaded on demand through Serve's multiplexing, dropped by least use above a budget.
+"""The models in a replica's memory: loaded on demand through Serve's multiplexing, unloaded by least recent use.
 
-Serve's ``max_num_models_per_replica`` is a count; ours are bytes, so Serve is told no count and its own list of models
-is asked to let go of the oldest before a new one is loaded. Requests are thereby routed by what is really loaded.
+Serve's ``max_num_models_per_replica`` is a count, our budget is bytes. So Serve gets no count, and we unload the oldest
+model through Serve's own list before a new one is loaded. Serve therefore routes requests by what is really loaded.
 """
 
 import asyncio
@@ -19,25 +19,25 @@ _log = logging.getLogger(__name__)
 
 
 class LoadedList(Protocol):
-    """Serve's list of a replica's models: the least recently used first."""
+    """Serve's list of a replica's models, the least recently used first."""
 
     models: "OrderedDict[str, LoadedModel]"
     _push_multiplexed_replica_info: bool
-    """Whether Serve's controller is to be told of the list; Ray 2.60 sets it where it drops a model by count itself."""
+    """Whether to report the list to Serve's controller; Ray 2.60 sets it when it unloads a model by count."""
 
     async def unload_model_lru(self) -> None:
-        """Drop the first."""
+        """Unload the first."""
 
 
 class ModelRoom:
-    """Makes room for a model, and loads it; one at a time, as Serve calls it."""
+    """Load models within a memory budget; one at a time, as Serve calls it."""
 
     def __init__(self, repository: ModelRepository, loader: ModelLoader, *, max_bytes: int) -> None:
         """Prepare.
 
         Args:
-            repository: where models are found.
-            loader: loads them.
+            repository: the model repository.
+            loader: loads the models.
             max_bytes: memory for all loaded models together, as computed from their files' sizes.
         """
         self._repository = repository
@@ -45,16 +45,16 @@ class ModelRoom:
         self._max_bytes = max_bytes
 
     async def load(self, key: str, loaded: LoadedList, engine: asyncio.Lock) -> LoadedModel:
-        """Load what a key stands for; older models are dropped first where there is no room.
+        """Load the model of a key, and unload older ones first if there is no room.
 
         Args:
             key: of the model.
-            loaded: those in memory now.
-            engine: held by whoever computes: a model is not dropped while it is in use.
+            loaded: the models in memory now.
+            engine: held while an engine computes; a model is not unloaded while it is in use.
 
         Raises:
-            ModelNotFoundError: nothing is served under its name any more.
-            ModelLoadError: its files are damaged, or it needs more than the whole budget.
+            ModelNotFoundError: its name is not served any more.
+            ModelLoadError: its files are damaged, or it exceeds the whole budget.
         """
         try:
             plan, footprint = await asyncio.to_thread(self._measure, key)
@@ -70,7 +70,7 @@ class ModelRoom:
         plan = self._repository.plan(key)
         footprint = self._loader.measure(plan)
         if footprint.total_bytes > self._max_bytes:
-            needs = f"it takes {footprint.total_bytes} bytes, and max_model_bytes is {self._max_bytes}"
+            needs = f"it needs {footprint.total_bytes} bytes, and max_model_bytes is {self._max_bytes}"
             raise ModelLoadError(key, needs)
         return plan, footprint
 
@@ -79,11 +79,13 @@ class ModelRoom:
             async with engine:
                 oldest, model = next(iter(loaded.models.items()))
                 await loaded.unload_model_lru()
-                loaded._push_multiplexed_replica_info = True  # or requests for it would still be sent here first
+                loaded._push_multiplexed_replica_info = (
+                    True  # otherwise requests for it would still be routed here first
+                )
                 await asyncio.to_thread(self._loader.unload, model)
             del model
             await asyncio.to_thread(self._loader.free_memory)
-            _log.info("%s is dropped to make room for %s", oldest, key)
+            _log.info("%s was unloaded to make room for %s", oldest, key)
 
     @staticmethod
     def _count(loaded: LoadedList, footprint: Footprint) -> int:

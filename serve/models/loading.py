@@ -1,4 +1,4 @@
-"""Load models in a replica: how much memory each takes, and one base for all adapters on it."""
+"""Load models in a replica: their memory, and one base for all its adapters."""
 
 import gc
 import logging
@@ -27,8 +27,8 @@ from sottovoce.recognize.recognizer import Recognizer
 # a tokenizer alone is 60 to 65.
 _TOKENIZER_BYTES = 65 * 2**20
 _FIXED_BYTES = 8 * 2**20
-_FLOAT32_BYTES = 4  # weights are computed with in float32, however their file holds them
-# Memory over file of ONNX Runtime, which keeps matrices packed anew beside the file's: micro, same measurement.
+_FLOAT32_BYTES = 4  # weights are float32 in memory, whatever their file holds
+# ONNX Runtime's memory divided by file size; it keeps a packed copy of each matrix. micro, same measurement.
 _ONNX_FACTOR = {"fp32": 2.5, "int8": 1.25}
 
 _log = logging.getLogger(__name__)
@@ -36,20 +36,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory that a model takes, computed from the sizes of its files before it is loaded."""
+    """Memory of a model, computed from its files before it is loaded."""
 
     own_bytes: int
-    """What it takes alone."""
+    """Bytes of the model alone, without a shared base."""
     base: str | None = None
-    """Which base's weights it computes with; None for an exported variant."""
+    """Identity of the base whose weights it uses; None for an exported variant."""
     base_bytes: int = 0
-    """Of these weights and their tokenizer, which are held once for all models with this base."""
+    """Bytes of those weights and their tokenizer, which all models with this base share."""
     adapted: Adapted | None = None
-    """The files of an adapter, which were found and checked on the way."""
+    """The resolved and checked files of an adapter."""
 
     @property
     def total_bytes(self) -> int:
-        """What it takes where nothing else is loaded."""
+        """Bytes when nothing else is loaded."""
         return self.own_bytes + self.base_bytes
 
 
@@ -63,14 +63,14 @@ class LoadedModel:
 
 
 def count_bytes(footprints: Iterable[Footprint]) -> int:
-    """Add up what models take together, each base once."""
+    """Return the bytes of several models together, counting each base once."""
     counted = list(footprints)
     bases = {footprint.base: footprint.base_bytes for footprint in counted}
     return sum(footprint.own_bytes for footprint in counted) + sum(bases.values())
 
 
 class ModelLoader:
-    """Turns plans into models; keeps none of them, but knows the bases that are still in use."""
+    """Load models from plans. It holds no model, but remembers the bases that are still in use."""
 
     def __init__(self, *, num_threads: int) -> None:
         """Prepare.
@@ -96,7 +96,7 @@ class ModelLoader:
         own = _FIXED_BYTES
         if adapted is not None:
             own += _weight_bytes(folder) + (0 if shares_tokenizer(adapted) else _TOKENIZER_BYTES)
-        if plan.assistant is not None:  # held by each model that has one
+        if plan.assistant is not None:  # each model holds its own assistant
             own += _TOKENIZER_BYTES + _weight_bytes(resolve_folder(plan.assistant))
         return Footprint(own, _base_id(base_folder), base_bytes, adapted)
 
@@ -111,18 +111,18 @@ class ModelLoader:
         try:
             warm_up(model.recognizer)
         except BaseException:
-            self.unload(model)  # its adapter would stay in the base, which others use
+            self.unload(model)  # otherwise its adapter would stay in the shared base
             raise
         _log.info("%s loaded in %.1f s as %s", plan.key, time.monotonic() - started, model.recognizer.name)
         return model
 
     def unload(self, model: LoadedModel) -> None:
-        """Take an adapter out of its base; of other models nothing is left once nobody refers to them."""
+        """Remove an adapter from its base. Other models are freed once nothing refers to them."""
         if isinstance(model.recognizer, AdaptedRecognizer):
             model.recognizer.close()
 
     def free_memory(self) -> None:
-        """Free models that nobody refers to: a torch model refers to itself, and is not freed by counting."""
+        """Free unreferenced models: a torch model refers to itself, so reference counting does not free it."""
         gc.collect()
 
     def _load(self, plan: ModelPlan, footprint: Footprint) -> Recognizer:
@@ -140,13 +140,13 @@ class ModelLoader:
 
 
 def _base_id(folder: Path) -> str:
-    """Tell a base from another, however its folder is spelled, and from one that was written there later."""
+    """Return the identity of a base: equal for any spelling of its folder, different once its files are rewritten."""
     resolved = str(folder.resolve())
     return f"{resolved}:{digest_files(resolved)}"
 
 
 def _weight_bytes(folder: Path) -> int:
-    """Count a checkpoint's weights as float32, from the heads of its files."""
+    """Return the bytes of a checkpoint's weights as float32, from the headers of its files."""
     return sum(_tensor_bytes(path) for path in folder.glob("*.safetensors"))
 
 
@@ -160,7 +160,7 @@ def _tensor_bytes(path: Path) -> int:
 
 
 def _onnx_bytes(plan: ModelPlan) -> int:
-    """Count the graphs' files, weights beside them included, as ONNX Runtime holds them."""
+    """Return the bytes that ONNX Runtime needs for a variant's graphs, external weights included."""
     variant = next(known for known in VARIANTS if known == plan.variant)
     graphs = [onnx_path(Path(plan.folder), part, variant) for part in ("encoder_model", "decoder_model_merged")]
     sizes = [file.stat().st_size for graph in graphs for file in graph.parent.glob(f"{graph.name}*")]

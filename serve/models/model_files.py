@@ -1,4 +1,4 @@
-"""Which variants a model's files hold, which of them may not be served, and what tells other files from these."""
+"""Find the variants in a model's files, the refused ones among them, and a digest of the files."""
 
 import hashlib
 import os
@@ -18,24 +18,24 @@ _ADAPTER_FILE = "adapter_config.json"  # as in model/adapter.py, which needs tor
 
 @dataclass(frozen=True)
 class FoundVariants:
-    """What a model's folders hold."""
+    """The variants in a model's folders."""
 
     folders: dict[Variant, str] = field(default_factory=dict)
     """Folder or Hub id of each variant that may be served."""
     refused: dict[Variant, VariantRecord | None] = field(default_factory=dict)
-    """What the gate measured on those that may not; None for one that was never scored."""
+    """Record of each refused variant; None for one that was never scored."""
 
     def default(self, wanted: Variant | None) -> Variant | None:
-        """Choose what the bare name stands for: the wanted variant, else the first that may be served; None for none.
+        """Return the variant of the bare name: the wanted one, else the first servable one; None if there is none.
 
-        A wanted variant that was refused stays the answer, so that requests hear why.
+        A wanted variant that was refused is still returned, so that requests receive the reason.
         """
         known = (wanted,) if wanted is not None else _PREFERRED
         return next((variant for where in (self.folders, self.refused) for variant in known if variant in where), None)
 
 
 def find_variants(checkpoint: str | None, export: str | None) -> FoundVariants:
-    """Look into a model's folders.
+    """Find the variants in a model's folders.
 
     Args:
         checkpoint: checkpoint or adapter folder, or Hub id; a path that is no folder is taken for a Hub id.
@@ -62,14 +62,14 @@ def find_variants(checkpoint: str | None, export: str | None) -> FoundVariants:
 
 
 def holds_checkpoint(folder: Path) -> bool:
-    """Tell whether a folder holds a model's weights, or an adapter."""
+    """Return whether a folder holds model weights or an adapter."""
     if not folder.is_dir():
         return False
     return (folder / _ADAPTER_FILE).is_file() or ((folder / "config.json").is_file() and any(folder.glob(_WEIGHTS)))
 
 
 def is_hub_id(source: str) -> bool:
-    """Tell a Hub id, or the name of the embedded model, from a path: it has one slash at most and no folder."""
+    """Return whether a text is a Hub id or the embedded model's name: one slash at most, and not an existing folder."""
     return (
         not Path(source).is_absolute()
         and not source.startswith(".")
@@ -79,7 +79,7 @@ def is_hub_id(source: str) -> bool:
 
 
 def refusal(variant: Variant, record: VariantRecord | None, folder: str | Path) -> ExportGateError | CheckpointError:
-    """Say why a variant is not served: the gate refused it, with its rates; or an export that broke off left it."""
+    """Return why a variant is not served: the gate refused it, or an interrupted export left it unscored."""
     if record is None:
         remedy = "run jobs.export_model again, which loads each variant back and scores it"
         return CheckpointError(folder, f"its variant {variant} was never scored; {remedy}")
@@ -87,9 +87,9 @@ def refusal(variant: Variant, record: VariantRecord | None, folder: str | Path) 
 
 
 def digest_files(folder: str, *further: object) -> str:
-    """Digest names, sizes and times of a folder's files, and whatever else decides what is loaded; a Hub id has none.
+    """Return a digest of names, sizes and times of a folder's files, and of ``further``; a Hub id has no files.
 
-    Their bytes are not read: it is done twice a second for each model.
+    The files' bytes are not read: this runs twice a second for each model.
     """
     digest = hashlib.sha256(repr((folder, *further)).encode())
     for path, status in _files(Path(folder)):
@@ -98,12 +98,12 @@ def digest_files(folder: str, *further: object) -> str:
 
 
 def newest_file(folder: str) -> int:
-    """Give the Unix time at which the newest file of a folder was written; 0 for a Hub id."""
+    """Return the Unix time at which the newest file of a folder was written; 0 for a Hub id."""
     return max((int(status.st_mtime) for _, status in _files(Path(folder))), default=0)
 
 
 def _files(folder: Path) -> Iterable[tuple[Path, os.stat_result]]:
-    """Give the files a recognizer may read: the folder's own, and its graphs."""
+    """Return the files a recognizer may read: the folder's own, and its graphs."""
     for path in sorted((*folder.glob("*"), *folder.glob("onnx/*"))):
         if path.is_file():
             yield path.relative_to(folder), path.stat()

@@ -1,4 +1,4 @@
-"""What can be served under one name: its variants, which files each is loaded from, and which of them are refused."""
+"""The variants that can be served under one name, the files of each, and the refused ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ VARIANT_MARK = "@"  # in "name@int8"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """One variant of one version of one model, and all that loading it takes."""
+    """One variant of one version of a model, with everything needed to load it."""
 
     key: str
-    """Name, variant, version and digest: the id that Serve routes by. Other files have another key."""
+    """Name, variant, version and digest: the id that Serve routes by. Different files have a different key."""
     folder: str
     """Checkpoint folder, adapter folder or Hub id for ``torch``; else the export folder."""
     variant: str
@@ -20,9 +20,9 @@ class ModelPlan:
     base: str | None = None
     """Where the base model of an adapter is; None for a whole model."""
     assistant: str | None = None
-    """Checkpoint of the smaller model that drafts for it (speculative decoding)."""
+    """Checkpoint of the assistant model (speculative decoding)."""
     created: int
-    """Unix time at which its files were written or promoted."""
+    """Unix time of its promotion, or else of its files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,37 +31,37 @@ class ModelEntry:
 
     name: str
     default: str
-    """The variant that the bare name stands for."""
+    """The variant that the bare name selects."""
     plans: Mapping[str, ModelPlan]
-    """By variant; those that can be served."""
+    """The variants that can be served."""
     refused: Mapping[str, str]
-    """By variant, why it is not served."""
+    """The reason by refused variant."""
     is_promoted: bool = False
-    """Put under its name by a job, and so loaded before the first request wants it."""
+    """Promoted by a job, and therefore loaded before the first request."""
     is_readable: bool = True
-    """False where the record of a promoted name is damaged: what is served under the name stays as it is."""
+    """False when the record of a promoted name is damaged: the model served under it stays."""
 
     def plan(self, variant: str | None) -> ModelPlan | None:
-        """Give a variant, or what the bare name stands for where None; None for one that cannot be served."""
+        """Return the plan of a variant, or of the bare name when None; None if it cannot be served."""
         return self.plans.get(self.default if variant is None else variant)
 
 
 class ModelSource(Protocol):
-    """Where the gateway and the transcribers look for models; tests put a fake in its place."""
+    """The model repository as the gateway and the transcribers see it; tests pass a fake."""
 
     @property
     def default(self) -> str:
-        """The name whose model is loaded before the service is ready."""
+        """Name of the model that is loaded before the service is ready."""
 
     @property
     def aliases(self) -> tuple[str, ...]:
         """Further names of the default model."""
 
     def read(self) -> Mapping[str, ModelEntry]:
-        """Give what can be served now, by name."""
+        """Return the entries that can be served now, by name."""
 
 
 def split_id(model_id: str) -> tuple[str, str | None]:
-    """Take ``name@variant`` apart; without a variant it is None."""
+    """Split ``name@variant`` into name and variant; the variant is None when absent."""
     name, mark, variant = model_id.partition(VARIANT_MARK)
     return name, variant if mark else None

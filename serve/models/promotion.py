@@ -1,4 +1,4 @@
-"""Put a model under a name, or the one before it back, while the service runs.
+"""Promote a model under a name, or roll back to the previous one, while the service runs.
 
 A promotion copies the model's files, tries the copy, and then makes it visible in one step, which the running service
 sees by itself. What was copied changes with the next promotion and with nothing else. Not copied are checkpoints on the
@@ -44,16 +44,16 @@ logger = logging.getLogger(__name__)
 
 
 class Promotion(ModelFiles):
-    """What is put under which name."""
+    """Which model is promoted under which name."""
 
     name: str = ServeConfig().model_id
-    """What requests call it."""
+    """Model id in requests."""
     rollback: bool = False
-    """Put back what was under the name before; nothing else is then named."""
+    """Roll back to the previous release; name no files then."""
     models_folder: Path = Path(ServeConfig().models_folder)
-    """The service's own."""
+    """The service's models_folder."""
     keep: int = Field(default=5, ge=2)
-    """Releases whose files stay; those before them are removed, and cannot be rolled back to."""
+    """Releases to keep; older ones are deleted and cannot be rolled back to."""
 
     @model_validator(mode="after")
     def _check_action(self) -> Self:
@@ -69,7 +69,7 @@ class Promotion(ModelFiles):
 
 
 def change_model(promotion: Promotion) -> ModelRecord:
-    """Promote or roll back; running services follow within a second.
+    """Promote or roll back. Running services follow within a second.
 
     Raises:
         ExportGateError: the export gate refused the variant; what is served stays as it is.
@@ -84,7 +84,7 @@ def change_model(promotion: Promotion) -> ModelRecord:
 
 
 def promote(promotion: Promotion) -> ModelRecord:
-    """Copy a model's files, try them, and make them the current release; errors as ``change_model``."""
+    """Copy a model's files, decode with them once, and make them the current release. Raises as ``change_model``."""
     files = _check_files(promotion)
     draft = release_folder(promotion.models_folder, promotion.name, 0).with_name(f".{os.getpid()}-{time.time_ns()}")
     draft.mkdir(parents=True)
@@ -101,7 +101,7 @@ def promote(promotion: Promotion) -> ModelRecord:
 
 
 def roll_back(promotion: Promotion) -> ModelRecord:
-    """Make the release before the current one current again.
+    """Make the previous release current again.
 
     Raises:
         ConfigError: nothing was promoted under the name, or nothing before the current release is kept.
@@ -115,7 +115,7 @@ def roll_back(promotion: Promotion) -> ModelRecord:
 
 
 def _check_files(promotion: Promotion) -> ServedFiles:
-    """Choose the variant, and make paths absolute."""
+    """Choose the variant and make paths absolute."""
     files = ServedFiles(**promotion.model_dump(include=set(ModelFiles.model_fields))).resolved()
     where = files.export or files.checkpoint or ""
     found = find_variants(files.checkpoint, files.export)
@@ -128,7 +128,7 @@ def _check_files(promotion: Promotion) -> ServedFiles:
 
 
 def _copy(files: ServedFiles, draft: Path) -> ServedFiles:
-    """Copy what is served from; what is on the Hub stays there."""
+    """Copy the files to serve; a Hub model stays on the Hub."""
     copied = files
     if files.checkpoint is not None and holds_checkpoint(Path(files.checkpoint)):
         target = draft / CHECKPOINT_FOLDER
@@ -146,7 +146,7 @@ def _copy(files: ServedFiles, draft: Path) -> ServedFiles:
 
 
 def _try_out(files: ServedFiles) -> None:
-    """Load what the bare name will stand for, from the copy, and decode with it once.
+    """Load the variant of the bare name from the copy, and decode with it once.
 
     Raises:
         CheckpointError: it cannot be loaded, or fails while it decodes.
@@ -166,7 +166,7 @@ def _try_out(files: ServedFiles) -> None:
 
 
 def _append(record: ModelRecord | None, *, promotion: Promotion, files: ServedFiles, draft: Path) -> ModelRecord:
-    """Put the draft in its place and make it the newest release; the name's lock is held."""
+    """Rename the draft to its release folder and make it the newest release. The caller holds the name's lock."""
     assert files.variant is not None, "the variant was chosen with the files"
     version = max((_version(folder) for folder in draft.parent.iterdir()), default=0) + 1
     folders = sorted(draft.rglob("*/"))
@@ -195,9 +195,9 @@ def _step_back(record: ModelRecord | None) -> ModelRecord:
 
 
 def _remove_old(releases: Path, record: ModelRecord) -> None:
-    """Remove the files of releases that the record no longer has; newer ones are others' promotions.
+    """Delete the files of releases that are no longer in the record. Newer ones belong to other promotions.
 
-    Drafts are too, unless they are old: then what wrote them was killed.
+    Old drafts are deleted too: the process that wrote them was killed.
     """
     for folder in releases.iterdir():
         is_old = 0 < _version(folder) < record.current and record.release(_version(folder)) is None
@@ -206,7 +206,7 @@ def _remove_old(releases: Path, record: ModelRecord) -> None:
 
 
 def _age_s(folder: Path) -> float:
-    """Tell when a folder was last written to; 0 for one that has been moved meanwhile."""
+    """Return the seconds since a folder was last written to; 0 for one that has been moved meanwhile."""
     try:
         return time.time() - folder.stat().st_mtime
     except FileNotFoundError:

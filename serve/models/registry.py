@@ -1,9 +1,9 @@
-"""What was promoted under each name: one small JSON file a name, with its history, and the releases' own files.
+"""The registry of promoted models: one JSON file with its history for each name, and the files of the releases.
 
 <models folder>/<name>.json                       which release is current, and all of them
 <models folder>/.releases/<name>/<version>/       the files of one release, copied and never changed again
 
-A file is replaced in one step, so readers see it as it was or as it is, never half of it. Writers take turns.
+A file is replaced atomically, so readers see the old or the new one. A lock serializes writers.
 """
 
 import fcntl
@@ -32,12 +32,12 @@ class Release(Record):
     promoted: int
     """Unix time."""
     digest: str
-    """Of its files' names, sizes and times and of this promotion: tells it from a release of the same number
+    """Of its files' names, sizes and times and of this promotion: distinguishes it from a release of the same number
     elsewhere."""
     variant: Variant
-    """What the bare name stands for."""
+    """The variant that the bare name selects."""
     replaces: int | None
-    """The version that was current before: what rolling back returns to."""
+    """The previous current version, which a rollback returns to."""
     checkpoint: str | None
     """Where its checkpoint was copied from; it is in the release's folder, or on the Hub."""
     export: str | None
@@ -51,22 +51,22 @@ class ModelRecord(Record):
 
     name: str
     current: int
-    """The version that answers."""
+    """The current version."""
     releases: tuple[Release, ...]
-    """In the order they were promoted; those whose files were removed are not in it."""
+    """In order of promotion, without those whose files were deleted."""
 
     def release(self, version: int) -> Release | None:
-        """Find one version."""
+        """Return one version; None if it is not there."""
         return next((release for release in self.releases if release.version == version), None)
 
 
 def release_folder(models_folder: Path, name: str, version: int) -> Path:
-    """Give where a release's files are."""
+    """Return the folder of a release's files."""
     return models_folder / _RELEASES / _file_name(name) / str(version)
 
 
 def release_files(models_folder: Path, name: str, release: Release) -> ServedFiles:
-    """Give the files of a release: its own copies; a checkpoint of the Hub stays there."""
+    """Return the files of a release: its own copies, or the Hub id of its checkpoint."""
     folder = release_folder(models_folder, name, release.version)
     has_copy = (folder / CHECKPOINT_FOLDER).is_dir()
     return ServedFiles(
@@ -79,10 +79,10 @@ def release_files(models_folder: Path, name: str, release: Release) -> ServedFil
 
 
 def read_records(models_folder: Path) -> dict[str, ModelRecord | CheckpointError]:
-    """Read every name's file, in the order of names.
+    """Read the records of all names, in the order of names.
 
     Returns:
-        By name its record, or what is wrong with its file: one that is no record hides no other.
+        For each name its record, or the error of its file: a damaged file hides no other.
     """
     records: dict[str, ModelRecord | CheckpointError] = {}
     for path in sorted(models_folder.glob(f"*{_SUFFIX}")):
@@ -99,28 +99,28 @@ def read_records(models_folder: Path) -> dict[str, ModelRecord | CheckpointError
 
 
 def was_promoted(models_folder: Path, name: str) -> bool:
-    """Tell whether releases of a name are kept, whatever has become of its file."""
+    """Return whether releases of a name exist, whatever the state of its record."""
     return release_folder(models_folder, name, 0).parent.is_dir()
 
 
 def read_record(models_folder: Path, name: str) -> ModelRecord | None:
-    """Read one name's file; None where nothing was promoted under it.
+    """Read the record of a name; None if nothing was promoted under it.
 
     Raises:
-        CheckpointError: the file is no such record.
+        CheckpointError: the file is not a record.
     """
     return _read(_record_path(models_folder, name))
 
 
 def change_record(models_folder: Path, name: str, change: Callable[[ModelRecord | None], ModelRecord]) -> ModelRecord:
-    """Replace one name's file by what ``change`` makes of it, alone among all who would.
+    """Replace the record of a name by ``change`` of it, under the name's lock.
 
-    Whoever reads it meanwhile gets the old one; once this returns, the new one survives a loss of power.
+    Readers see the old record until then. The new one survives a power loss once this returns.
 
     Raises:
-        CheckpointError: the file is no such record.
+        CheckpointError: the file is not a record.
     """
-    with _taking_turns(models_folder, name):
+    with _locked(models_folder, name):
         record = change(read_record(models_folder, name))
         _replace(_record_path(models_folder, name), record.model_dump_json(indent=2) + "\n")
     return record
@@ -128,11 +128,13 @@ def change_record(models_folder: Path, name: str, change: Callable[[ModelRecord 
 
 def _read(path: Path) -> ModelRecord | None:
     try:
-        record = ModelRecord.model_validate_json(path.read_bytes())  # bytes: it tells of bad UTF-8 as of all else
+        record = ModelRecord.model_validate_json(
+            path.read_bytes()
+        )  # bytes: pydantic then reports invalid UTF-8 like any other error
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        reason = f"it is no record of a promoted model; mend it, or move it elsewhere: {error}"
+        reason = f"it is not the record of a promoted model; repair it, or move it elsewhere: {error}"
         raise CheckpointError(path, reason) from error
     if path != _record_path(path.parent, record.name):
         raise CheckpointError(path, f"it is a copy of the record of {record.name!r}; move it elsewhere")
@@ -150,7 +152,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's list of names survive a loss of power."""
+    """Sync a folder, so that its list of names survives a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -159,8 +161,8 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _taking_turns(models_folder: Path, name: str) -> Iterator[None]:
-    """Hold the name's lock; the system lets go of it where the process dies."""
+def _locked(models_folder: Path, name: str) -> Iterator[None]:
+    """Hold the name's lock; the system releases it when the process dies."""
     models_folder.mkdir(parents=True, exist_ok=True)
     with (models_folder / f".{_file_name(name)}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

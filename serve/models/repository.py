@@ -1,4 +1,4 @@
-"""Where models are found: in the settings, among those promoted, and as plain folders in the models folder."""
+"""The model repository: models in the settings, promoted models, and plain folders in the models folder."""
 
 import functools
 import logging
@@ -20,36 +20,36 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRepository:
-    """All models of one service; a ``ModelSource`` that gateways and transcribers read alike."""
+    """All models of one service. Gateways and transcribers read it alike, as a ``ModelSource``."""
 
     default: str
     aliases: tuple[str, ...]
     pinned: tuple[NamedModel, ...]
-    """Models that the settings name, with absolute paths."""
+    """Models from the settings, with absolute paths."""
     models_folder: Path
     serves_embedded: bool
-    """The embedded model stands in for the default one while there is no other."""
+    """Whether the embedded model serves as the default until another is promoted."""
     opened: int = field(default_factory=lambda: int(time.time()))
-    """Unix time; counts as the time of models without files, those of the Hub."""
+    """Unix time; the creation time of Hub models, which have no files here."""
 
     def read(self) -> dict[str, ModelEntry]:
-        """Give what can be served now: the default model first, then the others by name."""
+        """Return the entries that can be served now: the default model first, then the others by name."""
         found: dict[str, ModelEntry] = {}
         for entry in self._entries():
             if entry.name in self.aliases:
                 remedy = "promote it, or rename its folder, under another name; or take the alias out of the settings"
-                _warn_once(f"{entry.name} is not served: requests for it mean {self.default}; {remedy}")
+                _warn_once(f"{entry.name} is not served, because it is an alias of {self.default}; {remedy}")
             else:
                 found.setdefault(entry.name, entry)
         return {name: found[name] for name in sorted(found, key=lambda name: (name != self.default, name))}
 
     def plan(self, key: str) -> ModelPlan:
-        """Find what a key stands for: the release, for as long as its files are kept, current or not, and no other.
+        """Return the plan of a key: exactly its release, current or not, as long as its files are kept.
 
-        What was never promoted is loaded as it is now, also where it has changed or a promotion hides it since.
+        A model that was never promoted is loaded as it is now, even if it has changed or a promotion hides it since.
 
         Raises:
-            ModelNotFoundError: nothing is served under its name any more, or its release is not seen here.
+            ModelNotFoundError: its name is not served any more, or its release is not visible here.
             CheckpointError: the name's record is damaged.
         """
         model_id, _, version = key.rpartition("/")
@@ -66,7 +66,7 @@ class ModelRepository:
         return plans[0]
 
     def _entries(self) -> Iterator[ModelEntry]:
-        """Yield all there is; of one name the first counts."""
+        """Yield all entries. The first of each name counts."""
         for model in self.pinned:
             yield from _present(self._entry(model.name, model))
         for name, record in read_records(self.models_folder).items():
@@ -82,7 +82,7 @@ class ModelRepository:
             yield from _present(self._entry(self.default, ServedFiles(checkpoint=str(MICRO_FOLDER))))
 
     def _release(self, name: str, version: int, record: ModelRecord | None = None) -> tuple[ModelEntry, ...]:
-        """Give one release, if it is kept; errors as ``read_record``."""
+        """Return one release, if it is kept. Raises as ``read_record``."""
         record = record or read_record(self.models_folder, name)
         release = None if record is None else record.release(version)
         if release is None:
@@ -90,11 +90,11 @@ class ModelRepository:
         return _present(self._entry(name, release_files(self.models_folder, name, release), release))
 
     def _unreadable(self, name: str, error: CheckpointError) -> tuple[ModelEntry, ...]:
-        """Hold the place of a promoted name, so that no folder or embedded model of that name steps into it."""
+        """Reserve a promoted name whose record is damaged, so that no folder or embedded model replaces it."""
         if not was_promoted(self.models_folder, name):
-            _warn_once(f"a file in the models folder is passed over: {error}")
+            _warn_once(f"a file in the models folder is ignored: {error}")
             return ()
-        _warn_once(f"what is served as {name} stays as it is: {error}")
+        _warn_once(f"{name} keeps its previous version: {error}")
         return (ModelEntry(name=name, default=TORCH, plans={}, refused={TORCH: str(error)}, is_readable=False),)
 
     def _entry(self, name: str, files: ServedFiles, release: Release | None = None) -> ModelEntry | None:
@@ -137,7 +137,7 @@ class ModelRepository:
 
 
 def open_repository(config: ServeConfig) -> ModelRepository:
-    """Build the repository of a service; paths become absolute, for replicas run elsewhere."""
+    """Build the repository of a service, with absolute paths, since replicas run in other folders."""
     return ModelRepository(
         default=config.model_id,
         aliases=config.aliases,
@@ -158,5 +158,5 @@ def _version_number(version: str) -> int:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    """Say it once: the models folder is read twice a second."""
+    """Log a message once: the repository is read twice a second."""
     _log.warning(message)

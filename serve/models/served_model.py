@@ -1,4 +1,4 @@
-"""What a transcriber tells the gateway about a model it has loaded."""
+"""A loaded model as a transcriber describes it to the gateway."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class ServedModel:
     """One loaded model."""
 
     min_window_s: float
-    """The shortest context it reads; what is shorter is padded to it."""
+    """Shortest context in seconds; a shorter window is padded to it."""
     max_window_s: float
-    """The longest window it reads."""
+    """Longest window in seconds."""
     language_names: dict[str, str]
-    """English name, lower case, of each ISO 639-1 code it knows."""
+    """English name in lower case by ISO 639-1 code."""
     key: str = ""
-    """Which weights exactly: a transcriber loads them by this, and another version has another key."""
+    """Key of exactly these weights, by which a transcriber loads them."""
