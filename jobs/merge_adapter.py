@@ -14,7 +14,7 @@ class MergeJob(Config):
     output: Path
     """Folder that receives the merged checkpoint."""
     base: str | None = None
-    """Where the adapter's base model is, if not where the adapter says."""
+    """Base model of the adapter, if not the one the adapter names."""
 
 
 def main(job: MergeJob) -> None:

@@ -9,7 +9,7 @@ from sottovoce.config import Config, load_config, setup_logging
 
 
 class PromoteJob(Config):
-    """Promote a model that its export gate did not refuse, or put the one before it back."""
+    """Promote a model that its export gate did not refuse, or roll back to the previous release."""
 
     promotion: Annotated[Promotion, tyro.conf.arg(name="")]
 

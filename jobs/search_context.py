@@ -13,7 +13,7 @@ from sottovoce.tune.context_report import context_table, publish_contexts
 
 
 class ContextJob(Config):
-    """Fine-tune and score with trimmed contexts and with 30 s; the same command goes on where it stopped."""
+    """Fine-tune and score with trimmed contexts and with 30 s; the same command resumes the search."""
 
     data: DatasetConfig
     training: TrainingConfig = TrainingConfig()

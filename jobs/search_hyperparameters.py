@@ -13,7 +13,7 @@ from sottovoce.tune.tuner import build_search, run_search
 
 
 class SearchJob(Config):
-    """Fine-tune with many settings, give up those that fall behind; the same command goes on where it stopped."""
+    """Fine-tune with many settings and prune trials that fall behind; the same command resumes the search."""
 
     data: DatasetConfig
     training: TrainingConfig = TrainingConfig()
