@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from sottovoce.atomic_write import atomic_write
