@@ -11,7 +11,7 @@ far an exported variant's times are from the torch engine's, where both wrote th
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import soundfile
@@ -25,7 +25,7 @@ from sottovoce.export.onnx import export_onnx
 from sottovoce.export.quantize import quantize_int8
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sottovoce.model.context import AudioContext, set_audio_context
-from sottovoce.model.variants import VARIANTS, Variant
+from sottovoce.model.variants import ServedVariant, export_formats
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
@@ -34,7 +34,7 @@ from sottovoce.words.alignment_heads import measure_heads
 from sottovoce.words.cross_attention import alignment_heads
 from sottovoce.words.timed_speech import TimedSpeech, join_utterances, word_errors
 
-Engine: TypeAlias = Literal["torch"] | Variant
+Engine: TypeAlias = ServedVariant
 
 QUESTION = "How far are the starts and ends of words from where they are known to be?"
 _SEED = 2_026  # no other speech of the project is made with it
@@ -48,7 +48,7 @@ class WordTimesBenchmark(Config):
     """File that receives the result as JSON."""
     models: tuple[str, ...] = ("micro",)
     """Checkpoint folders, Hub ids or micro; a fine-tuned model beside its base, for example."""
-    engines: tuple[Engine, ...] = ("torch", *VARIANTS)
+    engines: tuple[Engine, ...] = ("torch", *export_formats())
     """Which ones recognize; the variants of each model are exported for it."""
     digits: Path | None = None
     """An audio folder with one spoken word in each recording and a test split; left out when None."""
@@ -87,7 +87,7 @@ def _export(checkpoint: Checkpoint, folder: Path, engines: Sequence[Engine]) -> 
     """Write the variants asked for; no gate judges them here."""
     if set(engines) == {"torch"}:
         return
-    for variant in VARIANTS:
+    for variant in export_formats():
         save_checkpoint(checkpoint, folder / variant)
     export_onnx(checkpoint, folder / "fp32")
     if "int8" in engines:

@@ -2,15 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
 from sottovoce.config import Config
+from sottovoce.model.variants import ServedVariant
 from sottovoce.recognize.longform.options import LongFormOptions
-
-Variant: TypeAlias = Literal["torch", "fp32", "int8"]
-"""Engine: PyTorch, or ONNX Runtime in one of the exported precisions."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
 
@@ -70,8 +68,9 @@ class ModelFiles(Config):
     """Checkpoint or adapter folder, or Hub id: variant torch."""
     export: str | None = None
     """Export folder: variants fp32 and int8."""
-    variant: Variant | None = None
-    """Variant that the bare name selects; None selects the first of int8, fp32 and torch that may be served."""
+    variant: ServedVariant | None = None
+    """torch, fp32 or int8: the variant that the bare name selects. None selects the first of int8, fp32 and torch that
+    may be served."""
     base: str | None = None
     """Base model of an adapter, if not the one the adapter names. Adapters of one base share its weights."""
     assistant: str | None = None
@@ -110,7 +109,7 @@ class ServeConfig(Config):
 
     model: str | None = None
     """Checkpoint or export folder, or Hub id, served as model_id; None serves the model promoted under that name."""
-    variant: Variant = "int8"
+    variant: ServedVariant = "int8"
     """Which variant of model: torch for a checkpoint, fp32 or int8 for an export."""
     model_id: str = "sottovoce"
     """The default model: loaded before the service is ready."""

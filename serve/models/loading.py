@@ -12,13 +12,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from serve.engine import warm_up
-from serve.models.model_files import TORCH, digest_files
+from serve.models.model_files import digest_files
 from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import is_adapter
 from sottovoce.model.checkpoint import Adapted, find_adapted, load_checkpoint, resolve_folder
 from sottovoce.model.shared_base import SharedBase, shares_tokenizer
-from sottovoce.model.variants import VARIANTS, onnx_path
+from sottovoce.model.variants import FORMATS, TORCH, model_bytes
 from sottovoce.recognize.adapted import AdaptedRecognizer, share_adapter, share_base
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
@@ -88,7 +88,7 @@ class ModelLoader:
             CheckpointError: its files are missing or damaged.
         """
         if plan.variant != TORCH:
-            return Footprint(_FIXED_BYTES + _TOKENIZER_BYTES + _onnx_bytes(plan))
+            return Footprint(_FIXED_BYTES + _TOKENIZER_BYTES + _export_bytes(plan))
         folder = resolve_folder(plan.folder)
         adapted = find_adapted(folder, base=plan.base) if is_adapter(folder) else None
         base_folder = folder if adapted is None else adapted.base_folder
@@ -159,9 +159,6 @@ def _tensor_bytes(path: Path) -> int:
     return sum(_FLOAT32_BYTES * math.prod(shape) for shape in shapes)
 
 
-def _onnx_bytes(plan: ModelPlan) -> int:
-    """Return the bytes that ONNX Runtime needs for a variant's graphs, external weights included."""
-    variant = next(known for known in VARIANTS if known == plan.variant)
-    graphs = [onnx_path(Path(plan.folder), part, variant) for part in ("encoder_model", "decoder_model_merged")]
-    sizes = [file.stat().st_size for graph in graphs for file in graph.parent.glob(f"{graph.name}*")]
-    return round(_ONNX_FACTOR[variant] * sum(sizes))
+def _export_bytes(plan: ModelPlan) -> int:
+    """Return the bytes that an exported variant takes in memory, computed from its files and its format's factor."""
+    return round(FORMATS[plan.variant].memory_factor * model_bytes(Path(plan.folder), plan.variant))

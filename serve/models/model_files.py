@@ -6,12 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serve.settings import Variant
 from sottovoce.errors import CheckpointError, ExportGateError
-from sottovoce.model.variants import VARIANTS, VariantRecord, onnx_path, read_variant_record
+from sottovoce.model.variants import (
+    FORMATS,
+    TORCH,
+    ServedVariant,
+    VariantRecord,
+    export_formats,
+    find_folder,
+    read_variant_record,
+)
 
-TORCH: Variant = "torch"
-_PREFERRED: tuple[Variant, ...] = ("int8", "fp32", "torch")
 _WEIGHTS = "*.safetensors"
 _ADAPTER_FILE = "adapter_config.json"  # as in model/adapter.py, which needs torch: a gateway does without
 
@@ -20,17 +25,17 @@ _ADAPTER_FILE = "adapter_config.json"  # as in model/adapter.py, which needs tor
 class FoundVariants:
     """The variants in a model's folders."""
 
-    folders: dict[Variant, str] = field(default_factory=dict)
+    folders: dict[ServedVariant, str] = field(default_factory=dict)
     """Folder or Hub id of each variant that may be served."""
-    refused: dict[Variant, VariantRecord | None] = field(default_factory=dict)
+    refused: dict[ServedVariant, VariantRecord | None] = field(default_factory=dict)
     """Record of each refused variant; None for one that was never scored."""
 
-    def default(self, wanted: Variant | None) -> Variant | None:
+    def default(self, wanted: ServedVariant | None) -> ServedVariant | None:
         """Return the variant of the bare name: the wanted one, else the first servable one; None if there is none.
 
         A wanted variant that was refused is still returned, so that requests receive the reason.
         """
-        known = (wanted,) if wanted is not None else _PREFERRED
+        known = (wanted,) if wanted is not None else tuple(reversed(FORMATS))  # the fastest first
         return next((variant for where in (self.folders, self.refused) for variant in known if variant in where), None)
 
 
@@ -47,17 +52,15 @@ def find_variants(checkpoint: str | None, export: str | None) -> FoundVariants:
     found = FoundVariants()
     if checkpoint is not None and (holds_checkpoint(Path(checkpoint)) or is_hub_id(checkpoint)):
         found.folders[TORCH] = checkpoint
-    for variant in VARIANTS if export is not None else ():
-        assert export is not None
-        for folder in (Path(export) / variant, Path(export)):
-            if not onnx_path(folder, "encoder_model", variant).is_file():
-                continue
-            record = read_variant_record(folder)  # of a folder without graphs it would be the training's
-            if record is not None and record.is_servable:
-                found.folders[variant] = str(folder)
-            else:
-                found.refused[variant] = record
-            break
+    for variant in export_formats() if export is not None else ():
+        folder = None if export is None else find_folder(Path(export), variant)
+        if folder is None:
+            continue
+        record = read_variant_record(folder)  # in a folder without a variant's files it would be the training's
+        if record is not None and record.is_servable:
+            found.folders[variant] = str(folder)
+        else:
+            found.refused[variant] = record
     return found
 
 
@@ -78,7 +81,9 @@ def is_hub_id(source: str) -> bool:
     )
 
 
-def refusal(variant: Variant, record: VariantRecord | None, folder: str | Path) -> ExportGateError | CheckpointError:
+def refusal(
+    variant: ServedVariant, record: VariantRecord | None, folder: str | Path
+) -> ExportGateError | CheckpointError:
     """Return why a variant is not served: the gate refused it, or an interrupted export left it unscored."""
     if record is None:
         remedy = "run jobs.export_model again, which loads each variant back and scores it"
@@ -103,7 +108,9 @@ def newest_file(folder: str) -> int:
 
 
 def _files(folder: Path) -> Iterable[tuple[Path, os.stat_result]]:
-    """Return the files a recognizer may read: the folder's own, and its graphs."""
-    for path in sorted((*folder.glob("*"), *folder.glob("onnx/*"))):
+    """Return the files a recognizer may read: its own, and those in the subfolders of model formats."""
+    subfolders = {str(Path(file).parent) for row in FORMATS.values() for file in row.files} - {"."}
+    inner = (path for name in subfolders for path in folder.glob(f"{name}/*"))
+    for path in sorted((*folder.glob("*"), *inner)):
         if path.is_file():
             yield path.relative_to(folder), path.stat()

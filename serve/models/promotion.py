@@ -18,7 +18,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from serve.models.loading import ModelLoader
-from serve.models.model_files import TORCH, digest_files, find_variants, holds_checkpoint, refusal
+from serve.models.model_files import digest_files, find_variants, holds_checkpoint, refusal
 from serve.models.model_plan import ModelPlan
 from serve.models.registry import (
     CHECKPOINT_FOLDER,
@@ -32,6 +32,7 @@ from serve.models.registry import (
 )
 from serve.settings import ModelFiles, ServeConfig, ServedFiles, checked_name
 from sottovoce.errors import CheckpointError, ConfigError
+from sottovoce.model.variants import TORCH
 
 _LOOKED_FOR = (
     "a checkpoint has config.json and *.safetensors, an adapter adapter_config.json, an export fp32/onnx or int8/onnx"

@@ -15,8 +15,9 @@ from urllib.parse import quote, unquote
 
 from pydantic import Field, ValidationError
 
-from serve.settings import ServedFiles, Variant
+from serve.settings import ServedFiles
 from sottovoce.errors import CheckpointError
+from sottovoce.model.variants import ServedVariant
 from sottovoce.schema import Record
 
 _SUFFIX = ".json"
@@ -34,7 +35,7 @@ class Release(Record):
     digest: str
     """Of its files' names, sizes and times and of this promotion: distinguishes it from a release of the same number
     elsewhere."""
-    variant: Variant
+    variant: ServedVariant
     """The variant that the bare name selects."""
     replaces: int | None
     """The previous current version, which a rollback returns to."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve.errors import ModelNotFoundError
-from serve.models.model_files import TORCH, digest_files, find_variants, newest_file, refusal
+from serve.models.model_files import digest_files, find_variants, newest_file, refusal
 from serve.models.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
 from serve.models.registry import ModelRecord, Release, read_record, read_records, release_files, was_promoted
-from serve.settings import NamedModel, ServeConfig, ServedFiles, Variant, is_name, resolve_path
+from serve.settings import NamedModel, ServeConfig, ServedFiles, is_name, resolve_path
 from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
+from sottovoce.model.variants import TORCH, ServedVariant
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,9 @@ class ModelRepository:
             is_promoted=release is not None,
         )
 
-    def _plan(self, name: str, variant: Variant, folder: str, files: ServedFiles, release: Release | None) -> ModelPlan:
+    def _plan(
+        self, name: str, variant: ServedVariant, folder: str, files: ServedFiles, release: Release | None
+    ) -> ModelPlan:
         base, assistant = (files.base, files.assistant) if variant == "torch" else (None, None)
         if release is None:
             version, digest = 0, digest_files(folder, base, assistant)

@@ -1,4 +1,4 @@
-"""The exporter's order of work and its verdicts; the graphs are stood in for by empty files."""
+"""The exporter's order of work and its decisions, on graphs that are files of ten bytes."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from sottovoce.errors import CheckpointError, ConfigError, ExportGateError
-from sottovoce.export import exporter
+from sottovoce.export import exporter, onnx, quantize
 from sottovoce.export.exporter import ExportConfig, export_checkpoint
 from sottovoce.model.variants import PARTS, onnx_path, read_variant_record
 from sottovoce.recognize.load import load_recognizer
@@ -23,7 +23,7 @@ class Measured:
 
 @pytest.fixture
 def empty_graphs(monkeypatch, tiny_checkpoint):
-    """Write files of 10 bytes for graphs, and copies of the checkpoint's own."""
+    """Write files of 10 bytes as graphs, and copy the checkpoint's own files."""
 
     def write(folder, variant):
         for part in PARTS:
@@ -37,9 +37,10 @@ def empty_graphs(monkeypatch, tiny_checkpoint):
     monkeypatch.setattr(
         exporter, "save_checkpoint", lambda _checkpoint, folder: shutil.copytree(tiny_checkpoint, folder)
     )
-    monkeypatch.setattr(exporter, "export_onnx", lambda _checkpoint, folder: write(folder, "fp32"))
-    monkeypatch.setattr(exporter, "quantize_int8", lambda _source, folder: write(folder, "int8"))
-    monkeypatch.setattr(exporter, "measure_parity", lambda *_args, **_kwargs: Report())
+    monkeypatch.setattr(onnx, "export_onnx", lambda _checkpoint, folder: write(folder, "fp32"))
+    monkeypatch.setattr(quantize, "quantize_int8", lambda _source, folder: write(folder, "int8"))
+    for module in (onnx, quantize):
+        monkeypatch.setattr(module, "measure_parity", lambda *_args, **_kwargs: Report())
 
 
 def score_by(**wers):
@@ -80,7 +81,7 @@ def test_a_wider_bound_lets_the_same_variant_pass(tiny_checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("empty_graphs")
-def test_a_verdict_of_an_earlier_export_is_forgotten(tiny_checkpoint, tmp_path):
+def test_records_of_an_earlier_export_are_removed(tiny_checkpoint, tmp_path):
     with pytest.raises(ExportGateError):
         export_checkpoint(ExportConfig(), tiny_checkpoint, tmp_path, score=score_by(torch=0.1, fp32=0.9, int8=0.9))
 
@@ -100,13 +101,13 @@ def test_int8_alone_leaves_no_fp32_folder(tiny_checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("empty_graphs")
-def test_a_variant_that_cannot_be_made_takes_no_others_score_with_it(tiny_checkpoint, tmp_path, monkeypatch):
+def test_a_variant_that_fails_leaves_the_records_of_those_before_it(tiny_checkpoint, tmp_path, monkeypatch):
     export_checkpoint(ExportConfig(), tiny_checkpoint, tmp_path, score=score_by(torch=0.05, fp32=0.05, int8=0.05))
 
     def fail(_source, _folder):
         raise MemoryError
 
-    monkeypatch.setattr(exporter, "quantize_int8", fail)
+    monkeypatch.setattr(quantize, "quantize_int8", fail)
     config = ExportConfig(variants=("int8", "fp32"))
     with pytest.raises(MemoryError):
         export_checkpoint(config, tiny_checkpoint, tmp_path, score=score_by(torch=0.1, fp32=0.1))
@@ -123,9 +124,9 @@ def test_no_variants_is_a_config_error(tiny_checkpoint, tmp_path):
 
 
 def test_a_tokenizer_without_its_files_is_named(tiny_checkpoint, tmp_path, monkeypatch):
-    def forget(_checkpoint, folder):
+    def save_nothing(_checkpoint, folder):
         folder.mkdir(parents=True)
 
-    monkeypatch.setattr(exporter, "save_checkpoint", forget)
+    monkeypatch.setattr(exporter, "save_checkpoint", save_nothing)
     with pytest.raises(CheckpointError, match=r"lack config\.json"):
         export_checkpoint(ExportConfig(), tiny_checkpoint, tmp_path, score=score_by(torch=0.1))

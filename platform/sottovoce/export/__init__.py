@@ -1,1 +1,1 @@
-"""Checkpoint to served variants, each scored before it may serve."""
+"""Export of a checkpoint to the formats of the table, each scored before it may be served."""

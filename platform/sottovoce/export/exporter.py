@@ -1,4 +1,4 @@
-"""A checkpoint to an export folder: every variant written, compared with torch, loaded back, scored and judged."""
+"""Export a checkpoint: write every variant, load it back, score it and judge it."""
 
 import logging
 import shutil
@@ -13,32 +13,46 @@ from pydantic import Field
 from sottovoce.config import Config
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.export.gate import GateDecision, raise_refused
-from sottovoce.export.onnx import export_onnx
-from sottovoce.export.parity import measure_parity
-from sottovoce.export.quantize import quantize_int8
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sottovoce.model.variants import VARIANTS, Part, Variant, VariantRecord, onnx_path, write_variant_record
+from sottovoce.model.variants import (
+    FORMATS,
+    TORCH,
+    Variant,
+    VariantRecord,
+    export_formats,
+    model_bytes,
+    resolve_function,
+    write_variant_record,
+)
 from sottovoce.schema import Record
 
 logger = logging.getLogger(__name__)
 
-_READ_PARTS: tuple[Part, ...] = ("encoder_model", "decoder_model_merged")
-_PARITY_BATCH_SIZES = (1, 3)
-_VERSIONED = ("onnx", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
 TABLE_FILE = "variants.json"
+_VERSIONED = ("onnx", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
+_ROOT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
 
 
 class ExportConfig(Config):
-    """Which variants are made, and how much accuracy one may lose."""
+    """Which variants are written, and how much accuracy a variant may lose."""
 
-    variants: tuple[Variant, ...] = VARIANTS
-    """Precisions to write; int8 needs fp32, which is made all the same."""
+    variants: tuple[Variant, ...] = export_formats()
+    """Formats to write, by their names in ``model/variants.py``: fp32, int8."""
     max_wer_rise: float = Field(default=0.01, ge=0.0)
     """Largest rise of WER over the checkpoint in torch, absolute: 0.01 is one point."""
 
 
 class VariantScore(Protocol):
-    """What the exporter needs of a score."""
+    """The score of a variant, as far as the exporter reads it."""
 
     @property
     def wer(self) -> float:
@@ -58,7 +72,7 @@ class VariantScore(Protocol):
 
 
 ScoreVariant = Callable[[str | Path, str], VariantScore]
-"""Load the variant named second from the folder named first, and score it on held-out speech."""
+"""Function (folder, variant) that loads a variant and scores it on held-out speech."""
 
 
 class ExportReport(Record):
@@ -69,9 +83,9 @@ class ExportReport(Record):
     """WER of the checkpoint in torch, a fraction."""
     reference_cer: float
     reference_rtfx: float
-    """Audio seconds per second of recognition, log-mel included, decoding of files excluded."""
-    fp32_max_abs_difference: float
-    """max |Δlogit| of fp32 against torch; ``fp32/parity.json`` has the cases."""
+    """Audio seconds per second of recognition; includes log-mel features, excludes decoding of files."""
+    fp32_max_abs_difference: float | None
+    """max |Δlogit| of fp32 against torch; ``fp32/parity.json`` has the cases. None if fp32 was not written."""
     num_utterances: int
     variants: dict[Variant, VariantRecord]
     versions: dict[str, str]
@@ -80,10 +94,10 @@ class ExportReport(Record):
 def export_checkpoint(
     config: ExportConfig, checkpoint: str | Path, output: Path, *, score: ScoreVariant
 ) -> ExportReport:
-    """Export a checkpoint and judge each variant, one after the other: where one cannot be made, those before it stand.
+    """Export a checkpoint and judge each variant, one after the other. If one fails, those before it remain.
 
-    Everything is written before a refused variant raises, so that the report can be read; a refused variant's record
-    says so, and no recognizer loads it.
+    All files are written before a refused variant raises, so that the report can be read. The record of a refused
+    variant says so, and no recognizer loads it.
 
     Args:
         config: variants and bound.
@@ -97,32 +111,33 @@ def export_checkpoint(
         ExportGateError: a variant whose WER rose by more than the bound.
     """
     if not config.variants:
-        raise ConfigError(f"variants is empty; name some of {', '.join(VARIANTS)}")
+        raise ConfigError(f"variants is empty; name some of {', '.join(export_formats())}")
     started = time.monotonic()
     loaded = load_checkpoint(checkpoint)
     versions = {name: version(name) for name in _VERSIONED}
-    _forget_export(output)
-    difference = _write_fp32(loaded, output / "fp32", versions=versions)
+    _remove_earlier_export(output)
     logger.info("scoring the checkpoint in torch")
-    reference = score(checkpoint, "torch")
+    reference = score(checkpoint, TORCH)
+    differences: dict[str, float | None] = {}
     decisions: list[GateDecision] = []
     records: dict[Variant, VariantRecord] = {}
-    for variant in (variant for variant in VARIANTS if variant in config.variants):
-        if variant == "int8":
-            _write_int8(loaded, output, versions=versions)
+    for variant in _with_needed(config.variants):
+        differences[variant] = _write_variant(loaded, output / variant, variant, versions=versions)
+        if variant not in config.variants:
+            continue
         logger.info("scoring variant %s", variant)
         measured = score(output, variant)
         decision = GateDecision(variant, measured.wer, reference.wer, config.max_wer_rise)
         decisions.append(decision)
         records[variant] = _record_variant(output / variant, decision, measured, versions=versions)
-    if "fp32" not in records:
-        shutil.rmtree(output / "fp32")
+    for variant in differences.keys() - records.keys():
+        shutil.rmtree(output / variant)
     report = ExportReport(
         checkpoint=str(checkpoint),
         reference_wer=reference.wer,
         reference_cer=reference.cer,
         reference_rtfx=reference.rtfx,
-        fp32_max_abs_difference=difference,
+        fp32_max_abs_difference=differences.get("fp32"),
         num_utterances=reference.num_utterances,
         variants=records,
         versions=versions,
@@ -134,51 +149,47 @@ def export_checkpoint(
     return report
 
 
-def _forget_export(output: Path) -> None:
-    """Leave nothing of an earlier export that could be taken for this one's."""
+def _remove_earlier_export(output: Path) -> None:
+    """Remove all files of an earlier export, which would be mistaken for this one's."""
     (output / TABLE_FILE).unlink(missing_ok=True)
-    for variant in VARIANTS:
+    for variant in export_formats():
         shutil.rmtree(output / variant, ignore_errors=True)
 
 
-def _write_fp32(checkpoint: Checkpoint, folder: Path, *, versions: dict[str, str]) -> float:
-    """Trace the graphs; give their largest difference from torch."""
-    logger.info("tracing the graphs of %s", checkpoint.source)
+def _with_needed(wanted: tuple[Variant, ...]) -> list[str]:
+    """Return the wanted formats and those they need, in the table's order: a format after those it needs."""
+    pending, names = list(wanted), set[str]()
+    while pending:
+        name = pending.pop()
+        names.add(name)
+        pending += FORMATS[name].needs
+    return [name for name in export_formats() if name in names]
+
+
+def _write_variant(checkpoint: Checkpoint, folder: Path, variant: str, *, versions: dict[str, str]) -> float | None:
+    """Write one variant's folder; return its largest difference from torch in any logit, if its exporter measures it.
+
+    Raises:
+        CheckpointError: the checkpoint lacks configs or tokenizer files.
+    """
+    logger.info("writing %s as %s", checkpoint.source, variant)
     _write_root_files(checkpoint, folder)
-    export_onnx(checkpoint, folder)
-    report = measure_parity(checkpoint, folder, "fp32", batch_sizes=_PARITY_BATCH_SIZES, versions=versions)
-    logger.info("fp32 differs from torch by at most %.2g in any logit", report.max_abs_difference)
-    return report.max_abs_difference
-
-
-def _write_int8(checkpoint: Checkpoint, output: Path, *, versions: dict[str, str]) -> None:
-    """Quantize the graphs of fp32."""
-    logger.info("quantizing to int8")
-    _write_root_files(checkpoint, output / "int8")
-    quantize_int8(output / "fp32", output / "int8")
-    measure_parity(checkpoint, output / "int8", "int8", batch_sizes=_PARITY_BATCH_SIZES, versions=versions)
+    exporter = FORMATS[variant].exporter
+    assert exporter is not None, f"{variant} is no export format"
+    difference: float | None = resolve_function(exporter)(checkpoint, folder, versions=versions)
+    if difference is not None:
+        logger.info("%s differs from torch by at most %.2g in any logit", variant, difference)
+    return difference
 
 
 def _write_root_files(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the configs and tokenizer files that every reader of the layout expects; the weights are in the graphs."""
+    """Write the configs and tokenizer files that every reader of the layout expects, and no weights."""
     save_checkpoint(checkpoint, folder)
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
     missing = [name for name in _ROOT_FILES if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(checkpoint.source, f"its tokenizer or configs lack {', '.join(missing)}")
-
-
-_ROOT_FILES = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-)
 
 
 def _record_variant(
@@ -193,18 +204,13 @@ def _record_variant(
         reference_wer=decision.reference_wer,
         max_wer_rise=decision.max_wer_rise,
         is_servable=decision.is_servable,
-        size_bytes=sum(_graph_bytes(onnx_path(folder, part, decision.variant)) for part in _READ_PARTS),
+        size_bytes=model_bytes(folder, decision.variant),
         folder_bytes=sum(path.stat().st_size for path in files),
         num_utterances=measured.num_utterances,
         versions=versions,
     )
     write_variant_record(record, folder)
     return record
-
-
-def _graph_bytes(path: Path) -> int:
-    """Size a graph, with the file of weights that stands beside one above 2 GB."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
 def _summary(records: dict[Variant, VariantRecord]) -> str:

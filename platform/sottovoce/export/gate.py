@@ -1,4 +1,4 @@
-"""The gate: which exported variants lost too much accuracy to be served. It decides; others act on the decision."""
+"""The export gate decides which variants lost too much accuracy to be served. Others act on its decisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sottovoce.model.variants import Variant
 
 @dataclass(frozen=True)
 class GateDecision:
-    """Whether one variant may be served, and the values that decided it."""
+    """The decision about one variant, and the values it rests on."""
 
     variant: Variant
     wer: float
@@ -22,12 +22,12 @@ class GateDecision:
 
     @property
     def is_servable(self) -> bool:
-        """Whether the rise is within the bound; a WER that is no number is not."""
+        """Whether the rise of WER is within the bound; false if the WER is not a number."""
         return self.wer - self.reference_wer <= self.max_wer_rise + 1e-12  # rates are quotients of counts
 
 
 def raise_refused(decisions: Sequence[GateDecision], *, report: Path) -> None:
-    """Raise for the first variant that was refused.
+    """Raise an error for the first variant that was refused.
 
     Raises:
         ExportGateError: a variant whose WER rose by more than its bound.

@@ -1,7 +1,8 @@
-"""Export a checkpoint to ONNX with Optimum: encoder, decoder, decoder with past, and both decoders merged.
+"""The format fp32: a checkpoint exported to ONNX with Optimum.
 
-Every graph has a dynamic batch and a dynamic time axis, so that one file runs every audio context. The decoder that
-reads a prefix, and with it the merged one, has one output more than Optimum gives it: see ``attention_output``.
+There are four graphs: encoder, decoder, decoder with past, and both decoders merged. Every graph has a dynamic batch
+axis and a dynamic time axis, so that one file runs every audio context. The decoder that reads a prefix, and with it
+the merged decoder, has one more output than in Optimum's own export: see ``attention_output``.
 """
 
 import logging
@@ -17,6 +18,7 @@ from optimum.exporters.onnx.model_configs import WhisperOnnxConfig
 from optimum.exporters.utils import get_encoder_decoder_models_for_export
 
 from sottovoce.export.attention_output import add_alignment_scores
+from sottovoce.export.parity import measure_parity
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.onednn_linear import plain_linear
 from sottovoce.model.variants import onnx_path
@@ -29,7 +31,7 @@ _DummyAxes = dict[str, dict[int, str]]
 
 
 class TrimmedOnnxConfig(WhisperOnnxConfig):  # type: ignore[misc]
-    """Whisper's graphs with the time axis that Optimum's own configuration takes out of the encoder."""
+    """Whisper's graphs with a dynamic time axis, which Optimum's own configuration removes from the encoder."""
 
     @property
     def inputs(self) -> _DummyAxes:
@@ -48,10 +50,23 @@ class TrimmedOnnxConfig(WhisperOnnxConfig):  # type: ignore[misc]
         return axes
 
 
+def write_fp32(checkpoint: Checkpoint, folder: Path, *, versions: dict[str, str]) -> float:
+    """Write the graphs and compare them with torch: the exporter of fp32 in ``FORMATS``.
+
+    Returns:
+        The largest difference of a logit from torch's.
+
+    Raises:
+        CheckpointError: alignment heads the decoder does not have.
+    """
+    export_onnx(checkpoint, folder)
+    return measure_parity(checkpoint, folder, "fp32", versions=versions).max_abs_difference
+
+
 def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the four fp32 graphs of a checkpoint into a variant's folder.
 
-    The model must be on the CPU in float32, as ``load_checkpoint`` gives it.
+    The model must be on the CPU in float32, as ``load_checkpoint`` returns it.
 
     Raises:
         CheckpointError: alignment heads the decoder does not have.
@@ -67,15 +82,15 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
         export_models(models, first.parent, output_names=names, input_shapes={"nb_max_frames": traced_frames})
         add_alignment_scores(onnx_path(folder, "decoder_model", "fp32"), heads)
         _expect_large_merged(folder)
-        # Optimum's second half: the token embedding is stored once, not again as output layer; the decoders are merged.
+        # Optimum's second step stores the token embedding once, not again as output layer, and merges the decoders.
         config.post_process_exported_models(first.parent, models, names)
     logger.info("exported %s to %s", checkpoint.source, first.parent)
 
 
 def _expect_large_merged(folder: Path) -> None:
-    """Let the merged decoder's weights lie beside it where the decoder's do: over 2 GB a graph holds none.
+    """Have the merged decoder's weights written to a file beside it if the decoder's are: a graph holds at most 2 GB.
 
-    Optimum 2.1 asks by whether the file of weights is there already, and so only where it writes a graph again.
+    Optimum 2.1 decides by whether the file of weights exists already, so an empty file is created.
     """
     decoder, merged = (onnx_path(folder, part, "fp32") for part in ("decoder_model", "decoder_model_merged"))
     if decoder.with_name(f"{decoder.name}_data").is_file():
@@ -84,10 +99,10 @@ def _expect_large_merged(folder: Path) -> None:
 
 @contextmanager
 def _quiet_trace() -> Iterator[None]:
-    """Leave out the trace's warnings, which name branches that are constant for a Whisper.
+    """Silence the warnings of the trace, which name branches that are constant for Whisper.
 
-    They come from transformers 4.57's attention and cache code; from Optimum 2.1, about the tied weights it then
-    shares; and from torch 2.13, about the TorchScript exporter, which Optimum still uses.
+    They come from the attention and cache code of transformers 4.57; from Optimum 2.1, about tied weights that it
+    shares afterwards; and from torch 2.13, about the TorchScript exporter, which Optimum still uses.
     """
     exporter_log = logging.getLogger("optimum")
     level = exporter_log.level

@@ -1,9 +1,8 @@
-"""How far an exported variant's logits are from torch's, with the same tokens forced on both.
+"""Compare the logits of an exported variant with torch's, for the same given tokens.
 
 Shapes: B batch, M mel bins, F frames, T tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.variants import ALIGNMENT_SCORES, Part, Variant, onnx_path
 from sottovoce.schema import FRAMES_PER_SECOND, Record
 
+_BATCH_SIZES = (1, 3)
 _PREFIX_TOKENS = 4
 _STEP_TOKENS = 6
 _SEED = 0
@@ -33,7 +33,7 @@ class ParityCase(Record):
     max_abs_difference_merged: float
     """The same for the merged decoder."""
     max_abs_logit: float
-    """The largest of torch's own logits, to read the differences by."""
+    """The largest of torch's own logits: the scale of the differences."""
 
 
 class ParityReport(Record):
@@ -41,22 +41,21 @@ class ParityReport(Record):
 
     variant: Variant
     max_abs_difference: float
-    """The largest of all cases, split and merged."""
+    """The largest of all cases, of split and merged decoders."""
     cases: tuple[ParityCase, ...]
     versions: dict[str, str]
 
 
-def measure_parity(
-    checkpoint: Checkpoint, folder: Path, variant: Variant, *, batch_sizes: Sequence[int], versions: dict[str, str]
-) -> ParityReport:
+def measure_parity(checkpoint: Checkpoint, folder: Path, variant: Variant, *, versions: dict[str, str]) -> ParityReport:
     """Compare a variant with its checkpoint at the shortest, a middle and the longest context, and write the report.
+
+    Each context is compared with one window and with a batch of three.
 
     Args:
         checkpoint: float32, on the CPU.
         folder: the variant's folder; receives ``parity.json``.
         variant: which files to read.
-        batch_sizes: tried with each context.
-        versions: of the libraries at work, for the report.
+        versions: of the libraries used, for the report.
     """
     context = checkpoint.context
     lengths_s = sorted({context.min_s, context.seconds_for((context.min_s + context.max_s) / 2), context.max_s})
@@ -64,7 +63,7 @@ def measure_parity(
     cases = tuple(
         _compare(checkpoint, graphs, num_frames=round(length_s * FRAMES_PER_SECOND), batch_size=batch_size)
         for length_s in lengths_s
-        for batch_size in batch_sizes
+        for batch_size in _BATCH_SIZES
     )
     worst = max(max(case.max_abs_difference, case.max_abs_difference_merged) for case in cases)
     report = ParityReport(variant=variant, max_abs_difference=worst, cases=cases, versions=versions)
@@ -90,11 +89,11 @@ def _compare(checkpoint: Checkpoint, graphs: "_Graphs", *, num_frames: int, batc
 
 
 class _Graphs:
-    """A variant's four graphs, run plainly: what is compared here is the files, not an engine's loop."""
+    """A variant's four graphs, run without an engine: the files are compared, not the engine's decode loop."""
 
     def __init__(self, folder: Path, variant: Variant) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # the merged graph's unused outputs are warned of at each load
+        options.log_severity_level = 3  # else each load warns about unused outputs of the merged graph
 
         def load(part: Part) -> onnxruntime.InferenceSession:
             path = str(onnx_path(folder, part, variant))
@@ -106,7 +105,7 @@ class _Graphs:
         self._merged = load("decoder_model_merged")
 
     def split_logits(self, features: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read the prefix with one decoder and every further token with the other: (B, T, V)."""
+        """Read the prefix with one decoder and each later token with the other; return (B, T, V)."""
         encoded = self._encoder.run(["last_hidden_state"], {"input_features": features})[0]
         inputs = {"input_ids": tokens[:, :_PREFIX_TOKENS], "encoder_hidden_states": encoded}
         outputs = _run(self._decoder, inputs)
@@ -118,7 +117,7 @@ class _Graphs:
         return np.concatenate(logits, axis=1)
 
     def merged_logits(self, features: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Do the same with the merged decoder: (B, T, V)."""
+        """Read the same tokens with the merged decoder; return (B, T, V)."""
         encoded = self._encoder.run(["last_hidden_state"], {"input_features": features})[0]
         empty = {
             entry.name: np.zeros((len(features), entry.shape[1], 0, entry.shape[3]), dtype=np.float32)

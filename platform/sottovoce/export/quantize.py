@@ -1,13 +1,13 @@
-"""Quantize an exported fp32 variant to int8, dynamically: weights once, activations as they come.
+"""The format int8: an fp32 variant quantized dynamically, weights in advance and activations at run time.
 
-Three traps are avoided here. ONNX Runtime's quantizer leaves the merged decoder's branches alone, so the split graphs
+Three traps are avoided here. ONNX Runtime's quantizer ignores the branches of the merged decoder, so the split graphs
 are quantized and merged again. It has no int8 convolution for signed weights, so only matrix products are quantized.
-And the output layer is the token embedding transposed, which it does not see as a constant: it would turn the embedding
-back to float at every step. So the transposition is written out before, and afterwards the look-up of tokens reads the
-quantized output layer: the largest matrix of a small Whisper is stored once, in int8.
+The output layer is the transposed token embedding, which the quantizer does not recognize as a constant; it would
+convert the embedding to float at every step. So the transposed matrix is stored before quantization, and afterwards the
+token look-up reads the quantized output layer: the largest matrix of a small Whisper is stored once, in int8.
 
-Signed weights lose accuracy where a CPU has AVX2 but no VNNI (its 16-bit sums saturate): score a variant on the kind of
-machine that serves it.
+Signed weights lose accuracy on a CPU with AVX2 but without VNNI, whose 16-bit sums saturate. Score a variant on the
+kind of machine that serves it.
 """
 
 import logging
@@ -21,12 +21,24 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from optimum.onnx import merge_decoders
 
+from sottovoce.export.parity import measure_parity
+from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.variants import Part, onnx_path
 
 logger = logging.getLogger(__name__)
 
 _SPLIT_PARTS: tuple[Part, ...] = ("encoder_model", "decoder_model", "decoder_with_past_model")
-_TRANSPOSED = "_written_out"  # our mark on a weight whose transposition became a weight of its own
+_TRANSPOSED = "_written_out"  # marks a weight that is the stored transpose of another
+
+
+def write_int8(checkpoint: Checkpoint, folder: Path, *, versions: dict[str, str]) -> float:
+    """Quantize the fp32 variant beside ``folder`` and compare it with torch: the exporter of int8 in ``FORMATS``.
+
+    Returns:
+        The largest difference of a logit from torch's.
+    """
+    quantize_int8(folder.parent / "fp32", folder)
+    return measure_parity(checkpoint, folder, "int8", versions=versions).max_abs_difference
 
 
 def quantize_int8(source: Path, target: Path) -> None:
@@ -47,15 +59,15 @@ def quantize_int8(source: Path, target: Path) -> None:
         decoder=onnx_path(target, "decoder_model", "int8"),
         decoder_with_past=onnx_path(target, "decoder_with_past_model", "int8"),
         save_path=onnx_path(target, "decoder_model_merged", "int8"),
-        strict=False,  # the decoder with past gives no encoder keys and values: they do not change
+        strict=False,  # the decoder with past does not output encoder keys and values: they do not change
     )
 
 
 def quantize_graph(source: Path, target: Path) -> None:
-    """Write one graph in int8, its matrix products quantized.
+    """Write one graph with its matrix products in int8.
 
-    A large Whisper's graph is over 2 GB, more than a message of protobuf holds, so its weights lie in a file beside it
-    wherever it is written in fp32, and shapes are inferred from the file, which the quantizer does. In int8 it holds.
+    The graph of a large Whisper in fp32 is over 2 GB, more than a protobuf message holds. So every fp32 graph is
+    written with its weights in a file beside it, and the quantizer infers shapes from that file. In int8 it fits.
 
     Args:
         source: an fp32 graph, its weights inside or beside it.
@@ -63,11 +75,11 @@ def quantize_graph(source: Path, target: Path) -> None:
     """
     model = onnx.load(source)
     _write_out_transposed_weights(model)
-    add_pre_process_metadata(model)  # ONNX Runtime asks for it in a warning otherwise
+    add_pre_process_metadata(model)  # else ONNX Runtime warns that it is missing
     with tempfile.TemporaryDirectory() as scratch:
         prepared, quantized = Path(scratch) / "prepared.onnx", Path(scratch) / "quantized.onnx"
         onnx.save(model, prepared, save_as_external_data=True, location=f"{prepared.name}_data")
-        del model  # the quantizer reads it again
+        del model  # frees memory; the quantizer reads the file
         quantize_dynamic(
             prepared, quantized, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True
         )
@@ -77,7 +89,7 @@ def quantize_graph(source: Path, target: Path) -> None:
 
 
 def _write_out_transposed_weights(model: ModelProto) -> None:
-    """Replace each transposition of a stored weight by the transposed weight, a constant the quantizer sees."""
+    """Replace each Transpose of a stored weight by the transposed weight, which the quantizer sees as a constant."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
         matrix = numpy_helper.to_array(weights[node.input[0]])
@@ -95,10 +107,10 @@ def _rename_input(model: ModelProto, old: str, new: str) -> None:
 
 
 def _look_up_in_output_layer(model: ModelProto) -> None:
-    """Let the look-up of tokens read the quantized output layer, and drop the float embedding.
+    """Look tokens up in the quantized output layer, and drop the float embedding.
 
-    The output layer (D, V) was quantized symmetrically with one scale per token, so a token's embedding is its column
-    times its scale. It is stored as (V, D); ONNX Runtime transposes it once, when it loads.
+    The output layer (D, V) was quantized symmetrically with one scale per token, so the embedding of a token is its
+    column times its scale. It is stored as (V, D); ONNX Runtime transposes it once, at loading.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in [node for node in model.graph.node if node.op_type == "Gather" and node.input[0] in weights]:
@@ -116,7 +128,7 @@ def _look_up_in_output_layer(model: ModelProto) -> None:
 
 
 def _look_up_nodes(node: onnx.NodeProto, embedding: str, quantized: str) -> list[onnx.NodeProto]:
-    """Give the nodes that stand in for ``node``, and the transposition that gives the output layer."""
+    """Return the nodes that replace ``node``, and the Transpose that yields the output layer."""
     token_ids, rows, scales = node.input[1], f"{embedding}_rows", f"{embedding}{_TRANSPOSED}_scale"
     names = {step: f"{node.output[0]}_{step}" for step in ("rows", "cast", "scales", "column")}
     axes = f"{embedding}_axes"

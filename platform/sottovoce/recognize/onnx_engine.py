@@ -22,68 +22,17 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NoSuchFile,
     NotImplemented,  # noqa: A004 - ONNX Runtime's own name
 )
+from transformers import GenerationConfig, WhisperTokenizerFast
 
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
+from sottovoce.model.checkpoint import read_model_config
 from sottovoce.model.context import AudioContext
-from sottovoce.model.variants import ALIGNMENT_SCORES
-from sottovoce.model.vocabulary import Vocabulary
+from sottovoce.model.variants import ALIGNMENT_SCORES, RunDevice, onnx_path
+from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
 from sottovoce.recognize.batching import recognize_windows
 from sottovoce.recognize.decoding.session import Logits, TokenIds
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
-
-
-def read_attention(
-    decoder: onnxruntime.InferenceSession,
-    encoded: NDArray[np.float32],
-    empty_caches: Mapping[str, onnxruntime.OrtValue],
-    token_ids: NDArray[np.int64],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read prefix, text and end token of one window at once.
-
-    Args:
-        decoder: the merged decoder, exported with its alignment scores.
-        encoded: (1, P, D) from the encoder.
-        empty_caches: for a batch of one; the branch without a cache ignores them, and the graph asks for them.
-        token_ids: (T,), the last of them the end token; tokens of text have lower ids.
-
-    Returns:
-        Scores (H, T, P), and the probabilities (T - 1,) of the tokens from the second on, among the tokens of text; 0
-        for those that are none.
-    """
-    inputs = {
-        "input_ids": onnxruntime.OrtValue.ortvalue_from_numpy(token_ids[None]),
-        "encoder_hidden_states": onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(encoded)),
-        "use_cache_branch": onnxruntime.OrtValue.ortvalue_from_numpy(np.array([False])),
-    }
-    outputs = decoder.run_with_ort_values(["logits", ALIGNMENT_SCORES], {**inputs, **empty_caches})
-    logits, scores = (output.numpy()[0] for output in outputs)
-    return scores, text_probabilities(logits[:-1], token_ids[1:], end_id=int(token_ids[-1]))
-
-
-def text_probabilities(
-    logits: NDArray[np.float32], token_ids: NDArray[np.int64], *, end_id: int
-) -> NDArray[np.float32]:
-    """Give the probability of each token among the tokens of text.
-
-    Args:
-        logits: (T, V) that each token was written from.
-        token_ids: (T,).
-        end_id: tokens of text have lower ids.
-
-    Returns:
-        (T,), 0 for tokens that are no text.
-    """
-    is_text = token_ids < end_id
-    probabilities = np.zeros(len(token_ids), dtype=np.float32)
-    among = logits[is_text, :end_id]
-    chosen = among[np.arange(len(among)), token_ids[is_text]]
-    peaks = among.max(axis=1, initial=-np.inf)
-    np.subtract(among, peaks[:, None], out=among)
-    np.exp(among, out=among)
-    probabilities[is_text] = np.exp(chosen - peaks) / among.sum(axis=1)
-    return probabilities
-
 
 _PAST, _PRESENT = "past_key_values", "present"
 # The graph gives logits of every token it reads, 0.2 MB each: a batch of 16 long prompts would take 0.75 GB at once.
@@ -150,6 +99,35 @@ class OnnxRecognizer:
 
     def _open(self, input_features: NDArray[np.float32]) -> "_OnnxSession":
         return _OnnxSession(self._decoder, _encode(self._encoder, input_features), engine=self.name)
+
+
+def load_onnx(folder: Path, *, variant: str, num_threads: int, device: RunDevice) -> OnnxRecognizer:
+    """Load an exported variant: the loader of the ONNX formats in ``FORMATS``.
+
+    Args:
+        folder: the variant's folder.
+        variant: which graphs to read.
+        num_threads: CPU threads that one call may use.
+        device: ``cpu``, the only one these formats support.
+
+    Raises:
+        CheckpointError: a file that is missing or damaged.
+    """
+    config = read_model_config(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(folder, "tokenizer.json is missing; export the checkpoint again")
+    try:
+        tokenizer = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
+        generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(folder, f"{error}") from error
+    return OnnxRecognizer(
+        encoder=load_session(onnx_path(folder, "encoder_model", variant), num_threads=num_threads),
+        decoder=load_session(onnx_path(folder, "decoder_model_merged", variant), num_threads=num_threads),
+        vocabulary=build_vocabulary(tokenizer, generation, source=str(folder)),
+        context=AudioContext.of(config),
+        variant=variant,
+    )
 
 
 def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSession:
@@ -309,3 +287,55 @@ def _encode(encoder: onnxruntime.InferenceSession, input_features: NDArray[np.fl
     encoder.run_with_iobinding(binding)
     (encoded,) = binding.get_outputs()
     return encoded
+
+
+def read_attention(
+    decoder: onnxruntime.InferenceSession,
+    encoded: NDArray[np.float32],
+    empty_caches: Mapping[str, onnxruntime.OrtValue],
+    token_ids: NDArray[np.int64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Read prefix, text and end token of one window at once.
+
+    Args:
+        decoder: the merged decoder, exported with its alignment scores.
+        encoded: (1, P, D) from the encoder.
+        empty_caches: for a batch of one; the branch without a cache ignores them, and the graph asks for them.
+        token_ids: (T,), the last of them the end token; tokens of text have lower ids.
+
+    Returns:
+        Scores (H, T, P), and the probabilities (T - 1,) of the tokens from the second on, among the tokens of text; 0
+        for those that are none.
+    """
+    inputs = {
+        "input_ids": onnxruntime.OrtValue.ortvalue_from_numpy(token_ids[None]),
+        "encoder_hidden_states": onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(encoded)),
+        "use_cache_branch": onnxruntime.OrtValue.ortvalue_from_numpy(np.array([False])),
+    }
+    outputs = decoder.run_with_ort_values(["logits", ALIGNMENT_SCORES], {**inputs, **empty_caches})
+    logits, scores = (output.numpy()[0] for output in outputs)
+    return scores, text_probabilities(logits[:-1], token_ids[1:], end_id=int(token_ids[-1]))
+
+
+def text_probabilities(
+    logits: NDArray[np.float32], token_ids: NDArray[np.int64], *, end_id: int
+) -> NDArray[np.float32]:
+    """Give the probability of each token among the tokens of text.
+
+    Args:
+        logits: (T, V) that each token was written from.
+        token_ids: (T,).
+        end_id: tokens of text have lower ids.
+
+    Returns:
+        (T,), 0 for tokens that are no text.
+    """
+    is_text = token_ids < end_id
+    probabilities = np.zeros(len(token_ids), dtype=np.float32)
+    among = logits[is_text, :end_id]
+    chosen = among[np.arange(len(among)), token_ids[is_text]]
+    peaks = among.max(axis=1, initial=-np.inf)
+    np.subtract(among, peaks[:, None], out=among)
+    np.exp(among, out=among)
+    probabilities[is_text] = np.exp(chosen - peaks) / among.sum(axis=1)
+    return probabilities

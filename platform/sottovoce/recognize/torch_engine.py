@@ -6,15 +6,18 @@ Shapes: B batch, M mel bins, F frames, T tokens, V vocabulary.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import AudioContext, TrimmedWhisper
+from sottovoce.model.variants import TORCH, RunDevice
 from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.recognize.batching import WindowSession, recognize_windows
 from sottovoce.recognize.decoding.batch import decode_batch
@@ -26,9 +29,9 @@ from sottovoce.words.cross_attention import alignment_heads, attend
 
 
 class TorchRecognizer:
-    """Decode with a checkpoint's model as it stands: on its device, in its precision, never changing it.
+    """Decode with a checkpoint's model on its present device and in its present precision.
 
-    So a training worker can evaluate the model it trains.
+    The model is never changed, so a training worker can evaluate the model it trains.
     """
 
     transcribe = transcribe
@@ -46,14 +49,14 @@ class TorchRecognizer:
 
         Args:
             checkpoint: the model with its tokenizer.
-            num_threads: torch threads during a call, put back after it; None leaves the process's setting alone.
-            autocast: precision to compute in where the weights stay float32, as in mixed-precision training.
+            num_threads: torch threads during a call, restored after it; None keeps the process's setting.
+            autocast: precision of the computation while the weights stay float32, as in mixed-precision training.
             max_batch_size: windows per batch.
-            assistant: a smaller model that writes ahead, on the same device and in the same precision; see
+            assistant: a smaller model that drafts tokens, on the same device and in the same precision; see
                 ``speculative``.
 
         Raises:
-            CheckpointError: a generation config without languages, or an assistant that cannot help this model.
+            CheckpointError: a generation config without languages, or an assistant that does not fit the model.
         """
         if assistant is not None:
             check_assistant(checkpoint, assistant)
@@ -71,7 +74,7 @@ class TorchRecognizer:
     @property
     def name(self) -> str:
         """``torch``."""
-        return "torch"
+        return TORCH
 
     @property
     def context(self) -> AudioContext:
@@ -89,7 +92,7 @@ class TorchRecognizer:
         Raises:
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
-            CheckpointError: word times, and alignment heads the decoder does not have.
+            CheckpointError: word times with alignment heads that the decoder does not have.
         """
         with self._inference():
             return recognize_windows(
@@ -103,16 +106,16 @@ class TorchRecognizer:
             )
 
     def encode(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Run the encoder alone on (B, M, F), as ``recognize_encoded`` and a loss can share it; gives (B, P, D)."""
+        """Run the encoder alone: (B, M, F) to (B, P, D). ``recognize_encoded`` and a loss can share the result."""
         with self._inference():
             return _encode(self._model, input_features)
 
     def recognize_encoded(self, encoded: torch.Tensor, options: Sequence[DecodeOptions]) -> list[WindowResult]:
-        """Decode what ``encode`` gave, as ``recognize`` would have.
+        """Decode the output of ``encode`` as ``recognize`` would.
 
         Args:
             encoded: (B, P, D) windows of one context.
-            options: B, alike in ``timestamps`` and without prompts; words are not timed, which takes the sound itself.
+            options: B, equal in ``timestamps`` and without prompts. Words are not timed, which would need the audio.
 
         Raises:
             LanguageError: a language the model does not know.
@@ -126,12 +129,13 @@ class TorchRecognizer:
                 max_rows=max(self._max_batch_size, len(options)),
             )
 
-    def would_write(self, logits: torch.Tensor, *, is_first: torch.Tensor) -> torch.Tensor:
-        """Choose as greedy decoding without times does, from logits that were read all at once.
+    def choose_greedily(self, logits: torch.Tensor, *, is_first: torch.Tensor) -> torch.Tensor:
+        """Choose tokens as greedy decoding without timestamps does, from logits of all positions at once.
 
         Args:
-            logits: (N, V), each of the token after a prefix and some text; -inf afterwards for what may not be written.
-            is_first: (N,) where there is no text yet.
+            logits: (N, V), each of the token after a prefix and some text. Changed in place: -inf for tokens that the
+                rules forbid.
+            is_first: (N,) true where there is no text yet.
 
         Returns:
             (N,) token ids.
@@ -145,7 +149,7 @@ class TorchRecognizer:
         return logits.argmax(dim=1)
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """Turn tokens into text, as in a result."""
+        """Decode tokens into text, as in a result."""
         return self._vocabulary.text(tuple(token_ids))
 
     def _open(self, input_features: NDArray[np.float32]) -> WindowSession:
@@ -163,7 +167,7 @@ class TorchRecognizer:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """Compute without gradients and dropout, in this engine's precision and threads."""
+        """Compute without gradients and dropout, in this engine's precision and with its threads."""
         with (
             torch.inference_mode(),
             torch.autocast(self._model.device.type, dtype=self._autocast, enabled=self._autocast is not None),
@@ -173,36 +177,57 @@ class TorchRecognizer:
             yield
 
 
+def load_torch(
+    folder: str | Path,
+    *,
+    variant: str = TORCH,
+    num_threads: int,
+    device: RunDevice,
+    assistant: str | Path | None = None,
+) -> TorchRecognizer:
+    """Load a checkpoint in float32: the loader of the torch format in ``FORMATS``.
+
+    Raises:
+        CheckpointError: a checkpoint that cannot be loaded, or an assistant that does not fit the model.
+    """
+    checkpoint = load_checkpoint(folder)
+    draft_checkpoint = None if assistant is None else load_checkpoint(assistant)
+    for loaded in (checkpoint, draft_checkpoint):
+        if loaded is not None and device != "cpu":
+            nn.Module.to(loaded.model, device=device)
+    return TorchRecognizer(checkpoint, num_threads=num_threads, assistant=draft_checkpoint)
+
+
 class _TorchSession:
-    """One batch: the encoder's output (B, P, D), and the decoder's cache."""
+    """One batch: the encoder's output (B, P, D) and the decoder's cache."""
 
     def __init__(self, model: TrimmedWhisper, encoded: torch.Tensor) -> None:
         self._model, self.encoded = model, encoded
-        self._cross_cache: Any = DynamicCache()  # of the windows; what rows read is in the cache
+        self._cross_cache: Any = DynamicCache()  # one entry a window; the rows' own copies are in _cache
         self._cache: Any = None
         self._windows = np.zeros(0, dtype=np.int64)  # the window of each row
 
     def start(self, prefix: TokenIds, positions: Sequence[int] | None = None) -> Logits:
-        """Read a prefix (B, T); see ``DecoderSession``. Keys and values of the encoder are kept. Gives (B, P, V)."""
+        """Read a prefix (B, T) and return (B, P, V); see ``DecoderSession``. Cross-attention's keys are kept."""
         self._cache = EncoderDecoderCache(DynamicCache(), self._cross_cache)
         self._windows = np.arange(len(prefix))
         return self._read(prefix, positions)
 
     def advance(self, token_ids: TokenIds) -> Logits:
-        """Read one more token for each row, (R,). Gives (R, V)."""
+        """Read one more token for each row, (R,), and return (R, V)."""
         logits: Logits = self._read(token_ids[:, None])[:, -1]
         return logits
 
     def extend(self, token_ids: TokenIds) -> Logits:
-        """Read more tokens for each row, (R, T). Gives (R, T, V)."""
+        """Read more tokens for each row, (R, T), and return (R, T, V)."""
         return self._read(token_ids)
 
     def crop(self, num_tokens: int) -> None:
-        """Forget all but the first tokens read, prefix included."""
+        """Drop all but the first tokens from the cache; the prefix counts."""
         self._cache.self_attention_cache.crop(num_tokens)
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Continue from these rows; what is cached of the sound moves only where a row is of another window."""
+        """Continue from these rows. Cross-attention's cache moves only if a row belongs to another window."""
         windows = self._windows[list(rows)]
         cross_cache = self._cache.cross_attention_cache
         if not np.array_equal(windows, self._windows):
@@ -211,7 +236,7 @@ class _TorchSession:
         self._cache = EncoderDecoderCache(_take(self._cache.self_attention_cache, rows), cross_cache)
 
     def select(self, rows: Sequence[int]) -> "_TorchSession":
-        """Give a session of some of the windows."""
+        """Return a session of some of the windows."""
         index = torch.tensor(rows, device=self.encoded.device)
         selected = _TorchSession(self._model, self.encoded.index_select(0, index))
         selected._cross_cache = _take(self._cross_cache, rows)
@@ -241,7 +266,7 @@ class _TorchSession:
 
 
 def have_same_encoder(model: TrimmedWhisper, other: TrimmedWhisper) -> bool:
-    """Tell whether two models hear alike, as a distilled one and its teacher do: then one encoding is enough."""
+    """Whether two models have the same encoder, as a distilled model and its teacher do: one encoding is enough."""
     mine, theirs = model.model.encoder.state_dict(), other.model.encoder.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
@@ -255,15 +280,15 @@ def _encode(model: TrimmedWhisper, input_features: torch.Tensor) -> torch.Tensor
 def _take(held: Any, rows: Sequence[int]) -> Any:  # noqa: ANN401 - transformers has no types
     """Copy some rows of a cache."""
     taken = DynamicCache()
-    for place, layer in enumerate(held.layers):
+    for layer_index, layer in enumerate(held.layers):
         index = torch.tensor(rows, device=layer.keys.device)
-        taken.update(layer.keys.index_select(0, index), layer.values.index_select(0, index), place)
+        taken.update(layer.keys.index_select(0, index), layer.values.index_select(0, index), layer_index)
     return taken
 
 
 @contextmanager
 def _evaluating(model: TrimmedWhisper) -> Iterator[None]:
-    """Switch dropout off, and back on in each module where it was on: a frozen encoder has it off while training."""
+    """Switch dropout off, then on again in each module that had it on; a frozen encoder has it off in training."""
     were_training = [module for module in model.modules() if module.training]
     model.train(mode=False)
     try:
@@ -275,7 +300,7 @@ def _evaluating(model: TrimmedWhisper) -> Iterator[None]:
 
 @contextmanager
 def _threads(num_threads: int | None) -> Iterator[None]:
-    """Set torch's process-wide thread count for a while."""
+    """Set torch's process-wide thread count, then restore it."""
     before = torch.get_num_threads()
     if num_threads is not None:
         torch.set_num_threads(num_threads)

@@ -149,8 +149,8 @@ class Evaluator:
             losses = nn.functional.cross_entropy(logits, wanted, reduction="none").double()
             is_text = columns >= _PREFIX_LENGTH - 1  # before it stand the labels of the prefix
             is_first = columns == _PREFIX_LENGTH - 1
-            is_wrong = is_text & (self._recognizer.would_write(logits, is_first=is_first) != wanted)
-            # of the logits as ``would_write`` leaves them: what may not be written takes no part of the probability
+            is_wrong = is_text & (self._recognizer.choose_greedily(logits, is_first=is_first) != wanted)
+            # of the logits as ``choose_greedily`` leaves them: what may not be written takes no part of the probability
             surprises = nn.functional.cross_entropy(logits, wanted, reduction="none").double()
         zeros = torch.zeros(len(batch.labels), dtype=torch.float64, device=device)
         mistakes = zeros.index_add(0, rows, is_wrong.double())
