@@ -17,7 +17,7 @@ LOGPROB_TOLERANCE = 1e-4  # float32: several tokens read at once round different
 
 
 def shaken(checkpoint: Checkpoint, scale: float) -> Checkpoint:
-    """Give a copy whose decoder's weights are off by noise, in multiples of their deviation."""
+    """Return a copy whose decoder's weights are off by noise, in multiples of their deviation."""
     model = copy.deepcopy(checkpoint.model)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)

@@ -154,7 +154,7 @@ class VolatileDisk:
         self._root = root or _Folder()
 
     def after_power_loss(self, chance: random.Random) -> "VolatileDisk":
-        """Give the disk as it may come back."""
+        """Return the disk as it may come back."""
         left = _left_of_folder(self._root, chance)
         return VolatileDisk(left)
 
@@ -263,7 +263,7 @@ def _left_of_folder(folder: _Folder, chance: random.Random) -> _Folder:
 
 
 def _left_of_file(file: _File, chance: random.Random) -> _File:
-    """Give what was synced, or any such thing as file systems leave of what was not."""
+    """Return what was synced, or any such thing as file systems leave of what was not."""
     content = bytes(file.content)
     if content != file.synced:
         cut = chance.randrange(len(content) + 1)

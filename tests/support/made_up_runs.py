@@ -57,7 +57,9 @@ def make_record(
     training = training or TrainingConfig(evaluate_every_steps=EVERY, warmup_steps=5, num_epochs=10)
     return TrainingRecord(
         base="micro",
-        training=training if training.learning_rate else training.model_copy(update={"learning_rate": 1e-4}),
+        training=training.model_copy(
+            update={"learning_rate": training.learning_rate or 1e-4, "num_workers": training.num_workers or 2}
+        ),
         device="cpu",
         precision=precision,
         data=DataSummary(

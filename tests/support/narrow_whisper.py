@@ -29,7 +29,7 @@ def save_narrow(base: str, micro_assets: Path, folder: Path) -> Path:
 
 
 def narrow_config(**changes: object) -> WhisperConfig:
-    """Give the config of a Whisper of width 32 with one layer on either side."""
+    """Return the config of a Whisper of width 32 with one layer on either side."""
     narrow: dict[str, object] = {
         "vocab_size": 51_865,
         "d_model": 32,
@@ -73,7 +73,7 @@ def _with_cantonese(tokenizer: dict[str, list[dict[str, object]]]) -> dict[str, 
 
 
 def narrow_generation(tokenizer: WhisperTokenizerFast, **changes: object) -> GenerationConfig:
-    """Give the generation config of a multilingual Whisper with this tokenizer."""
+    """Return the generation config of a multilingual Whisper with this tokenizer."""
     first, after = (tokenizer.convert_tokens_to_ids(name) for name in ("<|en|>", "<|translate|>"))
     return GenerationConfig(
         decoder_start_token_id=tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),

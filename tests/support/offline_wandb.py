@@ -10,7 +10,7 @@ _FULL, _LAST = 1, 4
 
 
 def read_history(path: Path) -> dict[int, dict[str, float]]:
-    """Give the figures of each step, without those whose names begin with an underscore.
+    """Return the figures of each step, without those whose names begin with an underscore.
 
     Raises:
         AssertionError: a step stands there twice.
@@ -27,7 +27,7 @@ def read_history(path: Path) -> dict[int, dict[str, float]]:
 
 
 def read_run(path: Path) -> tuple[str, str, str, dict[str, object]]:
-    """Give the run's id, its project, its name and its configuration."""
+    """Return the run's id, its project, its name and its configuration."""
     config: dict[str, object] = {}
     identity = ("", "", "")
     for record in _read_records(path):

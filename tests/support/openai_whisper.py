@@ -9,7 +9,7 @@ LANGUAGE_IDS = range(50_259, 50_358)
 
 
 def load_tokenizer():
-    """Give its English transcribing tokenizer, and skip the test where it is not installed."""
+    """Return its English transcribing tokenizer, and skip the test where it is not installed."""
     module = pytest.importorskip("whisper.tokenizer", reason="openai-whisper is in the extra dev")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # openai-whisper 20250625 leaves a file open

@@ -59,7 +59,7 @@ class Listener:
         return self._words(request)
 
     def _words(self, request: WindowRequest) -> list[tuple[str, float, float]]:
-        """Give a window's words with their times in it."""
+        """Return a window's words with their times in it."""
         words = []
         for number, (start, end) in enumerate(self.spoken.spans):
             if end <= request.start or start >= request.end:
