@@ -35,7 +35,13 @@ DOCS = ROOT / "docs"
 
 _TREE_WIDTH = 40  # columns before the text, where the name leaves that room
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-_LEFT_OUT = ("tests/", "platform/sottovoce/demo/assets/", "docs/images/", "benchmarks/results/")
+_LEFT_OUT = (
+    "tests/",
+    "platform/sottovoce/assets/micro/",
+    "platform/sottovoce/demo/assets/",
+    "docs/images/",
+    "benchmarks/results/",
+)
 """Folders of which the tree names only the folder itself."""
 _TEXTS = {
     ".ci/": "what CI runs",
@@ -46,7 +52,8 @@ _TEXTS = {
     "jobs/": "entry points: one Config and one main per file",
     "jobs/recipes/": "settings of full runs, read with --config",
     "platform/": "a folder on the path, never a package",
-    "platform/sottovoce/demo/assets/": "the embedded model, grammars and templates",
+    "platform/sottovoce/assets/micro/": "the embedded base model",
+    "platform/sottovoce/demo/assets/": "grammars and templates",
     "serve/": "the service",
     "tests/": "mirrors the package; integration/ starts Ray or a server",
 }
