@@ -148,9 +148,12 @@ def job_groups(job: str) -> list[Group]:
         if inspect.isclass(value) and issubclass(value, Config) and value.__module__ == job
     ]
     merged: dict[str, Group] = {}
-    for group in _groups(config, prefix="", meaning="", defaults=None):
-        before = merged.get(group.name)  # a flattened part belongs to the table of what is around it
-        merged[group.name] = group if before is None else replace(before, settings=before.settings + group.settings)
+    for found in _groups(config, prefix="", meaning="", defaults=None):
+        group, before = found, merged.get(found.name)  # a flattened part belongs to the table of what is around it
+        if before is not None:
+            text = before.meaning or group.meaning
+            group = replace(before, meaning=text, settings=before.settings + group.settings)
+        merged[group.name] = group
     return list(merged.values())
 
 
