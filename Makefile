@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check fix serve benchmarks setup constraints clean
+.PHONY: help quickstart test check fix docs serve benchmarks setup constraints clean
 
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
@@ -41,6 +41,9 @@ check: $(STAMP) ## format, lint, types and layers, changing nothing
 fix: $(STAMP) ## format, and repair what ruff can repair
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+docs: $(STAMP) ## write the generated parts of docs/: settings tables, layers, the tree
+	$(PYTHON) -m docs.generate
 
 # Not part of CI: numbers need a quiet machine, and the peers bring a gigabyte of their own.
 BENCHMARKS := log_mel decode linear pipeline training evaluation launchers checkpoint_stall lora_memory \

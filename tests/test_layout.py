@@ -1,4 +1,4 @@
-"""The house's rules that no linter knows: sizes, jobs, recipes, and README's tree against the disk."""
+"""The house's rules that no linter knows: sizes, jobs and recipes."""
 
 import ast
 import importlib
@@ -20,8 +20,6 @@ RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_JOB_LINES = 60
-CONTENTS_LEFT_OUT = ("tests/", "benchmarks/", "platform/sottovoce/demo/assets/")
-"""Folders whose own line in README's tree stands for all they hold."""
 
 
 def tracked_files() -> list[PurePosixPath]:
@@ -37,25 +35,6 @@ def tracked_modules() -> list[Path]:
     modules = [ROOT / path for path in tracked_files() if path.suffix == ".py"]
     assert modules
     return modules
-
-
-def readme_tree(readme: str) -> list[PurePosixPath]:
-    """The paths of the fenced block below ``## The tree``: one a line, children further right than their folder."""
-    block = re.search(r"^## The tree$.*?^```\w*\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    assert block, "README.md has no fenced block below the heading '## The tree'"
-    paths: list[PurePosixPath] = []
-    folders: list[tuple[int, PurePosixPath]] = []
-    for line in block[1].splitlines():
-        entry = re.match(r"[\s│├└─]*(?P<name>[^\s│├└─]+)", line)
-        if entry is None:
-            continue
-        column = entry.start("name")
-        folders = [(start, folder) for start, folder in folders if start < column]
-        path = (folders[-1][1] if folders else PurePosixPath()) / entry["name"]
-        paths.append(path)
-        if entry["name"].endswith("/"):
-            folders.append((column, path))
-    return paths
 
 
 def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -150,25 +129,3 @@ def test_every_note_of_work_to_do_names_an_issue() -> None:
     texts = [path for path in tracked_files() if path.suffix in {".py", ".yaml", ".toml"} or path.name == "Makefile"]
     assert texts
     assert not [str(path) for path in texts if pattern.search((ROOT / path).read_text(encoding="utf-8"))]
-
-
-def test_readme_tree_names_only_what_exists() -> None:
-    paths = readme_tree((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert paths
-    assert not [str(path) for path in paths if not (ROOT / path).exists()]
-
-
-def test_readme_tree_names_every_folder_and_every_module() -> None:
-    named = set(readme_tree((ROOT / "README.md").read_text(encoding="utf-8")))
-    named |= {parent for path in named for parent in path.parents}
-    files = tracked_files()
-    folders = {parent for path in files for parent in path.parents}
-    modules = {path for path in files if path.suffix == ".py" and path.name != "__init__.py"}
-    expected = {path for path in folders | modules if not str(path).startswith(CONTENTS_LEFT_OUT)}
-    assert not sorted(map(str, expected - named))
-
-
-def test_readme_tree_reads_nested_folders_and_box_drawing() -> None:
-    lines = ["Makefile      the targets", "a/            one", "├── b/        two", "│   └── c.py  three", "d.py  four"]
-    readme = "\n".join(["## The tree", "", "```", *lines, "```", ""])
-    assert [str(path) for path in readme_tree(readme)] == ["Makefile", "a", "a/b", "a/b/c.py", "d.py"]
