@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from pydantic import Field
 
@@ -16,7 +15,7 @@ from sottovoce.audio.silence import SILENCE_DBFS
 from sottovoce.config import Config
 from sottovoce.data.check import Checked, CheckRules, EmptyText
 from sottovoce.data.check_corpus import check_corpus, require_same_rows
-from sottovoce.data.corpora.read import CorpusFormat
+from sottovoce.data.corpora.read import CorpusFormat, describe_formats, table_suffixes
 from sottovoce.data.label_limits import count_label_tokens, find_language, load_languages
 from sottovoce.data.manifest import write_manifest, write_rejects, write_warnings
 from sottovoce.errors import LanguageError, TooManyRejectsError
@@ -116,14 +115,10 @@ def _speaker_key(utterance: Utterance) -> str:
     return f"utterance {utterance.id}" if utterance.speaker is None else f"speaker {utterance.speaker}"
 
 
-_TABLE_SUFFIXES: Final = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar"})
-
-
 class PrepareConfig(Config):
     """How a corpus is read, what is kept of it and how it is split."""
 
-    format: CorpusFormat = "auto"
-    """Layout of the corpus; auto tells by the files that are there."""
+    format: CorpusFormat = Field(default="auto", description=describe_formats())
     name: str | None = None
     """What weights and scores call this corpus; the last part of its location when left out."""
     tokenizer: str = "micro"
@@ -219,7 +214,7 @@ def name_of(corpus: str | Path) -> str:
     """Give the last part of a path or URI, without the suffix of a table."""
     text = str(corpus)
     path = PurePosixPath(text.split("://", 1)[1]) if "://" in text else Path(text).resolve()
-    return path.stem if path.suffix in _TABLE_SUFFIXES else path.name
+    return path.stem if path.suffix in table_suffixes() else path.name
 
 
 def divide(checked: Sequence[Checked], config: PrepareConfig, *, name: str, started: float) -> PreparedData:

@@ -1,11 +1,25 @@
 from pathlib import Path
+from types import ModuleType
 from typing import get_args
 
 import pytest
+from pydantic import Field, ValidationError
 
+from sottovoce.config import Config, load_config
+from sottovoce.data.corpora import read
 from sottovoce.data.corpora.files import list_files
-from sottovoce.data.corpora.read import CorpusFormat, CorpusLayout, detect_format, read_corpus
+from sottovoce.data.corpora.read import CorpusFormat, CorpusLayout, describe_formats, detect_format, read_corpus
+from sottovoce.data.prepare import PrepareConfig
 from sottovoce.errors import ManifestError
+
+# What a developer adds to the table for a layout of their own; its reader would be in a file beside the others.
+MADE_UP_ENTRY = """
+LAYOUTS["made_up"] = Layout(
+    summary="tables that nobody writes",
+    signs=(".madeup",),
+    read=lambda files: [CorpusRow(id=name, audio=files.reference(name)) for name in files.ending(".madeup")],
+)
+"""
 
 
 def _write(folder: Path, *names: str) -> Path:
@@ -30,7 +44,7 @@ def _write(folder: Path, *names: str) -> Path:
         (("train-000000.tar.gz",), "webdataset"),
     ],
 )
-def test_the_layout_is_told_by_the_files(tmp_path: Path, names: tuple[str, ...], layout: CorpusLayout):
+def test_the_layout_is_detected_from_the_files(tmp_path: Path, names: tuple[str, ...], layout: CorpusLayout):
     assert detect_format(_write(tmp_path, *names)) == layout
 
 
@@ -47,7 +61,7 @@ def test_the_layout_is_told_by_the_files(tmp_path: Path, names: tuple[str, ...],
         ("x.tar", "webdataset"),
     ],
 )
-def test_a_single_file_tells_its_layout_by_its_name(tmp_path: Path, name: str, layout: CorpusLayout):
+def test_the_layout_of_a_single_file_is_detected_from_its_name(tmp_path: Path, name: str, layout: CorpusLayout):
     assert detect_format(_write(tmp_path, name, "beside.tar") / name) == layout
 
 
@@ -73,3 +87,34 @@ def test_files_that_are_listed_are_not_listed_again(tmp_path: Path):
 
 def test_every_layout_can_be_asked_for():
     assert set(get_args(CorpusFormat)) == {"auto", *get_args(CorpusLayout)}
+
+
+def test_one_entry_in_the_table_is_all_a_new_layout_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = Path(str(read.__file__)).read_text(encoding="utf-8")
+    before, mark, after = source.partition("\nif TYPE_CHECKING:")
+    assert mark
+    extended = ModuleType("extended_read")
+    exec(compile(before + MADE_UP_ENTRY + mark + after, "extended_read", "exec"), vars(extended))
+    corpus = _write(tmp_path, "a.madeup")
+    assert extended.detect_format(corpus) == "made_up"
+    assert [row.id for row in extended.read_corpus(corpus)] == ["a.madeup"]
+    assert ".madeup" in extended.table_suffixes()
+
+    class MadeUpConfig(Config):
+        """Settings that use the extended table as ``PrepareConfig`` uses the real one."""
+
+        format: extended.CorpusFormat = Field(default="auto", description=extended.describe_formats())
+
+    assert load_config(MadeUpConfig, ["--format", "made_up"]).format == "made_up"
+    with pytest.raises(SystemExit):
+        load_config(MadeUpConfig, ["--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "made_up: tables that nobody writes" in shown
+
+
+def test_the_setting_accepts_and_describes_the_layouts_of_the_table():
+    field = PrepareConfig.model_fields["format"]
+    assert field.annotation == CorpusFormat
+    assert field.description == describe_formats()
+    with pytest.raises(ValidationError, match="audio_folder"):
+        PrepareConfig(format="vinyl")

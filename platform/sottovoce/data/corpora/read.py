@@ -1,8 +1,14 @@
-"""Read any corpus: its layout is recognized, or named."""
+"""Read any corpus: the table of layouts, and how a corpus's layout is detected.
+
+Everything else reads ``LAYOUTS``: the setting ``prepare.format`` accepts its names and describes them in ``--help``,
+detection looks for its signs, and ``read_corpus`` calls its readers. To add a layout, write its reader in a file of
+this folder and add an entry here.
+"""
 
 import posixpath
-from collections.abc import Callable, Mapping
-from typing import Final, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from sottovoce.data.corpora.audio_folder import TABLES, read_audio_folder
 from sottovoce.data.corpora.common_voice import SPLIT_TABLES, VALIDATED_TABLE, read_common_voice
@@ -13,38 +19,62 @@ from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.data.corpora.webdataset import COMPRESSED, read_webdataset
 from sottovoce.errors import ManifestError
 
-CorpusLayout: TypeAlias = Literal["audio_folder", "jsonl", "common_voice", "librispeech", "parquet", "webdataset"]
-CorpusFormat: TypeAlias = Literal[
-    "auto", "audio_folder", "jsonl", "common_voice", "librispeech", "parquet", "webdataset"
-]
-"""auto: as the files tell; audio_folder: metadata.csv or metadata.jsonl beside the audio; jsonl: one JSON object a
-line, with our keys or NeMo's; common_voice: clips/ and tables; librispeech: trees of .trans.txt; parquet: files with
-the audio in them, as on the Hub; webdataset: uncompressed .tar shards."""
 
-# What tells each layout, by the ends of file names; a table of metadata is also a .jsonl, so the order counts.
-_SIGNS: Final[Mapping[CorpusLayout, tuple[str, ...]]] = {
-    "audio_folder": TABLES,
-    "common_voice": (*SPLIT_TABLES, VALIDATED_TABLE),
-    "librispeech": (TRANSCRIPT,),
-    "parquet": (".parquet",),
-    "webdataset": (".tar", *COMPRESSED),
-    "jsonl": (".jsonl",),
-}
-# A file that was named itself may bear any name.
-_SIGNS_OF_FILE: Final[Mapping[CorpusLayout, tuple[str, ...]]] = {
-    **_SIGNS,
-    "audio_folder": (".csv", "metadata.jsonl"),
-    "common_voice": (".tsv",),
-    "jsonl": (".jsonl", ".json"),
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One way in which authors lay out a corpus."""
+
+    summary: str
+    """What the layout consists of, for ``--help``."""
+    signs: tuple[str, ...]
+    """Files that show the layout in a folder: a suffix with its dot, or a whole file name; in lower case."""
+    signs_of_file: tuple[str, ...] = ()
+    """The same for a single file that the user named, which may bear any name; ``signs`` where empty."""
+    read: Callable[[CorpusFiles], list[CorpusRow]] | None
+    """Read all rows; None for a layout with the audio inside its tables, which ``stream_parquet`` reads."""
+    often_holds: frozenset[str] = frozenset()
+    """Layouts whose signs often lie in a corpus of this one, and do not count there."""
+
+
+LAYOUTS: Final[dict[str, Layout]] = {
+    "audio_folder": Layout(
+        summary="metadata.csv or metadata.jsonl beside the audio",
+        signs=TABLES,
+        signs_of_file=(".csv", "metadata.jsonl"),
+        read=read_audio_folder,
+        often_holds=frozenset({"jsonl"}),  # a manifest made from the folder
+    ),
+    "jsonl": Layout(
+        summary="one JSON object per line, with our keys or NeMo's",
+        signs=(".jsonl",),
+        signs_of_file=(".jsonl", ".json"),
+        read=read_jsonl_manifests,
+    ),
+    "common_voice": Layout(
+        summary="clips/ and one table per split",
+        signs=(*SPLIT_TABLES, VALIDATED_TABLE),
+        signs_of_file=(".tsv",),
+        read=read_common_voice,
+    ),
+    "librispeech": Layout(summary="trees of .trans.txt", signs=(TRANSCRIPT,), read=read_librispeech),
+    "parquet": Layout(summary="files that contain the audio, as on the Hub", signs=(".parquet",), read=None),
+    "webdataset": Layout(summary="uncompressed .tar shards", signs=(".tar", *COMPRESSED), read=read_webdataset),
 }
 
-_READERS: Final[Mapping[CorpusLayout, Callable[[CorpusFiles], list[CorpusRow]]]] = {
-    "audio_folder": read_audio_folder,
-    "common_voice": read_common_voice,
-    "librispeech": read_librispeech,
-    "webdataset": read_webdataset,
-    "jsonl": read_jsonl_manifests,
-}
+if TYPE_CHECKING:
+    CorpusLayout: TypeAlias = str
+    CorpusFormat: TypeAlias = str
+else:
+    CorpusLayout = Literal[tuple(LAYOUTS)]
+    CorpusFormat = Literal[("auto", *LAYOUTS)]
+"""``CorpusLayout``: a name of the table. ``CorpusFormat``: what the setting ``prepare.format`` accepts. Type checkers
+cannot compute a Literal."""
+
+
+def describe_formats() -> str:
+    """Return the help text of a setting of type ``CorpusFormat``."""
+    layouts = "; ".join(f"{name}: {layout.summary}" for name, layout in LAYOUTS.items())
+    return f"Layout of the corpus. auto: detected from its files; {layouts}."
 
 
 def read_corpus(location: CorpusLocation, format: CorpusFormat = "auto") -> list[CorpusRow]:  # noqa: A002  # the setting's name
@@ -58,40 +88,51 @@ def read_corpus(location: CorpusLocation, format: CorpusFormat = "auto") -> list
         Rows in the order of the corpus, the same on every call; ids may occur twice.
 
     Raises:
-        ManifestError: nothing there, a layout that is not clear, metadata that cannot be read, or Parquet, which
+        ManifestError: nothing there, an ambiguous layout, metadata that cannot be read, or Parquet, which
             ``stream_parquet`` reads.
     """
     files = list_files(location)
-    layout = detect_format(files, format)
-    if layout not in _READERS:
+    read = LAYOUTS[detect_format(files, format)].read
+    if read is None:
         raise ManifestError(files.location, "holds its audio in Parquet; stream it with stream_parquet")
-    return _READERS[layout](files)
+    return read(files)
 
 
 def detect_format(location: CorpusLocation, format: CorpusFormat = "auto") -> CorpusLayout:  # noqa: A002
-    """Tell the layout of a corpus.
+    """Detect the layout of a corpus from the names of its files, unless ``format`` names it.
 
     Raises:
-        ManifestError: nothing there, no layout we know, or files of several.
+        ManifestError: nothing there, no known layout, or files of several layouts.
     """
     if format != "auto":
         return format
     files = list_files(location)
-    signs = _SIGNS_OF_FILE if files.is_single else _SIGNS
-    found = {layout for name in files.names if (layout := _layout_of(name, signs)) is not None}
-    if "audio_folder" in found:
-        found.discard("jsonl")  # a manifest made of an audio folder often lies in it
+    found = {layout for name in files.names if (layout := _layout_of(name, is_single=files.is_single)) is not None}
+    found -= {other for layout in found for other in LAYOUTS[layout].often_holds}
     if len(found) == 1:
         return found.pop()
-    known = "; ".join(f"{layout} ({', '.join(ends)})" for layout, ends in signs.items())
     if not found:
-        raise ManifestError(files.location, f"holds nothing that tells its format; looked for {known}")
+        signs = {name: _signs_of(layout, is_single=files.is_single) for name, layout in LAYOUTS.items()}
+        known = "; ".join(f"{name} ({', '.join(ends)})" for name, ends in signs.items())
+        raise ManifestError(files.location, f"holds no file of a known format; looked for {known}")
     message = f"could be {' or '.join(sorted(found))}; say which with format, or name one folder or file of it"
     raise ManifestError(files.location, message)
 
 
-def _layout_of(name: str, signs: Mapping[CorpusLayout, tuple[str, ...]]) -> CorpusLayout | None:
+def _layout_of(name: str, *, is_single: bool) -> CorpusLayout | None:
+    """Return the layout a file is a sign of; whole names count before suffixes, as metadata.jsonl is also a .jsonl."""
     base = posixpath.basename(name).lower()
-    exact = (layout for layout, ends in signs.items() if any(base == end for end in ends))
+    signs = {layout: _signs_of(entry, is_single=is_single) for layout, entry in LAYOUTS.items()}
+    exact = (layout for layout, ends in signs.items() if base in ends)
     ending = (layout for layout, ends in signs.items() if any(end[0] == "." and base.endswith(end) for end in ends))
     return next(exact, None) or next(ending, None)
+
+
+def _signs_of(layout: Layout, *, is_single: bool) -> tuple[str, ...]:
+    return layout.signs_of_file or layout.signs if is_single else layout.signs
+
+
+def table_suffixes() -> frozenset[str]:
+    """Return the suffixes of single files that are a corpus, ``{".csv", ".tar", ...}``."""
+    signs = (sign for layout in LAYOUTS.values() for sign in layout.signs_of_file or layout.signs)
+    return frozenset(sign for sign in signs if sign.startswith("."))
