@@ -10,6 +10,9 @@ from sottovoce.config import Config
 from sottovoce.model.variants import ServedVariant
 from sottovoce.recognize.longform.options import LongFormOptions
 
+QUICKSTART_FOLDER = Path("runs/quickstart")
+"""Where the quickstart leaves everything, the models it serves included."""
+
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", re.ASCII)
 
 
@@ -120,6 +123,8 @@ class ServeConfig(Config):
     models_folder: str = "runs/models"
     """The model repository. jobs.promote_model writes into it; a checkpoint, adapter or export folder in it is served
     under its folder's name. On a cluster, storage that all nodes share."""
+    until_promoted: str | None = None
+    """Checkpoint or export folder served as model_id while nothing is promoted under it."""
     embedded_until_promoted: bool = False
     """Serve the embedded base model as model_id until another one is promoted."""
     max_model_bytes: int = Field(default=4 * 2**30, gt=0)

@@ -28,6 +28,8 @@ class ModelRepository:
     pinned: tuple[NamedModel, ...]
     """Models from the settings, with absolute paths."""
     models_folder: Path
+    until_promoted: Path | None = None
+    """Folder whose model stands in for the default one while none is promoted under its name."""
     serves_embedded: bool
     """Whether the embedded model serves as the default until another is promoted."""
     opened: int = field(default_factory=lambda: int(time.time()))
@@ -79,6 +81,9 @@ class ModelRepository:
             if is_name(folder.name):
                 files = ServedFiles(checkpoint=str(folder), export=str(folder))
                 yield from _present(self._entry(folder.name, files))
+        if self.until_promoted is not None:
+            files = ServedFiles(checkpoint=str(self.until_promoted), export=str(self.until_promoted))
+            yield from _present(self._entry(self.default, files))
         if self.serves_embedded:
             yield from _present(self._entry(self.default, ServedFiles(checkpoint=str(MICRO_FOLDER))))
 
@@ -146,6 +151,7 @@ def open_repository(config: ServeConfig) -> ModelRepository:
         aliases=config.aliases,
         pinned=tuple(model.resolved() for model in config.pinned()),
         models_folder=Path(resolve_path(config.models_folder)).absolute(),
+        until_promoted=None if config.until_promoted is None else Path(resolve_path(config.until_promoted)).absolute(),
         serves_embedded=config.embedded_until_promoted,
     )
 

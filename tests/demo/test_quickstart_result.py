@@ -33,10 +33,11 @@ ANSWERS = [Answer(reference="Take <two> daily.", transcript="Take two daily.", l
 def result(tmp_path: Path) -> QuickstartResult:
     return QuickstartResult(
         baseline_wer=0.9, finetuned_wer=0.18, baseline_cer=0.6, finetuned_cer=0.09, finetuned_rtfx=30.0,
-        normalizer="basic", seconds=240.0, training_s=120.0, data_wait=0.01, num_train=440, num_test=124,
+        normalizer="basic", seconds=240.0, stages_s={"dictation": 18.0}, training_s=120.0,
+        data_wait=0.01, num_train=440, num_test=124,
         variants={"int8": VariantResult(wer=0.185, size_bytes=15_100_000, rtfx=80.0)},
         latency_median_ms=41.0, latency_max_ms=60.0, rows=(_row(0, 0.9), _row(20, 0.2)), machine=describe_machine(),
-        checkpoint="runs/c", export="runs/e", report=str(tmp_path / "report.html"),
+        checkpoint="runs/c", export="runs/e", report=str(tmp_path / "report.html"), serve_command="make serve",
     )  # fmt: skip
 
 
@@ -57,6 +58,8 @@ def test_the_report_is_one_page_with_both_curves_and_escaped_text(result: Quicks
     assert page.count("<svg") == 2
     assert "Take &lt;two&gt; daily." in page
     assert "18.0 %" in page
+    assert "dictation" in page
+    assert "The first 1 of 124 test utterances" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )  # nothing is fetched: what is left are the SVG's own namespaces
@@ -65,7 +68,7 @@ def test_the_report_is_one_page_with_both_curves_and_escaped_text(result: Quicks
 def test_the_tables_show_every_figure(result: QuickstartResult) -> None:
     text = io.StringIO()
     show_result(result, ANSWERS, console=Console(file=text, width=100))
-    for figure in ("90.0%", "18.0%", "18.5%", "15.1 MB", "41 ms", "fell by 80%", "Take two daily."):
+    for figure in ("90.0%", "18.0%", "18.5%", "15.1 MB", "41 ms", "fell by 80%", "Take two daily.", "first 1 of 124"):
         assert figure in text.getvalue()
 
 
@@ -73,7 +76,11 @@ def test_an_earlier_quickstart_is_replaced_but_nothing_else_is_deleted(tmp_path:
     folder = tmp_path / "quickstart"
     fresh_folder(folder)
     (folder / "old").touch()
-    assert [path.name for path in fresh_folder(folder).iterdir()] == [".quickstart"]
+    for name in ("corpus", "models"):
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
+    assert sorted(path.name for path in fresh_folder(folder).iterdir()) == [".quickstart", "models"]
+    assert (folder / "models" / "file").exists()  # a service may run it
     other = tmp_path / "mine"
     other.mkdir()
     (other / "thesis.txt").touch()

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sottovoce.cluster import explained_wait, join_cluster
 from sottovoce.data.check import Checked, CheckRules, check_row, reject_duplicate
 from sottovoce.data.corpora.files import CorpusFiles, list_files
 from sottovoce.data.corpora.parquet import ParquetFile, list_rows, parquet_files, parse_parquet_row, stream_parquet
@@ -41,24 +42,24 @@ class RowProgress:
         self._task = progress.add_task("checking rows", total=num_rows)
         self._num_rows = num_rows
         self._interval_s = interval_s
-        self._num_done = 0
+        self.num_done = 0
         self._started = self._shown = 0.0
 
     def advance(self) -> None:
         """Count one more row; the pace is measured from the first on, since workers take seconds to start."""
-        self._num_done += 1
+        self.num_done += 1
         self._progress.advance(self._task)
-        if self._num_done == 1:
+        if self.num_done == 1:
             self._started = self._shown = time.monotonic()
         elif self._progress.disable and time.monotonic() - self._shown >= self._interval_s:
             self._log_line()
 
     def _log_line(self) -> None:
         self._shown = time.monotonic()
-        rows_per_s = self._num_done / (self._shown - self._started)
-        left_s = (self._num_rows - self._num_done) / rows_per_s
+        rows_per_s = self.num_done / (self._shown - self._started)
+        left_s = (self._num_rows - self.num_done) / rows_per_s
         logger.info(
-            "checked %d of %d rows, %.0f rows/s, %.0f s left", self._num_done, self._num_rows, rows_per_s, left_s
+            "checked %d of %d rows, %.0f rows/s, %.0f s left", self.num_done, self._num_rows, rows_per_s, left_s
         )
 
 
@@ -103,9 +104,15 @@ def check_corpus(location: str | Path, layout: CorpusFormat, rules: CheckRules) 
         RowsLostError: a row without an outcome, or with another row's.
         StorageError: storage of a recording does not answer, so that nobody knows whether the row is good.
     """
+    join_cluster()
     files = list_files(location)
     found = detect_format(files, layout)
     return check_parquet(files, rules) if found == "parquet" else check_listed(read_corpus(files, found), rules)
+
+
+def _started_soon(progress: RowProgress) -> AbstractContextManager[None]:
+    """Warn within 10 s if the cluster has no room for a task that checks rows."""
+    return explained_wait("a task that checks rows", {"CPU": 1.0}, has_started=lambda: progress.num_done > 0)
 
 
 def check_listed(rows: Sequence[CorpusRow], rules: CheckRules) -> list[Checked]:
@@ -132,7 +139,7 @@ def _check_places(rows: Sequence[CorpusRow], places: Sequence[int], rules: Check
     items = [{"place": place, "record": _ROW.dump_json(rows[place]).decode()} for place in places]
     dataset = ray.data.from_items(items, override_num_blocks=-(-len(items) // _ROWS_PER_TASK)).map(build_check(rules))
     dataset.context.enable_progress_bars = False  # ours counts rows; Ray's count blocks of operators
-    with shown_rows(len(items)) as progress:
+    with shown_rows(len(items)) as progress, _started_soon(progress):
         for item in dataset.iter_rows():
             if item["fault"]:
                 raise StorageError(*json.loads(item["fault"]))
@@ -151,7 +158,7 @@ def check_parquet(files: CorpusFiles, rules: CheckRules) -> list[Checked]:
     dataset.context.enable_progress_bars = False
     outcomes: list[Checked] = []
     seen: set[str] = set()
-    with shown_rows(sum(shard.num_rows for shard in shards)) as progress:
+    with shown_rows(sum(shard.num_rows for shard in shards)) as progress, _started_soon(progress):
         for item, (shard, number) in number_rows(dataset.iter_rows(), shards):
             checked = _CHECKED.validate_json(item["record"])
             row_id, audio = checked.outcome.id or shard.row_id(number), shard.row_reference(number)

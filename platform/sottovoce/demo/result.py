@@ -17,6 +17,7 @@ from rich.table import Table
 
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.demo.quickstart import Walk
+from sottovoce.demo.stages import Stages
 from sottovoce.errors import ConfigError
 from sottovoce.report.run.plots import Marks, draw_error_rates, draw_losses
 from sottovoce.report.template import load_template
@@ -53,7 +54,8 @@ def ask_service(base_url: str, utterances: Sequence[Utterance], *, model: str, a
 
 _RESULT_FILE = "result.json"
 _MARKER = ".quickstart"  # says that a folder is ours to delete
-_NUM_SHOWN = 8
+_KEPT = "models"  # a service may run what an earlier quickstart promoted
+_NUM_SHOWN = 8  # the first of the test split, whose order was drawn when the corpus was made
 
 
 class VariantResult(Record):
@@ -80,6 +82,8 @@ class QuickstartResult(Record):
     normalizer: str
     seconds: float
     """From the start of the process to the last answer; installation comes before it."""
+    stages_s: dict[str, float]
+    """Seconds of each stage; some run beside others."""
     training_s: float
     data_wait: float
     """Share of the training steps' time spent waiting for data, a fraction; the worker that waited most."""
@@ -95,6 +99,7 @@ class QuickstartResult(Record):
     checkpoint: str
     export: str
     report: str
+    serve_command: str
 
     @property
     def wer_reduction(self) -> float:
@@ -103,21 +108,27 @@ class QuickstartResult(Record):
 
 
 def fresh_folder(folder: Path) -> Path:
-    """Give an empty folder in the place of an earlier quickstart's.
+    """Empty the folder of an earlier quickstart, or make one; the models that it serves stay.
 
     Raises:
         ConfigError: a folder with files that no quickstart made.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
         raise ConfigError(f"{folder} holds files that no quickstart made; name another --output")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != _KEPT:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file() and path.name != _MARKER:
+            path.unlink()
     (folder / _MARKER).touch()
     return folder.resolve()
 
 
-def build_result(walked: Walk, answers: Sequence[Answer], *, output: Path) -> QuickstartResult:
-    """Gather the figures of all stages; ``seconds`` ends here."""
+def build_result(
+    walked: Walk, answers: Sequence[Answer], *, output: Path, stages: Stages, serve_command: str
+) -> QuickstartResult:
+    """Gather the metrics of all stages; ``seconds`` ends here."""
     baseline, training, export = walked.baseline, walked.training, walked.export
     latencies = [answer.latency_ms for answer in answers]
     return QuickstartResult(
@@ -127,7 +138,8 @@ def build_result(walked: Walk, answers: Sequence[Answer], *, output: Path) -> Qu
         finetuned_cer=export.reference_cer,
         finetuned_rtfx=export.reference_rtfx,
         normalizer=baseline.score.normalizer,
-        seconds=time.time() - psutil.Process().create_time(),
+        seconds=stages.total_s,
+        stages_s=stages.seconds,
         training_s=training.seconds,
         data_wait=training.data_wait,
         num_train=training.data.num_train,
@@ -143,6 +155,7 @@ def build_result(walked: Walk, answers: Sequence[Answer], *, output: Path) -> Qu
         checkpoint=_shown(Path(export.checkpoint)),
         export=_shown(walked.export_folder),
         report=_shown(output / "report.html"),
+        serve_command=serve_command,
     )
 
 
@@ -165,19 +178,20 @@ def write_result(result: QuickstartResult, folder: Path) -> None:
 
 def show_result(result: QuickstartResult, answers: Sequence[Answer], *, console: Console) -> None:
     """Print references beside transcripts, the table of figures, and where everything is."""
-    console.print(_transcript_table(answers[:_NUM_SHOWN]))
+    console.print(_transcript_table(answers[:_NUM_SHOWN], num_test=result.num_test))
     console.print(_figure_table(result))
     console.print(
         f"WER fell by {result.wer_reduction:.0%} in {result.seconds:.0f} s on {result.machine}\n"
         f"checkpoint  {result.checkpoint}\nexport      {result.export}\nreport      {result.report}\n"
-        "serve it    make serve",
+        f"serve it    {result.serve_command}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _transcript_table(answers: Sequence[Answer]) -> Table:
-    table = Table("what was said", "what the service answered", title="Requests over HTTP, openai client, int8")
+def _transcript_table(answers: Sequence[Answer], *, num_test: int) -> Table:
+    title = f"The first {len(answers)} of {num_test} test utterances, sent over HTTP by the openai client"
+    table = Table("what was said", "what the service answered", title=title)
     for answer in answers:
         table.add_row(answer.reference, answer.transcript)
     return table

@@ -6,50 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from made_up_models import make_checkpoint, make_export
 
 from serve.errors import ModelNotFoundError
 from serve.models.model_files import FoundVariants, find_variants, is_hub_id
 from serve.models.promotion import Promotion, promote, roll_back
-from serve.models.repository import open_repository
 from serve.settings import ServeConfig
 from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
-from sottovoce.model.variants import VariantRecord, write_variant_record
 
 
 @pytest.fixture(autouse=True)
 def _no_trial(monkeypatch):
     """These models are empty files: what is tried out is tested in test_promotion."""
     monkeypatch.setattr("serve.models.promotion._try_out", lambda _: None)
-
-
-def make_checkpoint(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
-
-
-def make_export(folder: Path, *variants: str, refused: tuple[str, ...] = ()) -> Path:
-    for variant in (*variants, *refused):
-        (folder / variant / "onnx").mkdir(parents=True)
-        suffix = "" if variant == "fp32" else f"_{variant}"
-        (folder / variant / "onnx" / f"encoder_model{suffix}.onnx").write_bytes(b"graph")
-        record = VariantRecord(
-            variant=variant,
-            wer=0.5 if variant in refused else 0.1,
-            cer=0.1,
-            rtfx=1.0,
-            reference_wer=0.1,
-            max_wer_rise=0.01,
-            is_servable=variant not in refused,
-            size_bytes=5,
-            folder_bytes=5,
-            num_utterances=3,
-            versions={},
-        )
-        write_variant_record(record, folder / variant)
-    return folder
 
 
 def repository(tmp_path, **settings):
