@@ -182,7 +182,7 @@ def test_a_key_of_a_name_that_is_gone_is_not_found(tmp_path):
             repository(tmp_path).plan(key)
 
 
-def test_created_is_when_the_files_were_written_or_when_the_shelf_was_opened(tmp_path):
+def test_created_is_when_the_files_were_written_or_when_the_repository_was_opened(tmp_path):
     folder = make_checkpoint(tmp_path / "models" / "main")
     for path in folder.iterdir():
         os.utime(path, (5_000, 5_000))
