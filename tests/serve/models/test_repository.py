@@ -11,6 +11,7 @@ from made_up_models import make_checkpoint, make_export
 from serve.errors import ModelNotFoundError
 from serve.models.model_files import FoundVariants, find_variants, is_hub_id
 from serve.models.promotion import Promotion, promote, roll_back
+from serve.models.repository import open_repository
 from serve.settings import ServeConfig
 from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
