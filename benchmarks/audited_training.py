@@ -117,6 +117,11 @@ class AuditedStream:
         return self.stream.examples
 
     @property
+    def cpus_per_task(self) -> float:
+        """Return those of the real one."""
+        return self.stream.cpus_per_task
+
+    @property
     def tasks_per_worker(self) -> int:
         """See ``SpeechStream``."""
         return self.stream.tasks_per_worker

@@ -62,6 +62,10 @@ class ToneStream:
         return (self.recording,)
 
     @property
+    def cpus_per_task(self) -> None:
+        """No task decodes."""
+
+    @property
     def tasks_per_worker(self) -> None:
         """Say that nothing is decoded."""
 

@@ -19,7 +19,7 @@ from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.schema import Utterance
 from sottovoce.train.batches import Collator, LabelMix, prefetched
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.health.heartbeat import Heart
+from sottovoce.train.health.heartbeat import HeartbeatSender
 from sottovoce.train.objective import WhisperObjective, parameter_groups
 from sottovoce.train.spectrograms import build_spectrograms
 from sottovoce.train.step import SkippedSteps, Stepper
@@ -56,7 +56,7 @@ def main(run: TorchrunRun) -> None:
         accelerator, model, optimizer,
         max_grad_norm=config.max_grad_norm,
         skipped=SkippedSteps(accelerator, config.max_skipped_in_a_row),
-        heart=Heart(None, rank=accelerator.process_index, num_ranks=accelerator.num_processes, stuck_after_s=None),
+        heartbeat=HeartbeatSender(None, rank=accelerator.process_index, num_ranks=accelerator.num_processes, stuck_after_s=None),
     )  # fmt: skip
     recording = Utterance.model_validate_json(run.recording.read_text(encoding="utf-8"))
     stream = ToneStream(recording, run.batch_size, run.num_steps)

@@ -1,6 +1,5 @@
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from huggingface_hub import ModelCard
@@ -10,8 +9,8 @@ from sottovoce.model.adapter import LoraSettings
 from sottovoce.publish.model_card import build_model_card, write_model_card
 from sottovoce.report.diagnosis.diagnose import diagnose
 from sottovoce.text.group_score import GroupScore
-from sottovoce.train.config import Method, TrainingConfig
-from sottovoce.train.methods import settle_rate
+from sottovoce.train.config import TrainingConfig, settle_rate
+from sottovoce.train.methods import METHODS
 from sottovoce.train.record import DataSummary, TrainingRecord
 
 SMALL = 241_734_912  # weights of whisper-small
@@ -32,7 +31,9 @@ def record_of(base: str = "openai/whisper-small") -> TrainingRecord:
     )
     return TrainingRecord(
         base=base,
-        training=TrainingConfig(base=base, method="frozen_encoder", label_smoothing=0.1, learning_rate=1e-4),
+        training=TrainingConfig(
+            base=base, method="frozen_encoder", label_smoothing=0.1, learning_rate=1e-4, num_workers=2
+        ),
         device="cuda",
         precision="fp16",
         data=DataSummary(
@@ -127,7 +128,7 @@ def test_corpora_and_languages_are_listed_where_there_are_several(card: ModelCar
 @pytest.mark.parametrize("base", ["openai/whisper-small", "micro"])
 def test_the_card_of_an_adapter_says_what_was_trained_and_how_peft_loads_it(base: str) -> None:
     lora = LoraSettings(rank=8, alpha=16, part="decoder", targets=("q_proj", "v_proj"))
-    training = settle_rate(TrainingConfig(base=base, method="lora", lora=lora), SMALL)
+    training = settle_rate(TrainingConfig(base=base, method="lora", lora=lora, num_workers=2), SMALL)
     counts = {"num_parameters": SMALL, "num_trained_parameters": 1_769_472}
     card = build_model_card(record_of(base).model_copy(update={"training": training} | counts), name="throat")
     assert card.data.library_name == "peft"
@@ -141,6 +142,7 @@ def test_the_card_of_an_adapter_says_what_was_trained_and_how_peft_loads_it(base
 
 
 def facts_of(training: TrainingConfig, **changes: object) -> str:
+    training = training.model_copy(update={"num_workers": training.num_workers or 2})
     return build_model_card(
         record_of().model_copy(update={"training": settle_rate(training, SMALL)} | changes), name="throat"
     ).text
@@ -148,10 +150,10 @@ def facts_of(training: TrainingConfig, **changes: object) -> str:
 
 def test_the_card_counts_workers_and_the_batches_of_a_step() -> None:
     assert "- 1 worker on cuda" in facts_of(TrainingConfig(num_workers=1))
-    assert "; 1 batch per step" in facts_of(TrainingConfig(num_workers=1))
+    assert "- 1 batch per step" in facts_of(TrainingConfig(num_workers=1))
     elastic = facts_of(TrainingConfig(num_workers=(1, 4), accumulation_steps=2))
     assert "- 1 to 4 workers on cuda" in elastic
-    assert "; 8 batches per step" in elastic
+    assert "- 8 batches per step" in elastic
 
 
 def test_the_card_says_what_the_weights_were_held_in() -> None:
@@ -164,8 +166,8 @@ def test_the_card_says_what_the_weights_were_held_in() -> None:
 
 
 def test_every_method_has_its_words() -> None:
-    for method in get_args(Method):
-        assert "fine-tuned" in facts_of(TrainingConfig(method=method))
+    for name, method in METHODS.items():
+        assert f"fine-tuned {method.card} with Sottovoce" in facts_of(TrainingConfig(method=name))
 
 
 def test_what_the_runs_figures_say_has_its_section_and_none_where_nothing_is_said() -> None:

@@ -11,7 +11,7 @@ from sottovoce.audio.waveform import from_pcm
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_labels
 from sottovoce.schema import Example, PcmBatch, Utterance
-from sottovoce.train.batches import Collator, LabelMix, TrainBatch, find_places, pad_labels
+from sottovoce.train.batches import Collator, LabelMix, TrainBatch, find_label_indices, pad_labels
 from sottovoce.train.spectrograms import ThreadedSpectrograms
 
 START, END, FIRST_TIMESTAMP = 50_258, 50_257, 50_364
@@ -50,7 +50,7 @@ def test_inputs_are_padded_with_the_end_token_and_targets_masked_by_length() -> 
     inputs, targets = pad_labels([one, other, None], padding_id=END)
     assert inputs.tolist() == [[START, 1, 2], [START, 7, END], [END, END, END]]
     assert targets.tolist() == [[1, 2, END], [7, END, IGNORED], [IGNORED] * 3]
-    assert find_places(targets).tolist() == [0, 1, 2, 3, 4]
+    assert find_label_indices(targets).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_labels_of_real_text_shift_by_one(collator: Collator) -> None:
@@ -61,7 +61,7 @@ def test_labels_of_real_text_shift_by_one(collator: Collator) -> None:
     assert (batch.decoder_input_ids == START).sum(dim=1).tolist() == [1, 1]
     assert ((batch.labels == END).sum(dim=1)).tolist() == [1, 1]
     assert (batch.labels[0] == IGNORED).any()
-    assert batch.labels.flatten()[batch.places].tolist() == batch.labels[batch.labels != IGNORED].tolist()
+    assert batch.labels.flatten()[batch.label_indices].tolist() == batch.labels[batch.labels != IGNORED].tolist()
 
 
 def test_the_context_is_that_of_the_longest_recording(collator: Collator) -> None:

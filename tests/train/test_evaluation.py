@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from sottovoce.audio.decode import read_audio
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.errors import LabelTooLongError, TrainingMemoryError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import AudioContext
@@ -19,8 +21,9 @@ from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Utterance, WindowResult
 from sottovoce.text.score import score_texts
 from sottovoce.train.batches import Collator
-from sottovoce.train.evaluation import Evaluator, plan_batches
+from sottovoce.train.evaluation import VALIDATION_METRICS, Evaluator, plan_batches
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
+from sottovoce.train.record import describe_row
 from sottovoce.train.spectrograms import ThreadedSpectrograms
 
 DURATIONS_S = (1.0, 2.6, 1.5, 2.9, 3.4)
@@ -121,7 +124,7 @@ def test_every_batch_is_noted_and_one_that_takes_too_much_memory_is_named(
     checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
 ) -> None:
     class Greedy(WhisperObjective):
-        def read_labels(self, *_: torch.Tensor) -> torch.Tensor:
+        def compute_logits(self, *_: torch.Tensor) -> torch.Tensor:
             return torch.empty(2**60)  # more than any machine has
 
     evaluator = build_evaluator(checkpoint, collator, utterances)
@@ -130,6 +133,33 @@ def test_every_batch_is_noted_and_one_that_takes_too_much_memory_is_named(
     assert noted == ["evaluating"] * 3 + ["waiting for the other ranks"]
     with pytest.raises(TrainingMemoryError, match=r"evaluating: .* \(4\).*evaluation_batch_size"):
         evaluator.evaluate(Greedy(checkpoint.model, label_smoothing=0.0))
+
+
+def test_an_entry_in_the_table_is_all_that_a_new_metric_needs(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VALIDATION_METRICS, "characters", lambda one: float(sum(map(len, one.hypotheses))))
+    evaluator = build_evaluator(checkpoint, collator, utterances)
+    evaluation = evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0))
+    assert evaluation.metrics["wer"] == evaluation.score.wer.rate
+    row = evaluation.row(step=3, epoch=1.0, training_loss=None, seconds=2.0)
+    assert (row.step, row.wer, row.cer) == (3, evaluation.score.wer.rate, evaluation.score.cer.rate)
+    assert set(row.metrics) == {"characters"}
+    assert describe_row(row).endswith(f"characters {row.metrics['characters']:.4g}")
+    assert EvaluationRow.model_validate_json(row.model_dump_json()) == row
+
+
+def test_rows_of_older_releases_have_no_further_metrics(evaluated_row: dict[str, Any]) -> None:
+    assert EvaluationRow.model_validate(evaluated_row).metrics == {}
+
+
+@pytest.fixture
+def evaluated_row() -> dict[str, Any]:
+    """A row as a checkpoint of release 0.1 has it."""
+    return {
+        "step": 0, "epoch": 0.0, "training_loss": None, "validation_loss": 2.5, "wer": 0.5, "wer_low": 0.4,
+        "wer_high": 0.6, "cer": 0.2, "seconds": 1.5, "groups": [],
+    }  # fmt: skip
 
 
 def test_a_transcript_that_does_not_fit_the_decoder_names_its_utterance(

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from sottovoce.errors import CheckpointError
-from sottovoce.train.config import TrainingConfig
-from sottovoce.train.methods import count_weights, find_rate_warnings, known_range, settle_rate
+from sottovoce.train.config import TrainingConfig, settle_rate
+from sottovoce.train.methods import find_rate_warnings, known_range
+from sottovoce.train.worker_model import count_weights
 
 TINY, SMALL, MEDIUM, LARGE = 37_760_640, 241_734_912, 763_857_920, 1_543_304_960
 
@@ -25,23 +26,21 @@ def test_between_two_sizes_the_rate_lies_between_theirs_and_beyond_the_ends_it_s
 
 @pytest.mark.parametrize("method", ["full", "frozen_encoder", "frozen_embeddings"])
 def test_a_rate_far_too_high_is_one_warning_with_range_and_source(method: str) -> None:
-    config = TrainingConfig.model_validate({"method": method, "learning_rate": 1e-4})
-    (warning,) = find_rate_warnings(config, SMALL)
+    (warning,) = find_rate_warnings(1e-4, method=method, num_weights=SMALL)
     assert warning.startswith(f"learning_rate 0.0001 is far above what is known to work for method {method} on a model")
     assert "242 million weights: about 1.25e-05, at least 1.25e-06 and at most 6.25e-05" in warning
     assert "vasistalodagala" in warning
 
 
 def test_a_rate_far_too_low_is_a_warning() -> None:
-    (warning,) = find_rate_warnings(TrainingConfig(learning_rate=1e-7), SMALL)
+    (warning,) = find_rate_warnings(1e-7, method="full", num_weights=SMALL)
     assert "far below" in warning
     assert "hardly learn" in warning
 
 
 def test_an_adapter_needs_a_higher_rate() -> None:
-    config = TrainingConfig.model_validate({"method": "lora", "learning_rate": 1e-3})
-    assert find_rate_warnings(config, LARGE) == ()
-    assert find_rate_warnings(config.model_copy(update={"learning_rate": 5e-6}), LARGE) != ()
+    assert find_rate_warnings(1e-3, method="lora", num_weights=LARGE) == ()
+    assert find_rate_warnings(5e-6, method="lora", num_weights=LARGE) != ()
 
 
 def test_where_no_rate_is_given_it_is_the_known_one_of_size_and_method() -> None:
@@ -54,7 +53,8 @@ def test_the_embedded_models_own_rates_and_the_default_give_no_warning() -> None
     num_weights = count_weights("micro")
     assert num_weights == 12_863_424
     for config in (*(TrainingConfig(learning_rate=rate) for rate in (5e-4, 8e-4)), TrainingConfig()):
-        assert find_rate_warnings(settle_rate(config, num_weights), num_weights) == ()
+        rate = settle_rate(config, num_weights).peak_lr
+        assert find_rate_warnings(rate, method=config.method, num_weights=num_weights) == ()
 
 
 def test_no_recipe_is_warned_of(root: Path) -> None:
@@ -67,7 +67,9 @@ def test_no_recipe_is_warned_of(root: Path) -> None:
         base = (training or {}).get("base", "").removeprefix("openai/whisper-")
         if base in sizes and "learning_rate" in training:
             found += 1
-            assert find_rate_warnings(TrainingConfig.model_validate(training), sizes[base]) == (), recipe.name
+            config = TrainingConfig.model_validate(training)
+            warnings = find_rate_warnings(config.peak_lr, method=config.method, num_weights=sizes[base])
+            assert warnings == (), recipe.name
     assert found
 
 

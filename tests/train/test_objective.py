@@ -10,8 +10,7 @@ from sottovoce.model.adapter import LoraSettings
 from sottovoce.model.checkpoint import adapt_base, load_checkpoint
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.labels import IGNORED
-from sottovoce.train.batches import find_places
-from sottovoce.train.config import Method
+from sottovoce.train.batches import find_label_indices
 from sottovoce.train.objective import WhisperObjective, parameter_groups, prepare_whisper
 
 INPUTS = torch.tensor([[50_258, 50_259, 11], [50_258, 50_259, 50_257]])
@@ -23,7 +22,7 @@ def whisper(tiny_checkpoint: Path) -> TrimmedWhisper:
     return load_checkpoint(tiny_checkpoint).model
 
 
-def prepared(whisper: TrimmedWhisper, *, method: Method = "full", dropout: float = 0.0) -> TrimmedWhisper:
+def prepared(whisper: TrimmedWhisper, *, method: str = "full", dropout: float = 0.0) -> TrimmedWhisper:
     prepare_whisper(whisper, method=method, dropout=dropout, gradient_checkpointing=False)
     return whisper
 
@@ -60,8 +59,8 @@ def test_the_logits_are_those_of_the_labels_that_count_row_by_row(whisper: Trimm
     objective = WhisperObjective(prepared(whisper), label_smoothing=0.0)
     encoded = whisper.model.encoder(features()).last_hidden_state
     hidden = whisper.model.decoder(input_ids=INPUTS, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
-    places = find_places(TARGETS)
-    found = objective.read_labels(encoded, INPUTS, places)
+    places = find_label_indices(TARGETS)
+    found = objective.compute_logits(encoded, INPUTS, places)
     assert torch.equal(found, whisper.proj_out(hidden[TARGETS != IGNORED]))
     assert objective(features(), INPUTS, TARGETS, places).total == objective(features(), INPUTS, TARGETS).total
 
@@ -69,7 +68,7 @@ def test_the_logits_are_those_of_the_labels_that_count_row_by_row(whisper: Trimm
 def test_a_step_needs_no_value_from_the_device(whisper: TrimmedWhisper) -> None:
     """The meta device has shapes and no values: what would wait for one on a GPU, as a mask's count, fails there."""
     objective = WhisperObjective(prepared(whisper), label_smoothing=0.1).to("meta")
-    tensors = (features(), INPUTS, TARGETS, find_places(TARGETS))
+    tensors = (features(), INPUTS, TARGETS, find_label_indices(TARGETS))
     loss = objective(*(tensor.to("meta") for tensor in tensors))
     loss.total.backward()
     assert loss.total.is_meta
@@ -126,7 +125,7 @@ def test_an_adapter_learns_and_its_base_stays(tiny_checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["full", "frozen_encoder", "frozen_embeddings", "lora"])
-def test_gradient_checkpointing_gives_the_same_gradients(tiny_checkpoint: Path, method: Method) -> None:
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_checkpoint: Path, method: str) -> None:
     whisper = adapted(tiny_checkpoint) if method == "lora" else load_checkpoint(tiny_checkpoint).model
     objective = WhisperObjective(prepared(whisper, method=method), label_smoothing=0.0)
     objective(features(), INPUTS, TARGETS).total.backward()

@@ -12,7 +12,7 @@ from sottovoce.checkpoints.run_state import RunState
 from sottovoce.errors import ConfigError
 from sottovoce.train import worker as loop
 from sottovoce.train.config import _OPERATIONAL, TrainingConfig, check_settings, shaping_settings
-from sottovoce.train.health.heartbeat import Heart
+from sottovoce.train.health.heartbeat import HeartbeatSender
 from sottovoce.train.worker import WorkerTask
 
 
@@ -57,6 +57,19 @@ def test_the_same_settings_go_on_and_so_does_what_an_older_release_kept_without_
     check({}, settings())
 
 
+def test_a_setting_that_is_newer_than_the_checkpoint_counts_as_its_default() -> None:
+    older = {name: value for name, value in settings().items() if name not in ("dropout", "spec_augment.num_mel_masks")}
+    check(older, settings())
+    with pytest.raises(ConfigError, match=r"dropout was 0\.0 and is now 0\.1\. Set"):
+        check(older, settings(dropout=0.1))
+    with pytest.raises(ConfigError, match=r"spec_augment\.num_mel_masks was 0 and is now 2"):
+        check(older, settings(spec_augment={"num_mel_masks": 2}))
+
+
+def test_a_setting_that_is_gone_is_not_compared() -> None:
+    check(settings() | {"magic": 3}, settings())
+
+
 def test_how_a_run_is_carried_out_may_change() -> None:
     changed = {
         "num_workers": (1, 4),
@@ -92,8 +105,8 @@ def test_a_worker_that_finds_another_runs_checkpoint_loads_nothing_of_it(
         yield tmp_path
 
     monkeypatch.setattr(loop, "found_checkpoint", found)
-    silent = Heart(None, rank=0, num_ranks=1, stuck_after_s=None)
-    monkeypatch.setattr(loop, "find_heart", lambda _board, stuck_after_s: silent)
+    silent = HeartbeatSender(None, rank=0, num_ranks=1, stuck_after_s=None)
+    monkeypatch.setattr(loop, "build_heartbeat", lambda _board, stuck_after_s: silent)
     stream: Any = SimpleNamespace(utterances=())
     training = TrainingConfig(
         base="openai/whisper-small", learning_rate=5e-5, stuck_after_s=None, checkpoints=str(tmp_path / "kept")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sottovoce.errors import NonFiniteTrainingError
 from sottovoce.train.batches import TrainBatch
-from sottovoce.train.health.heartbeat import Heart
+from sottovoce.train.health.heartbeat import HeartbeatSender
 from sottovoce.train.objective import LossSum
 from sottovoce.train.step import SkippedSteps, Stepper
 
@@ -71,7 +71,7 @@ class Rig:
             self.optimizer,
             max_grad_norm=1.0,
             skipped=self.skipped,
-            heart=Heart(None, rank=0, num_ranks=1, stuck_after_s=None),
+            heartbeat=HeartbeatSender(None, rank=0, num_ranks=1, stuck_after_s=None),
         )
         self.num_steps = 0
 
@@ -205,6 +205,8 @@ def test_with_a_gradient_scaler_a_skipped_step_changes_nothing_either(fault: str
 def test_an_optimizer_that_cannot_be_told_is_refused() -> None:
     accelerator, model = Accelerator(cpu=True), Line()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    heart = Heart(None, rank=0, num_ranks=1, stuck_after_s=None)
+    heartbeat = HeartbeatSender(None, rank=0, num_ranks=1, stuck_after_s=None)
     with pytest.raises(AssertionError, match="fused"):
-        Stepper(accelerator, model, optimizer, max_grad_norm=1.0, skipped=SkippedSteps(accelerator, 1), heart=heart)
+        Stepper(
+            accelerator, model, optimizer, max_grad_norm=1.0, skipped=SkippedSteps(accelerator, 1), heartbeat=heartbeat
+        )

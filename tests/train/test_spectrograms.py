@@ -37,7 +37,7 @@ def masks_for(waveforms: list[Waveform]) -> list[Masks]:
 
 
 def test_spectrograms_are_those_of_the_recognizers(spectrograms: Spectrograms, waveforms: list[Waveform]) -> None:
-    drawn = spectrograms.draw(waveforms, num_frames=200)
+    drawn = spectrograms.compute(waveforms, num_frames=200)
     expected = np.stack([log_mel(one, num_mel_bins=80, num_frames=200) for one in waveforms])
     assert drawn.shape == (4, 80, 200)
     assert drawn.dtype == torch.float32
@@ -47,9 +47,9 @@ def test_spectrograms_are_those_of_the_recognizers(spectrograms: Spectrograms, w
 def test_threads_and_device_mask_the_same_places_with_the_same_value(waveforms: list[Waveform]) -> None:
     masks = masks_for(waveforms)
     with closing(ThreadedSpectrograms(80, num_threads=2)) as threaded:
-        expected = threaded.draw(waveforms, num_frames=200, masks=masks)
-    drawn = DeviceSpectrograms(80, CPU).draw(waveforms, num_frames=200, masks=masks)
-    plain = DeviceSpectrograms(80, CPU).draw(waveforms, num_frames=200)
+        expected = threaded.compute(waveforms, num_frames=200, masks=masks)
+    drawn = DeviceSpectrograms(80, CPU).compute(waveforms, num_frames=200, masks=masks)
+    plain = DeviceSpectrograms(80, CPU).compute(waveforms, num_frames=200)
     np.testing.assert_allclose(drawn.numpy(), expected.numpy(), atol=TOLERANCE)
     assert (drawn[:2] != plain[:2]).any(dim=2).any(dim=1).all()
     assert torch.equal(drawn[1, :, 125:], plain[1, :, 125:])  # 1.25 s of speech: the padding stays as it is
@@ -57,7 +57,7 @@ def test_threads_and_device_mask_the_same_places_with_the_same_value(waveforms: 
 
 def test_longer_speech_than_frames_is_an_error_in_both(spectrograms: Spectrograms, waveforms: list[Waveform]) -> None:
     with pytest.raises(ContextError):
-        spectrograms.draw(waveforms, num_frames=100)
+        spectrograms.compute(waveforms, num_frames=100)
 
 
 def test_a_cpu_draws_in_threads() -> None:
@@ -74,7 +74,7 @@ def test_a_bin_count_no_whisper_uses_is_refused() -> None:
 @pytest.mark.gpu
 def test_a_gpu_draws_for_itself(waveforms: list[Waveform]) -> None:
     made = build_spectrograms(torch.device("cuda"), num_mel_bins=80, num_threads=1)
-    drawn = made.draw(waveforms, num_frames=200, masks=masks_for(waveforms))
+    drawn = made.compute(waveforms, num_frames=200, masks=masks_for(waveforms))
     assert drawn.device.type == "cuda"
-    expected = DeviceSpectrograms(80, CPU).draw(waveforms, num_frames=200, masks=masks_for(waveforms))
+    expected = DeviceSpectrograms(80, CPU).compute(waveforms, num_frames=200, masks=masks_for(waveforms))
     np.testing.assert_allclose(drawn.cpu().numpy(), expected.numpy(), atol=TOLERANCE)

@@ -11,7 +11,7 @@ from sottovoce.errors import TrainingMemoryError
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.model.labels import IGNORED
 from sottovoce.train.batches import TrainBatch
-from sottovoce.train.health.heartbeat import Heart
+from sottovoce.train.health.heartbeat import HeartbeatSender
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
 from sottovoce.train.step import SkippedSteps, Stepper
 
@@ -43,7 +43,7 @@ def build_stepper(
         *accelerator.prepare(model, optimizer),
         max_grad_norm=max_grad_norm,
         skipped=SkippedSteps(accelerator, 10),
-        heart=Heart(None, rank=0, num_ranks=1, stuck_after_s=None),
+        heartbeat=HeartbeatSender(None, rank=0, num_ranks=1, stuck_after_s=None),
     )
 
 

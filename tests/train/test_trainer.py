@@ -4,15 +4,19 @@ from typing import Any
 
 import pytest
 
+from sottovoce import cluster
+from sottovoce.checkpoints.run_state import Cursor, RunState
+from sottovoce.checkpoints.saver import build_store
+from sottovoce.checkpoints.state import STATE_FILE
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.schema import Example, Reject, Utterance
-from sottovoce.train import resources as cluster
-from sottovoce.train import resources as precision
+from sottovoce.train import resources
 from sottovoce.train.config import CHANGEABLE, TrainingConfig
+from sottovoce.train.record import read_last_state
 from sottovoce.train.resources import resolve_device, resolve_device_here, resolve_precision
-from sottovoce.train.run import check_durations, claim_output, summarize_data
+from sottovoce.train.run import build_run, check_durations, claim_output, summarize_data
 
 
 class ExampleJob(Config):
@@ -43,21 +47,21 @@ def test_fp16_without_a_gpu_names_the_remedy() -> None:
 
 
 def test_a_named_device_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "join_cluster", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(resources, "join_cluster", lambda: pytest.fail("Ray was started"))
     assert resolve_device("cuda") == "cuda"
     assert resolve_device_here("cuda") == "cuda"
 
 
-@pytest.mark.parametrize(("resources", "expected"), [({"CPU": 8.0, "GPU": 2.0}, "cuda"), ({"CPU": 8.0}, "cpu")])
+@pytest.mark.parametrize(("present", "expected"), [({"CPU": 8.0, "GPU": 2.0}, "cuda"), ({"CPU": 8.0}, "cpu")])
 def test_auto_asks_the_cluster_that_will_train_and_not_this_machine(
-    monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: str
+    monkeypatch: pytest.MonkeyPatch, present: dict[str, float], expected: str
 ) -> None:
     joined: list[str] = []
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: bool(joined))
     monkeypatch.setattr(cluster.ray, "init", lambda: joined.append("cluster"))
-    monkeypatch.setattr(cluster, "set_up_environment", lambda: None)
-    monkeypatch.setattr(precision.ray, "cluster_resources", lambda: resources)
-    monkeypatch.setattr(precision.torch.cuda, "is_available", lambda: expected == "cpu")
+    monkeypatch.setattr(cluster.os, "environ", {})
+    monkeypatch.setattr(resources.ray, "cluster_resources", lambda: present)
+    monkeypatch.setattr(resources.torch.cuda, "is_available", lambda: expected == "cpu")
     assert [resolve_device("auto"), resolve_device("auto")] == [expected, expected]
     assert joined == ["cluster"], "joined once"
     assert resolve_device_here("auto") != expected
@@ -81,6 +85,72 @@ def test_what_an_error_says_to_change_may_change_in_the_same_folder(tmp_path: Pa
     for settings in ({"checkpoints": "s3://bucket/x"}, {"learning_rate": 1e-3}, {"lora": LoraSettings(rank=4)}):
         with pytest.raises(ConfigError, match=f"training.{next(iter(settings))}.* was .* and is now "):
             claim(stuck_after_s=900.0, **settings)
+
+
+class Settings(Config):
+    rate: float = 0.1
+    momentum: float = 0.9
+
+
+class GrownJob(Config):
+    """The next release's ``ExampleJob``, with a new setting and a new group of settings."""
+
+    rate: float = 0.1
+    patience: int = 3
+    optimizer: Settings = Settings(momentum=0.8)
+
+
+def test_a_new_setting_counts_as_its_default_in_the_folder_of_an_older_release(tmp_path: Path) -> None:
+    claim_output(ExampleJob(), tmp_path)
+    with pytest.raises(ConfigError, match=r"patience was 3 and is now 4\. Set"):
+        claim_output(GrownJob(patience=4), tmp_path)
+    with pytest.raises(ConfigError, match=r"optimizer\.momentum was 0\.8 and is now 0\.9\. Set"):
+        claim_output(GrownJob(optimizer=Settings(momentum=0.9)), tmp_path)
+    claim_output(GrownJob(), tmp_path)
+    assert "momentum: 0.8" in (tmp_path / "train_whisper.yaml").read_text(encoding="utf-8")
+
+
+def test_a_setting_that_is_gone_is_still_named(tmp_path: Path) -> None:
+    claim_output(GrownJob(), tmp_path)
+    with pytest.raises(ConfigError, match=r"patience was 3 and is now none"):
+        claim_output(ExampleJob(), tmp_path)
+
+
+def test_a_run_whose_file_names_two_workers_goes_on_where_the_default_is_the_clusters(tmp_path: Path) -> None:
+    claim_output(TrainingJob(training=TrainingConfig(num_workers=2)), tmp_path)
+    claim_output(TrainingJob(training=TrainingConfig()), tmp_path, may_change=CHANGEABLE)
+
+
+def test_the_last_state_is_that_of_the_last_checkpoint_and_empty_before_the_first(tmp_path: Path) -> None:
+    store = build_store(None, output=tmp_path)
+    assert read_last_state(store) == RunState()
+    cursor = Cursor(epoch=0, step_in_epoch=2, steps_per_epoch=5, num_microbatches=6, fingerprint="f")
+    state = RunState(step=2, cursor=cursor)
+    store.write({STATE_FILE: [state.model_dump_json().encode()]}, step=2, wer=None, keep_best=1)
+    assert read_last_state(store) == state
+
+
+def test_a_run_left_to_the_cluster_resumes_with_the_batches_of_its_checkpoint(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun on six GPUs, goes on with one, later with eight; a run of its own begins with all eight."""
+    stream: Any = SimpleNamespace(utterances=[utterance()], examples=[example(2.0)], cpus_per_task=None)
+    present = {"CPU": 16.0, "GPU": 1.0}
+    monkeypatch.setattr(resources, "join_cluster", lambda: None)
+    monkeypatch.setattr(resources.ray, "cluster_resources", lambda: present)
+    settings = TrainingConfig(base=str(tiny_checkpoint), device="cuda")
+
+    def workers(output: Path) -> tuple[object, int]:
+        config = build_run(settings, train=stream, validation=[utterance()], output=output).config
+        return config.num_workers, config.num_microbatches
+
+    cursor = Cursor(epoch=0, step_in_epoch=2, steps_per_epoch=5, num_microbatches=6, fingerprint="f")
+    state = RunState(step=2, cursor=cursor).model_dump_json().encode()
+    build_store(None, output=tmp_path / "begun").write({STATE_FILE: [state]}, step=2, wer=None, keep_best=1)
+    assert workers(tmp_path / "begun") == ((1, 6), 6)
+    present["GPU"] = 8.0
+    assert workers(tmp_path / "begun") == (6, 6)
+    assert workers(tmp_path / "new") == (8, 8)
 
 
 def test_no_validation_utterances_are_a_config_error_with_a_remedy(tiny_checkpoint: Path) -> None:

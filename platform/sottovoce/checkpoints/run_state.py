@@ -7,19 +7,19 @@ from sottovoce.text.group_score import GroupScore
 
 
 class Cursor(Record):
-    """The step that comes next, as epoch and place in it, and the batches it counts in."""
+    """The next training step, as an epoch and a step in that epoch, and the batches that make up a step."""
 
     epoch: int
     step_in_epoch: int
-    """Steps of this epoch that are done."""
+    """Steps of this epoch that are already done."""
     steps_per_epoch: int
     num_microbatches: int = Field(validation_alias=AliasChoices("num_microbatches", "num_slots"))
     """Batches of one optimizer step; release 0.1 wrote ``num_slots``."""
     fingerprint: str
-    """Of the utterances and of how they make batches; see ``TrainingStream.fingerprint``."""
+    """Identifies the utterances and how they are batched; see ``TrainingStream.fingerprint``."""
 
     def at(self, step: int) -> "Cursor":
-        """Give the cursor of another step of the same run."""
+        """Return the cursor of another step of the same run."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         return self.model_copy(update={"epoch": epoch, "step_in_epoch": step_in_epoch})
 
@@ -28,10 +28,10 @@ class EvaluationRow(Record):
     """One evaluation on the validation split."""
 
     step: int
-    """Steps taken before it; 0 is the base model."""
+    """Optimizer steps before this evaluation; 0 is the base model."""
     epoch: float
     training_loss: float | None
-    """Mean per token since the row before; none before the first step."""
+    """Mean loss per token since the previous row; None before the first step."""
     validation_loss: float
     """Mean natural-log loss per token, without label smoothing."""
     wer: float
@@ -41,36 +41,38 @@ class EvaluationRow(Record):
     wer_high: float
     cer: float
     seconds: float
-    """Since the run's first start, pauses left out."""
+    """Training time since the run first started, without pauses."""
     groups: tuple[GroupScore, ...] = ()
-    """Corpora and languages, where there are several."""
+    """Scores by corpus and by language, if there are several."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Further validation metrics by name; see ``VALIDATION_METRICS`` of train/evaluation.py."""
 
 
 class RunState(Record):
-    """Where a run stands; beside the weights in each of its checkpoints."""
+    """The progress of a run; each of its checkpoints holds one beside the weights."""
 
     step: int = 0
     cursor: Cursor | None = None
-    """Where in its data the run goes on; none in checkpoints of older releases."""
+    """The position in the data at which the run resumes; None in checkpoints of older releases."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
-    """What its weights follow from, see ``shaping_settings``; none in checkpoints of older releases."""
+    """The settings that determine its weights, see ``shaping_settings``; empty in checkpoints of older releases."""
     rows: tuple[EvaluationRow, ...] = ()
     rejects: tuple[Reject, ...] = ()
-    """Training recordings that could not be decoded so far."""
+    """Training recordings that could not be decoded up to this step."""
     seconds: float = 0.0
     audio_s: float = 0.0
-    """Speech trained on, all workers together."""
+    """Seconds of speech trained on, summed over workers."""
     loss_since_row: tuple[float, float] = (0.0, 0.0)
-    """Sum of the training loss since the last row, and the labels it is over."""
+    """Sum of the training loss since the last row, and the number of labels in that sum."""
     step_s: float = 0.0
-    """Of ``seconds``, those in training steps: evaluations and checkpoints left out."""
+    """The part of ``seconds`` spent in training steps, without evaluations and checkpoints."""
     data_wait_s: float = 0.0
-    """Of ``step_s``, those in which the worker that waited most had no batch to go on with; see ``Meter``."""
+    """The part of ``step_s`` in which the worker that waited longest had no batch; see ``Meter``."""
     resumed_at: tuple[int, ...] = ()
-    """Steps from which the run went on after a worker or the driver had died."""
+    """Steps from which the run resumed after a worker or the driver had died."""
     skipped_steps: int = 0
-    """Steps that changed nothing, because loss or gradient was not finite."""
+    """Steps that left the weights unchanged because the loss or a gradient was not finite."""
     skipped_in_a_row: int = 0
-    """Of them, those since the last step that counted; see ``SkippedSteps``."""
+    """Skipped steps since the last step that was not skipped; see ``SkippedSteps``."""
     is_finished: bool = False
-    """The last step is done, or the run stopped early."""
+    """Whether the last step is done or the run stopped early."""

@@ -43,6 +43,7 @@ class RowProgress:
         self._num_rows = num_rows
         self._interval_s = interval_s
         self.num_done = 0
+        """Rows that have come."""
         self._started = self._shown = 0.0
 
     def advance(self) -> None:

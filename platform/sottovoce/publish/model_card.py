@@ -9,17 +9,11 @@ from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.model.checkpoint import MICRO
 from sottovoce.report.diagnosis.finding import Finding
 from sottovoce.text.group_score import GroupScore
-from sottovoce.train.config import Method, TrainingConfig
+from sottovoce.train.config import TrainingConfig
+from sottovoce.train.methods import METHODS, describe_weights
 from sottovoce.train.record import TrainingRecord
 
 _LICENSE = "apache-2.0"
-_METHODS: dict[Method, str] = {
-    "full": "in full",
-    "frozen_encoder": "with its encoder frozen",
-    "frozen_embeddings": "with its embeddings frozen",
-    "lora": "by a LoRA adapter",
-    "qlora": "by a LoRA adapter beside a base held in 4 bits",
-}
 
 
 def write_model_card(
@@ -97,7 +91,7 @@ def _describe_base(base: str) -> str:
 def _introduction(record: TrainingRecord, name: str) -> str:
     best, baseline = record.best, record.baseline
     shortest, longest = record.audio_context_s
-    method = _METHODS[record.training.method]
+    method = METHODS[record.training.method].card
     return (
         f"{name} is {_describe_base(record.base)}, fine-tuned {method} with Sottovoce. On the validation split its WER "
         f"is **{best.wer:.2%}** (95 % interval {best.wer_low:.2%} to {best.wer_high:.2%}), the base model's "
@@ -177,10 +171,12 @@ def _training_facts(record: TrainingRecord) -> list[str]:
     facts = [
         *_method_facts(record),
         f"{record.num_steps} steps in {record.seconds:.0f} s; the best checkpoint is that of step {record.best_step}",
-        f"{_workers(training)} on {record.device}, precision {record.precision}, {_held_weights(record)}",
+        f"{_workers(training)} on {record.device}, precision {record.precision}, "
+        f"{describe_weights(training.method, precision=record.precision)}",
         f"AdamW, betas 0.9 and 0.999, eps 1e-8, weight decay {training.weight_decay:g} on matrices",
         f"learning rate {training.peak_lr:g}, {training.warmup_steps} warm-up steps, then linear to zero",
-        f"gradient norm at most {training.max_grad_norm:g}; {_count(training.num_microbatches, 'batch', 'batches')} per step",
+        f"gradient norm at most {training.max_grad_norm:g}",
+        f"{_count(training.num_microbatches, 'batch', 'batches')} per step",
         f"seed {training.seed}",
     ]
     optional = {"label smoothing": training.label_smoothing, "dropout": training.dropout}
@@ -188,27 +184,18 @@ def _training_facts(record: TrainingRecord) -> list[str]:
 
 
 def _workers(training: TrainingConfig) -> str:
-    if isinstance(training.num_workers, int):
-        return _count(training.num_workers, "worker", "workers")
-    fewest, most = training.num_workers
-    return f"{fewest} to {_count(most, 'worker', 'workers')}"
+    fewest, most = training.worker_range
+    counted = _count(most, "worker", "workers")
+    return counted if fewest == most else f"{fewest} to {counted}"
 
 
 def _count(number: int, one: str, several: str) -> str:
     return f"{number} {one if number == 1 else several}"
 
 
-def _held_weights(record: TrainingRecord) -> str:
-    """Say what weights were held in while they were trained; see ``load_start``."""
-    if record.training.method == "qlora":
-        return "the base's matrices in 4 bits (NF4), the adapter's weights in fp32"
-    if record.training.method == "lora" and record.precision != "fp32":
-        return f"the base's matrices in {record.precision}, the adapter's weights in fp32"
-    return "weights in fp32"
-
-
 def _evaluation(record: TrainingRecord) -> str:
-    header = "| step | epoch | training loss | validation loss | WER | CER |\n|---|---|---|---|---|---|\n"
+    names = ("step", "epoch", "training loss", "validation loss", "WER", "CER", *record.best.metrics)
+    header = f"| {' | '.join(names)} |\n{'|---' * len(names)}|\n"
     rows = "\n".join(_table_row(row, is_best=row.step == record.best_step) for row in record.rows)
     note = (
         f"\n\nStep 0 is the base model; the bold row is this checkpoint. Losses are per token; WER and CER are "
@@ -233,7 +220,7 @@ def _groups(groups: Sequence[GroupScore]) -> str:
 def _table_row(row: EvaluationRow, *, is_best: bool) -> str:
     training_loss = "before training" if row.training_loss is None else f"{row.training_loss:.4f}"
     cells = [f"{row.step}", f"{row.epoch:.2f}", training_loss, f"{row.validation_loss:.4f}"]
-    cells += [f"{row.wer:.2%}", f"{row.cer:.2%}"]
+    cells += [f"{row.wer:.2%}", f"{row.cer:.2%}", *(f"{value:.4g}" for value in row.metrics.values())]
     return "| " + " | ".join(f"**{cell}**" if is_best else cell for cell in cells) + " |"
 
 

@@ -1,4 +1,4 @@
-"""Recordings to the arrays a step needs: log-mel at the batch's own context, masked, and labels.
+"""Training batches: from recordings to masked log-mel spectrograms at the batch's own audio context, and labels.
 
 Shapes: B batch, S samples, M mel bins, F frames, T tokens.
 """
@@ -19,10 +19,15 @@ from sottovoce.audio.augmentation.augment import utterance_generator
 from sottovoce.audio.augmentation.spec_augment import Masks, SpecAugmentConfig, draw_masks
 from sottovoce.audio.waveform import from_pcm
 from sottovoce.errors import LabelTooLongError
+from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_example
 from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Example, PcmBatch, Reject, Waveform
-from sottovoce.train.spectrograms import Spectrograms
+from sottovoce.train.spectrograms import Spectrograms, build_spectrograms
+
+T = TypeVar("T")
+
+_POLL_S = 0.1  # interval at which a producer checks whether it is stopped
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,13 @@ class LabelChoice:
 
 @dataclass(frozen=True)
 class LabelMix:
-    """How often labels carry what keeps a fine-tuned Whisper able to write times and to continue a text."""
+    """How often labels carry timestamps or a previous text, so that a fine-tuned Whisper does not forget either."""
 
     timestamp_probability: float
     previous_text_probability: float
 
     def choose(self, example_id: str, *, seed: int, epoch: int) -> LabelChoice:
-        """Draw for one example."""
+        """Choose for one example; the same seed, epoch and id always give the same choice."""
         generator = utterance_generator("label_mix", seed=seed, epoch=epoch, utterance_id=example_id)
         timed, prompted = generator.random(2)
         return LabelChoice(
@@ -55,28 +60,28 @@ class TrainBatch:
     """One batch, ready for the model."""
 
     input_features: Tensor
-    """(B, M, F) float32, already on the device where it is a GPU."""
+    """(B, M, F) float32; already on the device if it is a GPU."""
     decoder_input_ids: Tensor
     """(B, T) int64: prompt, prefix and text, padded with the end token."""
     labels: Tensor
-    """(B, T) int64: the token after each input, IGNORED on prompts and beyond the first end token."""
+    """(B, T) int64: the token after each input; IGNORED on prompts and after the first end token."""
     audio_s: float
-    """Seconds of speech, padding left out."""
+    """Seconds of speech, without padding."""
     rejects: tuple[Reject, ...] = ()
-    """Utterances that could not be decoded, or whose labels the decoder cannot hold."""
+    """Utterances that could not be decoded, or whose labels are longer than the decoder's context."""
     step: int = 0
-    """Place in the run."""
+    """Index in the run."""
     microbatch: int = 0
-    """Place in the step."""
+    """Index in the step."""
     ids: tuple[str, ...] = ()
     """Of the utterances."""
     random_seed: int = 0
-    """Of what the model draws (dropout) while it computes this batch, on whatever rank."""
+    """Seed of dropout while this batch is computed, on whatever rank."""
 
     @property
-    def places(self) -> Tensor:
-        """(N,) of the labels that count; found on the CPU, so that nobody waits for a GPU to learn how many."""
-        return find_places(self.labels)
+    def label_indices(self) -> Tensor:
+        """(N,) of the labels that count; found on the CPU, because their number is needed without waiting for a GPU."""
+        return find_label_indices(self.labels)
 
 
 @dataclass(frozen=True)
@@ -87,16 +92,28 @@ class Collator:
     context: AudioContext
     spectrograms: Spectrograms
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, device: torch.device, *, num_threads: int) -> "Collator":
+        """Build the collator of a model on a device; its spectrograms are to be closed.
+
+        Args:
+            checkpoint: the model.
+            device: what it computes on.
+            num_threads: threads that compute log-mel spectrograms on a CPU.
+        """
+        spectrograms = build_spectrograms(device, num_mel_bins=checkpoint.num_mel_bins, num_threads=num_threads)
+        return cls(checkpoint.tokenizer, checkpoint.context, spectrograms)
+
     def training_batch(
         self, batch: PcmBatch, *, spec_augment: SpecAugmentConfig, label_mix: LabelMix, seed: int
     ) -> TrainBatch:
-        """Turn what the stream gives into a batch; an example without samples counts for nothing.
+        """Build a training batch; an example without samples has no labels that count.
 
         Args:
             batch: from the stream.
-            spec_augment: masks over the log-mel.
+            spec_augment: masks on the log-mel spectrograms.
             label_mix: how often labels carry timestamps or a previous text.
-            seed: of masks and mix, together with epoch and example.
+            seed: of masks and label mix, together with epoch and example.
         """
         limit = round(self.context.max_s * SAMPLING_RATE)  # durations are rounded: joined they may be samples longer
         waveforms = [from_pcm(np.concatenate(parts)[:limit]) for parts in batch.recordings]
@@ -112,7 +129,7 @@ class Collator:
             )
 
         masks = [masks_of(*pair) for pair in zip(waveforms, batch.examples, strict=True)]
-        spectrograms = self.spectrograms.draw(waveforms, num_frames=self._num_frames(waveforms), masks=masks)
+        spectrograms = self.spectrograms.compute(waveforms, num_frames=self._num_frames(waveforms), masks=masks)
         labels, rejects = self._training_labels(batch, label_mix, seed=seed)
         packed = self._pack(spectrograms, labels, waveforms)
         return replace(
@@ -125,15 +142,15 @@ class Collator:
         )
 
     def empty_batch(self) -> TrainBatch:
-        """Give a batch of one silent example whose only label does not count: its loss and gradient are zero."""
+        """Build a batch of one silent example whose only label does not count; its loss and gradient are zero."""
         silence = np.zeros(0, np.float32)
         return self._pack(
             torch.zeros(1, self.spectrograms.num_mel_bins, self._num_frames([silence])), [None], [silence]
         )
 
     def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
-        """Turn waveforms (S,) and their labels into a batch, unchanged."""
-        return self._pack(self.spectrograms.draw(waveforms, num_frames=self._num_frames(waveforms)), labels, waveforms)
+        """Build a batch of waveforms (S,) and their labels, without augmentation."""
+        return self._pack(self.spectrograms.compute(waveforms, num_frames=self._num_frames(waveforms)), labels, waveforms)
 
     def _num_frames(self, waveforms: Sequence[Waveform]) -> int:
         return self.context.num_frames_for(max(len(waveform) for waveform in waveforms) / SAMPLING_RATE)
@@ -141,7 +158,7 @@ class Collator:
     def _training_labels(
         self, batch: PcmBatch, label_mix: LabelMix, *, seed: int
     ) -> tuple[list[Labels | None], list[Reject]]:
-        """Label every example; one whose text does not fit the decoder becomes rejects, and its row counts nothing."""
+        """Encode the labels of every example; one that does not fit the decoder becomes rejects and has no labels."""
         labels: list[Labels | None] = []
         rejects: list[Reject] = []
         for example, parts in zip(batch.examples, batch.recordings, strict=True):
@@ -179,11 +196,11 @@ class Collator:
 
 
 def pad_labels(labels: Sequence[Labels | None], *, padding_id: int) -> tuple[Tensor, Tensor]:
-    """Bring the labels of a batch to one length.
+    """Pad the labels of a batch to one length.
 
     Args:
-        labels: B, None for an example that counts for nothing.
-        padding_id: fills the inputs; it is the end token, so the targets are masked by length, not by value.
+        labels: B, None for an example without labels that count.
+        padding_id: fills the inputs. It is the end token, so targets are masked by length, not by value.
 
     Returns:
         Inputs (B, T) and targets (B, T).
@@ -198,14 +215,9 @@ def pad_labels(labels: Sequence[Labels | None], *, padding_id: int) -> tuple[Ten
     return inputs, targets
 
 
-def find_places(labels: Tensor) -> Tensor:
-    """Give the places (N,) int64 of the labels that count, in the rows of a batch (B, T) one after the other."""
+def find_label_indices(labels: Tensor) -> Tensor:
+    """Find the indices (N,) int64 of the labels that count, in a batch (B, T) flattened row by row."""
     return (labels != IGNORED).flatten().nonzero().squeeze(1)
-
-
-T = TypeVar("T")
-
-_POLL_S = 0.1  # how soon a stopped producer notices
 
 
 @dataclass(frozen=True)
@@ -220,11 +232,11 @@ class _End:
 
 @contextmanager
 def prefetched(values: Iterable[T], *, depth: int) -> Iterator[Iterator[T]]:
-    """Draw values in a thread of their own, from now on; leaving the block stops it and closes the source.
+    """Read values ahead in a thread until the block is left, which also closes the source.
 
     Args:
-        values: drawn in order; an error it raises is raised by the iterator.
-        depth: values that wait at most.
+        values: read in order; an error it raises is raised by the iterator.
+        depth: most values held ready.
     """
     ready: queue.Queue[_Item[T] | _End] = queue.Queue(maxsize=max(1, depth))
     stopped = threading.Event()
@@ -245,7 +257,7 @@ def _produce(values: Iterable[T], ready: "queue.Queue[_Item[T] | _End]", stopped
             _put(_Item(next(iterator)), ready, stopped)
     except StopIteration:
         pass
-    except Exception as caught:  # noqa: BLE001 - handed to the consumer, which raises it
+    except Exception as caught:  # noqa: BLE001 - Ray Data raises whatever a task raised; the consumer re-raises it
         error = caught
     close = getattr(iterator, "close", None)
     if close is not None:

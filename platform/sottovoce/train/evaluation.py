@@ -1,16 +1,20 @@
-"""Measure the model in training on the validation split: every rank decodes its share, every rank gets the scores.
+"""Evaluate the model in training on the validation split: every rank decodes its share, every rank gets the scores.
 
-The encoder runs once, for the loss and for the words. The loss reads the whole reference at once, and what it reads
-tells which token decoding would choose at each place: where that is the reference itself, from the first token to the
-end token, there is nothing left to decode. So a model is evaluated the faster the better it gets.
+The encoder runs once, for the loss and for the text. The loss reads the whole reference at once, and its logits show
+which token greedy decoding would choose at each position. Where these are the reference itself, from the first token
+to the end token, nothing is left to decode. So an evaluation gets faster as the model gets better.
+
+To report a metric beside WER and CER, add an entry to ``VALIDATION_METRICS``: it appears in the rows of the record, the
+log, the curves, the trackers and the model card.
 
 Shapes: B batch, P positions, D model width.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Final
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from transformers import WhisperTokenizerFast
 
 from sottovoce.audio.decode import read_audio
+from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.errors import LabelTooLongError
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.context import AudioContext
@@ -34,27 +39,74 @@ from sottovoce.train.health.heartbeat import Phase
 from sottovoce.train.objective import WhisperObjective
 
 _PREFIX_LENGTH = 4  # start, language, task, no-timestamps
-_MARGIN = 1.5  # a hypothesis may grow to this many times the longest reference; untrained models write on and on
+_MARGIN = 1.5  # a hypothesis may have this many times the tokens of the longest reference; untrained models ramble
 _TRUSTED = -float(DecodeOptions().logprob_threshold or 0.0)
-"""Nats a token: a text that costs less is never taken for silence, however much the model hears none."""
+"""Nats per token. A text below this surprise is never taken for silence, whatever the no-speech probability is."""
 
 
 def _ignore(_: Phase) -> None:
-    """Hear nothing."""
+    """Note nothing."""
+
+
+@dataclass(frozen=True)
+class Transcribed:
+    """The validation split with what the model recognized: the input of a validation metric."""
+
+    utterances: Sequence[Utterance]
+    """U, with their references."""
+    hypotheses: Sequence[str]
+    """U, not normalized."""
+    score: Score
+    """WER and CER over all utterances."""
+
+
+VALIDATION_METRICS: Final[dict[str, Callable[[Transcribed], float]]] = {
+    "wer": lambda transcribed: transcribed.score.wer.rate,
+    "cer": lambda transcribed: transcribed.score.cer.rate,
+}
+"""What an evaluation computes, by the names in curves and trackers."""
+
+_ROW_FIELDS = frozenset({"wer", "cer"})
+"""Metrics with a field of their own in ``EvaluationRow``; the others are in its ``metrics``."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation gives on every rank."""
+    """The result of one evaluation, the same on every rank."""
 
     validation_loss: float
     score: Score
     groups: tuple[GroupScore, ...]
     """Corpora and languages, where there are several."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """All of ``VALIDATION_METRICS``."""
+
+    def row(self, *, step: int, epoch: float, training_loss: float | None, seconds: float) -> EvaluationRow:
+        """Build the row of a run's record.
+
+        Args:
+            step: steps taken before the evaluation.
+            epoch: the same in epochs.
+            training_loss: mean per token since the row before; None before the first step.
+            seconds: since the run's first start.
+        """
+        return EvaluationRow(
+            step=step,
+            epoch=epoch,
+            training_loss=training_loss,
+            validation_loss=self.validation_loss,
+            wer=self.score.wer.rate,
+            wer_low=self.score.wer.low,
+            wer_high=self.score.wer.high,
+            cer=self.score.cer.rate,
+            seconds=seconds,
+            groups=self.groups,
+            metrics={name: value for name, value in self.metrics.items() if name not in _ROW_FIELDS},
+        )
 
 
 class Evaluator:
-    """One rank's share of the validation split and what it takes to measure a model on it."""
+    """One rank's share of the validation split, and the evaluation of a model on it."""
 
     def __init__(
         self,
@@ -70,16 +122,16 @@ class Evaluator:
         """Take this rank's share.
 
         Args:
-            checkpoint: holds the very model that is trained.
+            checkpoint: holds the model that is trained.
             utterances: the whole validation split.
-            collator: makes the batches the loss is measured on.
-            accelerator: names the rank and the precision.
-            batch_size: utterances at a time.
+            collator: makes the batches for the loss.
+            accelerator: has rank and precision.
+            batch_size: the most utterances in a batch.
             normalizer: of the scores.
             spelling: see ``normalize``.
 
         Raises:
-            LabelTooLongError: a transcript that does not fit the decoder; named with its utterance.
+            LabelTooLongError: a transcript does not fit the decoder; the message names its utterance.
         """
         self._utterances = utterances
         batches = plan_batches([one.duration_s for one in utterances], collator.context, batch_size=batch_size)
@@ -88,69 +140,71 @@ class Evaluator:
         self._normalizer = normalizer
         self._spelling = spelling
         self._collator = collator
-        self.labels = {place: _encode(checkpoint.tokenizer, one) for place, one in enumerate(utterances)}
+        self.labels = {index: _encode(checkpoint.tokenizer, one) for index, one in enumerate(utterances)}
         longest = max(len(labels.inputs) + 1 for labels in self.labels.values() if labels)
         self.max_new_tokens = min(MAX_LABEL_TOKENS - _PREFIX_LENGTH, int(_MARGIN * longest))
-        """What a hypothesis may have."""
+        """Most tokens of a hypothesis."""
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)
         self._recognizer = TorchRecognizer(checkpoint, autocast=dtype, max_batch_size=batch_size)
 
     def evaluate(self, objective: WhisperObjective, *, note: Callable[[Phase], object] = _ignore) -> Evaluation:
-        """Measure loss, WER and CER over the whole split, and over its corpora and languages.
+        """Compute the loss and all metrics over the whole split, and WER and CER also by corpus and language.
 
         Args:
             objective: around the model.
-            note: hears at each batch that the evaluation goes on, and when only other ranks' shares are left.
+            note: called with the phase at each batch, and when only other ranks' shares are left.
 
         Raises:
-            AudioError: a validation recording that cannot be decoded.
+            AudioError: a validation recording cannot be decoded.
             TrainingMemoryError: a batch does not fit.
         """
         objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self._accelerator.device)
         hypotheses: list[tuple[int, str]] = []
-        for places in self._share:
-            waveforms = [_read(self._utterances[place]) for place in places]
-            batch = self._collator.validation_batch(waveforms, [self.labels[place] for place in places])
+        for indices in self._share:
+            waveforms = [_read(self._utterances[index]) for index in indices]
+            batch = self._collator.validation_batch(waveforms, [self.labels[index] for index in indices])
             note("evaluating")
-            named = replace(batch, ids=tuple(self._utterances[place].id for place in places))
+            named = replace(batch, ids=tuple(self._utterances[index].id for index in indices))
             with memory_explained("evaluating", partial(describe_batch, named), evaluates=True):
-                encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the words
+                encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the text
                 loss, is_right = self._read_references(objective, encoded, batch)
                 sums += loss
-                hypotheses += zip(places, self._recognize(places, encoded, is_right), strict=True)
+                hypotheses += zip(indices, self._recognize(indices, encoded, is_right), strict=True)
         objective.train()
         note("waiting for the other ranks")
         sums = self._accelerator.reduce(sums)
-        texts = dict(gather_object(hypotheses))
-        scored = score_utterances(
-            self._utterances,
-            [texts[place] for place in range(len(self._utterances))],
-            normalizer=self._normalizer,
-            spelling=self._spelling,
+        by_index = dict(gather_object(hypotheses))
+        texts = [by_index[index] for index in range(len(self._utterances))]
+        scored = score_utterances(self._utterances, texts, normalizer=self._normalizer, spelling=self._spelling)
+        transcribed = Transcribed(self._utterances, texts, scored.score)
+        return Evaluation(
+            validation_loss=float(sums[0] / sums[1]),
+            score=scored.score,
+            groups=scored.groups,
+            metrics={name: compute(transcribed) for name, compute in VALIDATION_METRICS.items()},
         )
-        return Evaluation(validation_loss=float(sums[0] / sums[1]), score=scored.score, groups=scored.groups)
 
     def _read_references(
         self, objective: WhisperObjective, encoded: Tensor, batch: TrainBatch
     ) -> tuple[Tensor, list[bool]]:
-        """Read what was said, all tokens at once.
+        """Score the references, all tokens at once (teacher forcing).
 
         Returns:
-            Loss and number of labels, (2,) float64; and for each window whether decoding would write these very words:
-            each is the likeliest after those before it, and Whisper's rule for silence lets them stand.
+            Loss and number of labels, (2,) float64; and for each window whether decoding would return exactly its
+            reference: each token is the likeliest after those before it, and Whisper's rule for silence keeps them.
         """
         device = self._accelerator.device
-        places, num_tokens = batch.places, batch.labels.shape[1]
-        wanted = batch.labels.flatten().index_select(0, places).to(device)
-        rows, columns = (places // num_tokens).to(device), (places % num_tokens).to(device)
+        indices, num_tokens = batch.label_indices, batch.labels.shape[1]
+        wanted = batch.labels.flatten().index_select(0, indices).to(device)
+        rows, columns = (indices // num_tokens).to(device), (indices % num_tokens).to(device)
         with torch.inference_mode(), self._accelerator.autocast():
-            logits = objective.read_labels(encoded, batch.decoder_input_ids.to(device), places.to(device))
+            logits = objective.compute_logits(encoded, batch.decoder_input_ids.to(device), indices.to(device))
             losses = nn.functional.cross_entropy(logits, wanted, reduction="none").double()
-            is_text = columns >= _PREFIX_LENGTH - 1  # before it stand the labels of the prefix
+            is_text = columns >= _PREFIX_LENGTH - 1  # the labels before it are those of the prefix
             is_first = columns == _PREFIX_LENGTH - 1
             is_wrong = is_text & (self._recognizer.choose_greedily(logits, is_first=is_first) != wanted)
-            # of the logits as ``choose_greedily`` leaves them: what may not be written takes no part of the probability
+            # of the logits as ``choose_greedily`` leaves them: suppressed tokens have no part of the probability
             surprises = nn.functional.cross_entropy(logits, wanted, reduction="none").double()
         zeros = torch.zeros(len(batch.labels), dtype=torch.float64, device=device)
         mistakes = zeros.index_add(0, rows, is_wrong.double())
@@ -159,44 +213,44 @@ class Evaluator:
         is_right = (lengths > 0) & (mistakes == 0) & (doubts < _TRUSTED * lengths)
         return torch.stack([losses.sum(), lengths.new_full((), float(len(wanted)))]), is_right.tolist()
 
-    def _recognize(self, places: Sequence[int], encoded: Tensor, is_right: Sequence[bool]) -> list[str]:
-        """Give the texts of a batch; those that are known to be right are not decoded."""
-        texts = {place: self._reference(place) for place, known in zip(places, is_right, strict=True) if known}
+    def _recognize(self, indices: Sequence[int], encoded: Tensor, is_right: Sequence[bool]) -> list[str]:
+        """Recognize a batch; texts that are known to be right are not decoded."""
+        texts = {index: self._reference(index) for index, known in zip(indices, is_right, strict=True) if known}
         rows = [row for row, known in enumerate(is_right) if not known]
         options = [
             DecodeOptions(language=one.language, task=one.task, max_new_tokens=self.max_new_tokens)
-            for one in (self._utterances[places[row]] for row in rows)
+            for one in (self._utterances[indices[row]] for row in rows)
         ]
         if rows:
             results = self._recognizer.recognize_encoded(encoded[rows], options)
-            texts |= {places[row]: result.text for row, result in zip(rows, results, strict=True)}
-        return [texts[place] for place in places]
+            texts |= {indices[row]: result.text for row, result in zip(rows, results, strict=True)}
+        return [texts[index] for index in indices]
 
-    def _reference(self, place: int) -> str:
-        """Give an utterance's labels as a recognizer would have written them."""
-        labels = self.labels[place]
+    def _reference(self, index: int) -> str:
+        """Return an utterance's reference as a recognizer would have written it."""
+        labels = self.labels[index]
         assert labels is not None, "only what has labels can be right"
         return self._recognizer.text(labels.targets[_PREFIX_LENGTH - 1 :])
 
 
 def plan_batches(durations_s: Sequence[float], context: AudioContext, *, batch_size: int) -> list[list[int]]:
-    """Divide utterances into batches of one context each, so that each is read as a recognizer will read it.
+    """Divide utterances into batches of one audio context each, so that each is read as a recognizer will read it.
 
     Args:
         durations_s: of all utterances.
-        context: says how long a spectrogram each gets.
+        context: determines the length of each spectrogram.
         batch_size: the most in a batch.
 
     Returns:
-        Places of the utterances; the batches of the longest come first.
+        Indices of the utterances; the batches of the longest come first.
     """
     groups: dict[int, list[int]] = defaultdict(list)
-    for place, duration_s in enumerate(durations_s):
-        groups[context.num_frames_for(duration_s)].append(place)
+    for index, duration_s in enumerate(durations_s):
+        groups[context.num_frames_for(duration_s)].append(index)
     return [
-        places[first : first + batch_size]
-        for _, places in sorted(groups.items(), reverse=True)
-        for first in range(0, len(places), batch_size)
+        indices[first : first + batch_size]
+        for _, indices in sorted(groups.items(), reverse=True)
+        for first in range(0, len(indices), batch_size)
     ]
 
 

@@ -1,7 +1,7 @@
-"""Which batches of a step a worker computes: the microbatches of a step are dealt out to however many workers there are.
+"""Which batches of a step each worker computes: the step's microbatches are divided among the workers there are.
 
-A step has as many microbatches as the largest number of workers times the accumulated batches, so that a step's utterances
-and the mean over their labels are the same with one worker as with all of them.
+A step has as many microbatches as the most workers times the accumulation steps. So a step's utterances and the mean
+over their labels are the same with any number of workers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from sottovoce.train.batches import TrainBatch
 
 
 class TrainingStream(Protocol):
-    """Where batches come from; ``data.dataset.SpeechStream`` is one."""
+    """The source of training batches; ``data.dataset.SpeechStream`` is one."""
 
     @property
     def utterances(self) -> Sequence[Utterance]:
@@ -23,18 +23,22 @@ class TrainingStream(Protocol):
 
     @property
     def examples(self) -> Sequence[Example]:
-        """What of it the model hears at once."""
+        """The training split, divided into what the model hears at once."""
 
     @property
     def tasks_per_worker(self) -> int | None:
-        """Tasks that decode at a time for each worker; None where nothing is decoded."""
+        """Tasks that decode at the same time for each worker; None if nothing is decoded."""
 
     @property
     def prefetch_batches(self) -> int | None:
         """Batches each worker holds ready; as above."""
 
+    @property
+    def cpus_per_task(self) -> float | None:
+        """CPUs each of these tasks reserves; as above."""
+
     def steps_per_epoch(self, num_microbatches: int) -> int:
-        """Give the steps of an epoch of so many batches each."""
+        """Count the steps of an epoch, at so many batches a step."""
 
     def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
         """Identify what is read at every step."""
@@ -55,26 +59,26 @@ class MicrobatchShare:
 
     @property
     def microbatches(self) -> range:
-        """Those of this worker: every one that its rank and the number of workers lead to."""
+        """This worker's microbatches: from its rank on, in strides of the number of workers."""
         return range(self.rank, self.num_microbatches, self.num_ranks)
 
     @property
     def num_batches(self) -> int:
-        """Batches every worker computes at a step; gradients are added up over all workers in the last of them."""
+        """Batches every worker computes at a step; the gradients of all workers are reduced in the last of them."""
         return -(-self.num_microbatches // self.num_ranks)
 
     @property
     def num_empty(self) -> int:
-        """Of them, those this worker has no microbatch for."""
+        """How many of them are empty, because this worker has fewer microbatches."""
         return self.num_batches - len(self.microbatches)
 
 
 def fill_steps(batches: Iterator[TrainBatch], share: MicrobatchShare, empty: TrainBatch) -> Iterator[TrainBatch]:
-    """Give a worker's batches and, where another has a microbatch more, an empty one at each step's end.
+    """Yield a worker's batches, with an empty one at the end of each step if other workers have one more.
 
     Args:
-        batches: of this worker's microbatches, whole steps.
-        share: says how many a step has.
+        batches: of this worker's microbatches, in whole steps.
+        share: the worker's part of every step.
         empty: from ``Collator.empty_batch``.
     """
     while True:
@@ -89,7 +93,7 @@ def fill_steps(batches: Iterator[TrainBatch], share: MicrobatchShare, empty: Tra
 
 
 def find_cursor(stream: TrainingStream, *, num_microbatches: int, seed: int, step: int) -> Cursor:
-    """Give the cursor at a step, with the data and settings of now."""
+    """Compute the cursor at a step from the present data and settings."""
     start = Cursor(
         epoch=0,
         step_in_epoch=0,
@@ -101,14 +105,14 @@ def find_cursor(stream: TrainingStream, *, num_microbatches: int, seed: int, ste
 
 
 def check_cursor(saved: Cursor | None, expected: Cursor) -> None:
-    """Make sure that a resumed run reads on where it stopped: nothing twice, nothing left out.
+    """Check that a resumed run reads on where it stopped: nothing twice, nothing left out.
 
     Args:
-        saved: from the checkpoint; None where an older release wrote it, which is not checked.
-        expected: the cursor at the checkpoint's step, with the data and settings of now.
+        saved: from the checkpoint; None from an old release, which is not checked.
+        expected: the cursor at the checkpoint's step, from the present data and settings.
 
     Raises:
-        ConfigError: they differ: the utterances or the settings of batches have changed since.
+        ConfigError: they differ, because the utterances or the settings of batches have changed since.
     """
     if saved is None or saved == expected:
         return

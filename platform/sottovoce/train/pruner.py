@@ -1,7 +1,7 @@
-"""Who a run asks before it goes on after an evaluation: how a search ends a trial early, and hears its WER meanwhile.
+"""Prune a run from outside: a hyperparameter search reads a trial's evaluations and decides whether it goes on.
 
-The first rank posts its evaluations to a small actor and waits for the answer; the searching side reads there and
-answers. So a trial that is told to stop ends as any run does, with its workers and its resources given back.
+After each evaluation the first rank posts it to a small actor and waits for the verdict. The search reads the
+evaluations there and answers. So a pruned trial ends as any run does, and releases its workers and resources.
 """
 
 import time
@@ -21,15 +21,15 @@ _INTERVAL_S = 0.1  # an evaluation takes seconds at least
 
 @dataclass(frozen=True)
 class Posted:
-    """What a run has posted so far."""
+    """The evaluations that a run has posted so far."""
 
     rows: tuple[EvaluationRow, ...] = ()
     is_last: bool = False
-    """The run ends with the last of them."""
+    """Whether the run ends with the last of them."""
 
 
 class Pruner:
-    """The actor between a run's first rank and whoever decides on the run."""
+    """The actor between a run's first rank and the search that decides on the run."""
 
     def __init__(self) -> None:
         self._posted = Posted()
@@ -37,11 +37,11 @@ class Pruner:
         self._is_stopped = False
 
     def post(self, posted: Posted) -> None:
-        """Replace what the deciding side will see."""
+        """Replace the evaluations that the search reads."""
         self._posted = posted
 
     def read(self) -> Posted:
-        """Give what was posted last."""
+        """Return what was posted last."""
         return self._posted
 
     def allow(self, step: int) -> None:
@@ -49,18 +49,18 @@ class Pruner:
         self._allowed_step = max(step, self._allowed_step)
 
     def stop(self) -> None:
-        """Let the run end at its next evaluation, or at the one it waits at."""
+        """Let the run end at its next evaluation, or at the one where it waits."""
         self._is_stopped = True
 
     def verdict(self, step: int) -> bool | None:
-        """Tell whether the run goes on after its evaluation at a step; None while nobody has decided."""
+        """Whether the run goes on after its evaluation at a step; None while this is not decided."""
         if self._is_stopped:
             return False
         return True if step <= self._allowed_step else None
 
 
 class PrunerHandle(Protocol):
-    """A Ray actor's handle of an ``Pruner``; its methods carry ``remote``."""
+    """The handle of a Ray actor that is a ``Pruner``; its methods are called with ``remote``."""
 
     post: Any
     read: Any
@@ -70,15 +70,15 @@ class PrunerHandle(Protocol):
 
 
 def start_pruner(name: str) -> PrunerHandle:
-    """Start an actor under a name; it ends with the calling process."""
+    """Start a pruner under a name; it ends with the calling process."""
     actor: Any = ray.remote(num_cpus=0)(Pruner)
-    # DEFAULT: inside a trial of Ray Tune it would otherwise be looked for room in the trial's own placement group
+    # DEFAULT: inside a trial of Ray Tune it would otherwise be placed in the trial's own placement group
     handle: PrunerHandle = actor.options(name=name, namespace=_NAMESPACE, scheduling_strategy="DEFAULT").remote()
     return handle
 
 
 class PrunerClient:
-    """A worker's end; a run that nobody oversees never asks."""
+    """A worker's side of the pruner. A run without a pruner never asks."""
 
     def __init__(self, name: str | None, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -88,11 +88,11 @@ class PrunerClient:
             self._pruner = ray.get_actor(name, namespace=_NAMESPACE)
 
     def stops(self, rows: Sequence[EvaluationRow], *, is_last: bool) -> bool:
-        """Post the evaluations so far and tell whether the run ends here; all ranks hear the same.
+        """Post the evaluations so far and return whether the run ends here; the same on all ranks.
 
         Args:
-            rows: all of the run, at least one.
-            is_last: the run ends here whatever the answer.
+            rows: all evaluations of the run, at least one.
+            is_last: whether the run ends here in any case.
         """
         if not self._has_pruner:
             return is_last

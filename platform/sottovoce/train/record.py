@@ -1,4 +1,4 @@
-"""What a run measured and what it was made of: the rows of its evaluations, its state, and ``record.json``."""
+"""The record of a run, ``record.json``: its settings, data and evaluations, its early stopping and its rejects."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +13,7 @@ from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.run_state import EvaluationRow, RunState
 from sottovoce.checkpoints.saver import build_store
 from sottovoce.checkpoints.state import STATE_FILE, read_run_state
+from sottovoce.checkpoints.store import CheckpointStore
 from sottovoce.errors import ConfigError, TooManyRejectsError
 from sottovoce.schema import Record, Reject
 from sottovoce.train.config import TrainingConfig
@@ -21,10 +22,12 @@ from sottovoce.words.alignment_heads import AlignmentRecord
 RECORD_FILE = "record.json"
 STARTED_FILE = "started.json"
 """The record as it is before the first step."""
+REJECTS_FILE = "training_rejects.jsonl"
+"""Not ``rejects.jsonl``, which is that of the manifest, whose folder may be the run's."""
 
 
 class DataSummary(Record):
-    """What a run learned from."""
+    """The data of a run."""
 
     num_train: int
     train_hours: float
@@ -32,17 +35,17 @@ class DataSummary(Record):
     validation_hours: float
     languages: tuple[str, ...]
     num_speakers: int
-    """Speakers the manifest names in the train split; 0 where it names none."""
+    """Speakers named in the train split of the manifest; 0 if it names none."""
     rejects: dict[str, int]
-    """Rows the preparation rejected and recordings training could not decode, by reason."""
+    """Number of rows that the preparation rejected and recordings that training could not decode, by reason."""
     tasks_per_worker: int | None = None
-    """Decoding tasks that ran at a time for each worker; not known of runs of older releases."""
+    """Decoding tasks that ran at the same time for each worker; unknown for runs of older releases."""
     prefetch_batches: int | None = None
-    """Batches each worker held ready; as above."""
+    """Batches each worker held ready; unknown for runs of older releases."""
 
 
 class TrainingRecord(Record):
-    """``record.json``: all of a run that is not weights."""
+    """``record.json``: everything about a run except its weights."""
 
     base: str
     training: TrainingConfig
@@ -52,35 +55,35 @@ class TrainingRecord(Record):
     num_parameters: int = 0
     """Of the base model; tied weights count once."""
     num_trained_parameters: int = 0
-    """Those that training changes, an adapter's included."""
+    """Those that training changes, including an adapter's."""
     num_steps: int
     """Steps taken."""
     rows: tuple[EvaluationRow, ...]
     best_step: int
     normalizer: str
-    """What WER and CER went through."""
+    """Applied before WER and CER."""
     audio_context_s: tuple[float, float]
     seconds: float
     audio_s: float
     step_s: float = 0.0
-    """Of ``seconds``, those in training steps: evaluations and checkpoints left out."""
+    """How many of ``seconds`` were spent in training steps, without evaluations and checkpoints."""
     data_wait_s: float = 0.0
-    """Of ``step_s``, those in which the worker that waited most had no batch to go on with; see ``Meter``."""
+    """How many of ``step_s`` the worker that waited most spent waiting for a batch; see ``Meter``."""
     resumed_at: tuple[int, ...]
-    """Steps from which the run went on after a worker or the driver had died."""
+    """Steps from which the run was resumed after a worker or the driver had died."""
     skipped_steps: int = 0
-    """Steps that changed nothing, because loss or gradient was not finite."""
+    """Steps that changed no weights because loss or gradient was not finite."""
     warnings: tuple[str, ...] = ()
-    """What was said at the start about settings that are far from what is known to work."""
+    """Warnings at the start about settings that are far from what is known to work."""
     alignment: AlignmentRecord | None = None
-    """Of the checkpoint that came out, which word times are read from."""
+    """The alignment heads of the best checkpoint, from which word times are computed."""
     versions: dict[str, str]
     is_finished: bool = True
-    """False while the run goes on, and where it was interrupted."""
+    """False while the run goes on, and if it was interrupted."""
 
     @property
     def data_wait(self) -> float:
-        """Share of the steps' time spent waiting for data."""
+        """Fraction of the steps' time spent waiting for data."""
         return self.data_wait_s / max(self.step_s, 1e-9)
 
     @property
@@ -90,17 +93,17 @@ class TrainingRecord(Record):
 
     @property
     def best(self) -> EvaluationRow:
-        """The row of the checkpoint that came out."""
+        """The best checkpoint's row."""
         return next(row for row in self.rows if row.step == self.best_step)
 
 
 def add_state(started: TrainingRecord, state: RunState, *, best_step: int) -> TrainingRecord:
-    """Give a run's record.
+    """Complete a run's record.
 
     Args:
-        started: what was known before the first step.
-        state: what a checkpoint says, the last one at the end.
-        best_step: of the checkpoint that comes out.
+        started: the record before the first step.
+        state: of the run's last checkpoint.
+        best_step: the best checkpoint's.
     """
     rejects = Counter(started.data.rejects) + Counter(reject.reason for reject in state.rejects)
     return started.model_copy(
@@ -121,17 +124,17 @@ def add_state(started: TrainingRecord, state: RunState, *, best_step: int) -> Tr
 
 
 def write_started(record: TrainingRecord, folder: Path) -> None:
-    """Keep what is known of a run at its start."""
+    """Write the record of a run at its start."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / STARTED_FILE, record.model_dump_json(indent=2) + "\n")
 
 
 def read_run(folder: Path) -> TrainingRecord:
-    """Read the record of a run, or of as much as there is of it.
+    """Read the record of a run, or what there is of it so far.
 
     Raises:
-        ConfigError: no run is kept there, or another release's.
-        NoGoodCheckpointError: an unfinished run whose checkpoints are all damaged.
+        ConfigError: the folder holds no run, or one whose record this release cannot read.
+        NoGoodCheckpointError: the run is unfinished and all its checkpoints are damaged.
         StorageError: the storage of its checkpoints does not answer.
     """
     for name in (RECORD_FILE, STARTED_FILE):
@@ -145,28 +148,37 @@ def read_run(folder: Path) -> TrainingRecord:
     raise ConfigError(f"{folder} holds no run: neither {RECORD_FILE} nor {STARTED_FILE}; name a run's output folder")
 
 
-def _add_last_state(started: TrainingRecord, folder: Path) -> TrainingRecord:
-    store = build_store(started.training.checkpoints, output=folder.resolve())
+def read_last_state(store: CheckpointStore) -> RunState:
+    """Read the state in a run's last checkpoint; an empty one if there is no checkpoint.
+
+    Raises:
+        NoGoodCheckpointError: there are checkpoints, and all are damaged.
+        StorageError: storage does not answer.
+    """
     with store.latest(under=STATE_FILE) as last:
-        state = RunState() if last is None else read_run_state(last.folder)
+        return RunState() if last is None else read_run_state(last.folder)
+
+
+def _add_last_state(started: TrainingRecord, folder: Path) -> TrainingRecord:
+    state = read_last_state(build_store(started.training.checkpoints, output=folder.resolve()))
     best_step = min(state.rows, key=lambda row: row.wer).step if state.rows else 0
     return add_state(started, state, best_step=best_step)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from the evaluations so far."""
+    """Whether a run stops early, and why."""
 
     stops: bool
     reason: str
 
 
 def decide(rows: Sequence[EvaluationRow], *, patience: int | None) -> Decision:
-    """Decide whether to go on after an evaluation.
+    """Decide after an evaluation whether to stop early.
 
     Args:
         rows: all so far, the base model's first, at least one.
-        patience: evaluations in a row without a lower WER that end the run; never when None.
+        patience: evaluations in a row without a lower WER that end the run; None never ends it.
     """
     wers = [row.wer for row in rows]
     best = wers.index(min(wers))
@@ -178,35 +190,31 @@ def decide(rows: Sequence[EvaluationRow], *, patience: int | None) -> Decision:
 
 
 def describe_row(row: EvaluationRow) -> str:
-    """Give an evaluation in one line, with rates in percent."""
+    """Describe an evaluation in one line, with rates in percent."""
     training = "" if row.training_loss is None else f"training loss {row.training_loss:.3f}, "
     return (
         f"evaluation at step {row.step} (epoch {row.epoch:.1f}): {training}validation loss {row.validation_loss:.3f}, "
-        f"WER {row.wer:.1%}, CER {row.cer:.1%}"
+        f"WER {row.wer:.1%}, CER {row.cer:.1%}{''.join(f', {name} {value:.4g}' for name, value in row.metrics.items())}"
     )
-
-
-REJECTS_FILE = "training_rejects.jsonl"
-"""Not ``rejects.jsonl``, which is the manifest's, whose folder may be the run's."""
 
 
 def gather_rejects(
     own: Iterable[Reject], accelerator: Accelerator, *, output: Path, num_utterances: int, allowed: float
 ) -> dict[str, Reject]:
-    """Bring all ranks' rejects together, and have the first rank write them; every rank must call it.
+    """Gather all ranks' rejects; the first rank writes them to a file. Every rank must call it.
 
     Args:
-        own: this rank's, and any that all ranks know of.
+        own: this rank's, and those that all ranks know already.
         accelerator: knows the ranks.
         output: the run's folder.
         num_utterances: of the training split.
-        allowed: the largest part of them that may be left out.
+        allowed: largest fraction of them that may be rejected.
 
     Returns:
         Those of all ranks, by id.
 
     Raises:
-        TooManyRejectsError: more than allowed; they are in the file by then.
+        TooManyRejectsError: more than allowed; the file is written by then.
     """
     everywhere: list[Reject] = gather_object(list(own))
     rejects = {reject.id: reject for reject in everywhere}

@@ -1,45 +1,40 @@
-"""Build a run of Ray Train, watch it, and bring its result out."""
+"""Build a run of Ray Train from checked settings, and carry it out from the driver."""
 
 import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import ray.train
 import yaml
+from pydantic import ValidationError
 from ray.train.torch import TorchTrainer
 
 from sottovoce.checkpoints.saver import build_store, resolve_root
+from sottovoce.cluster import explained_wait
 from sottovoce.config import Config, write_config
 from sottovoce.errors import ConfigError
 from sottovoce.model.checkpoint import read_model_config, resolve_folder
 from sottovoce.model.context import AudioContext
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
-from sottovoce.train.config import TrainingConfig, describe_changes
+from sottovoce.train import resources
+from sottovoce.train.config import TrainingConfig, describe_changes, settle_rate
 from sottovoce.train.health.failure import EndAtOwnErrors, raised_by_driver
 from sottovoce.train.health.heartbeat import watched
-from sottovoce.train.health.progress import shown_progress
-from sottovoce.train.methods import ParameterCount, check_method, count_parameters, find_rate_warnings, settle_rate
+from sottovoce.train.health.progress import has_started, shown_progress
+from sottovoce.train.methods import check_method, find_rate_warnings
 from sottovoce.train.metrics.trackers import check_trackers, tracker_environment
 from sottovoce.train.microbatches import TrainingStream
-from sottovoce.train.record import DataSummary, TrainingRecord, write_started
-from sottovoce.train.resources import (
-    build_failures,
-    build_scaling,
-    build_torch,
-    check_room,
-    find_shortage,
-    join_cluster,
-    resolve_device,
-    resolve_precision,
-    set_up_environment,
-)
+from sottovoce.train.record import DataSummary, TrainingRecord, read_last_state, write_started
 from sottovoce.train.worker import WorkerTask, train_worker
+from sottovoce.train.worker_model import ParameterCount, count_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +54,9 @@ class TrainingRun:
 
     task: WorkerTask
     config: TrainingConfig
+    """With everything settled that depends on model and cluster."""
     trainer: TorchTrainer
     parameters: ParameterCount
-    """Of the base model, and those of them or of an adapter that are trained."""
     warnings: tuple[str, ...] = ()
     """About settings that are far from what is known to work."""
 
@@ -71,11 +66,13 @@ def claim_output(
 ) -> None:
     """Write a job's settings into its output folder, where the same command finds its run again.
 
+    A setting that the file of an older release does not have counts as its default.
+
     Args:
         job: its settings.
         output: its folder.
-        file: what they are called there.
-        may_change: settings, as in ``training.max_failures``, with other values of which the run may go on.
+        file: name of the settings there.
+        may_change: settings that may differ, as in ``training.max_failures``.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
@@ -84,8 +81,8 @@ def claim_output(
     draft = output / f".{file}.{os.getpid()}"
     write_config(job, draft)
     if path.is_file():
-        before, now = (yaml.safe_load(one.read_text(encoding="utf-8")) or {} for one in (path, draft))
-        changes = describe_changes(before, now, leaving_out=may_change)
+        before = _complete(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, type(job))
+        changes = describe_changes(before, job.model_dump(mode="json"), leaving_out=may_change)
         if changes:
             draft.unlink()
             raise ConfigError(
@@ -93,6 +90,15 @@ def claim_output(
                 "it, name another --output, or delete that folder"
             )
     draft.replace(path)
+
+
+def _complete(settings: Mapping[str, Any], job: type[Config]) -> Mapping[str, Any]:
+    """Add the defaults of settings that are missing; leave settings alone that this release does not accept."""
+    try:
+        return job.model_validate(settings).model_dump(mode="json")
+    except ValidationError as error:
+        logger.debug("settings of another release: %s", error)
+        return settings
 
 
 def build_run(
@@ -103,31 +109,37 @@ def build_run(
     The run's state is kept below ``output``: built again with the same settings, it resumes from its last checkpoint.
 
     Args:
-        config: how to train; where its device is ``auto``, the cluster is joined to look for a GPU.
+        config: how to train. Where device or number of workers are left open, the cluster is joined to choose them.
         train: the training split.
         validation: scored at each evaluation.
-        output: folder every worker can write to.
+        output: folder that every worker can write to.
 
     Raises:
         TrackerUnavailableError: see ``check_trackers``.
         PrecisionUnavailableError: see ``resolve_precision``.
-        FourBitUnavailableError: see ``check_method``.
-        ConfigError: no validation utterances, utterances longer than the model's context, checkpoints in a place that
-            is none, or more workers than the cluster has room for.
-        CheckpointError: no such base model.
+        ConfigError: the machine lacks what the method needs, there are no validation utterances, utterances are longer
+            than the model's context, checkpoints cannot be kept where they should, or the cluster has no room for the
+            workers.
+        CheckpointError: no such base model, or all of the run's checkpoints are damaged.
+        StorageError: the storage of the checkpoints does not answer.
     """
     check_trackers(config.trackers)
-    device = resolve_device(config.device)
-    if config.device == "auto":
-        check_room(config, device)
-    precision = resolve_precision(config.precision, device)
+    device = resources.resolve_device(config.device)
+    precision = resources.resolve_precision(config.precision, device)
     output = output.resolve()
     base = Path(config.base)
-    if base.is_dir():
-        config = config.model_copy(update={"base": str(base.resolve())})
-    config = config.model_copy(update={"checkpoints": resolve_root(config.checkpoints)})
-    build_store(config.checkpoints, output=output)  # an unknown protocol is found here, not after the model has loaded
-    check_method(config, device=device)
+    checkpoints = resolve_root(config.checkpoints)
+    store = build_store(checkpoints, output=output)  # finds an unknown protocol before the model is loaded
+    settled = {"checkpoints": checkpoints} | ({"base": str(base.resolve())} if base.is_dir() else {})
+    if config.num_workers is None:
+        last = read_last_state(store)
+        config = resources.settle_workers(
+            config, device, num_microbatches=last.cursor.num_microbatches if last.cursor else None
+        )
+    config = config.model_copy(update=settled)
+    if config.device == "auto":
+        resources.check_room(config, device, cpus_per_task=train.cpus_per_task)
+    check_method(config.method, base=config.base, has_gpu=device == "cuda")
     check_durations(config, train.examples, validation)
     parameters = count_parameters(config, train.utterances)
     config = settle_rate(config, parameters.base)
@@ -140,39 +152,39 @@ def build_run(
         output=output,
         board=f"progress-{uuid.uuid4().hex}",
     )
-    warnings = find_rate_warnings(config, parameters.base)
+    warnings = find_rate_warnings(config.peak_lr, method=config.method, num_weights=parameters.base)
     for warning in warnings:
         logger.warning("%s", warning)
     return TrainingRun(task, config, build_trainer(task, config), parameters, warnings)
 
 
 def build_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:
-    """Give the trainer of a checked run."""
-    set_up_environment()
+    """Build the trainer of a checked run."""
+    resources.set_up_environment()
     return TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        torch_config=build_torch(config),
-        scaling_config=build_scaling(config, use_gpu=task.device == "cuda"),
+        torch_config=resources.build_torch(config),
+        scaling_config=resources.build_scaling(config, use_gpu=task.device == "cuda"),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees version 1, which Ray has left
-            # a new name at each start: Ray finds nothing of its own to restore, our store alone says where a run stands
+            # a new name at each start: Ray finds nothing of its own to restore, only our store says where a run stands
             name=f"{task.output.name}-{task.board.rpartition('-')[2][:8]}",
             storage_path=str(task.output / _STORAGE_FOLDER),
             worker_runtime_env={"env_vars": worker_environment(task.device) | tracker_environment()},
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            failure_config=build_failures(config),
+            failure_config=resources.build_failures(config),
             callbacks=[EndAtOwnErrors()],  # type: ignore[list-item]  # as above
         ),
     )
 
 
 def worker_environment(device: str) -> dict[str, str]:
-    """Name what a training worker's memory allocator reads when its process starts."""
+    """Return the variables that a training worker's memory allocator reads when its process starts."""
     return _CPU_ENVIRONMENT if device == "cpu" else {}
 
 
 def check_durations(config: TrainingConfig, train: Sequence[Example], validation: Sequence[Utterance]) -> AudioContext:
-    """Find what would stop the run later, and give the context it trains on.
+    """Check that the data fits the model, and return the audio context the run trains on.
 
     Raises:
         ConfigError: no validation utterances, or speech longer than the model's context.
@@ -201,23 +213,23 @@ def check_durations(config: TrainingConfig, train: Sequence[Example], validation
 
 
 def run_training(run: TrainingRun, *, is_shown: bool = True) -> None:
-    """Train, or go on training, until the end.
+    """Train, or resume training, to the end.
 
     Args:
         run: what to train.
-        is_shown: progress appears on stderr.
+        is_shown: whether progress appears on stderr.
 
     Raises:
-        SottovoceError: the one a worker stopped at; it is raised as it is, and not tried again.
+        SottovoceError: a worker raised it; it is raised as it is, and the run is not retried.
         ray.train.TrainingFailedError: workers died more often than the settings allow, or raised another error.
     """
     write_started(describe_run(run, prepare_rejects=()), run.task.output)
-    join_cluster()
-    shortage = find_shortage(run.config, run.task.device)
-    if shortage:
-        logger.warning("%s: the run waits until nodes with more are there", shortage)
+    resources.join_cluster()
+    task = run.task
+    who, asked = resources.ask_resources(run.config, task.device, cpus_per_task=task.stream.cpus_per_task)
     with (
-        shown_progress(run.task.board, is_shown=is_shown) as board,
+        shown_progress(task.board, is_shown=is_shown) as board,
+        explained_wait(who, asked, has_started=partial(has_started, board)),
         watched(board, stuck_after_s=run.config.stuck_after_s) as killed,
         raised_by_driver(killed),
     ):
@@ -225,7 +237,7 @@ def run_training(run: TrainingRun, *, is_shown: bool = True) -> None:
 
 
 def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
-    """Give what is known of a run before its first step."""
+    """Build the record of a run as it is before its first step."""
     config, task = run.config, run.task
     context = check_durations(config, task.stream.examples, task.validation)
     return TrainingRecord(
@@ -245,7 +257,7 @@ def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Trai
 
 
 def summarize_data(stream: TrainingStream, validation: Sequence[Utterance], rejects: Sequence[Reject]) -> DataSummary:
-    """Count what a run learned from, and say how it was decoded."""
+    """Count what a run learns from."""
     train = stream.utterances
     return DataSummary(
         num_train=len(train),

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of a batch: on a CPU in threads of their own, on a GPU by the GPU.
+"""Log-mel spectrograms of a batch: computed by threads on a CPU, or by the GPU.
 
 Shapes: B batch, S samples, M mel bins, F frames.
 """
@@ -18,30 +18,30 @@ from sottovoce.schema import Waveform
 
 
 class Spectrograms(Protocol):
-    """What draws log-mel for training; both ways give the same within 1e-4."""
+    """Computes log-mel spectrograms for training; both implementations agree within 1e-4."""
 
     @property
     def num_mel_bins(self) -> int:
         """M."""
 
-    def draw(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
-        """Draw a batch.
+    def compute(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
+        """Compute the spectrograms of a batch.
 
         Args:
             waveforms: B of (S,), each at most ``num_frames`` * 160 samples.
             num_frames: F.
-            masks: one for each waveform, or none at all.
+            masks: one per waveform, or none at all.
 
         Returns:
             (B, M, F) float32.
         """
 
     def close(self) -> None:
-        """Let go of threads."""
+        """Release threads."""
 
 
 def build_spectrograms(device: torch.device, *, num_mel_bins: int, num_threads: int) -> Spectrograms:
-    """Give what draws for a worker on this device.
+    """Build what computes spectrograms for a worker on this device.
 
     Raises:
         UnsupportedMelBinsError: a bin count no Whisper uses.
@@ -52,7 +52,7 @@ def build_spectrograms(device: torch.device, *, num_mel_bins: int, num_threads: 
 
 
 class ThreadedSpectrograms:
-    """Spectrograms drawn one by one in threads."""
+    """Spectrograms computed one by one in threads."""
 
     def __init__(self, num_mel_bins: int, *, num_threads: int) -> None:
         self._num_mel_bins = num_mel_bins
@@ -63,24 +63,24 @@ class ThreadedSpectrograms:
         """M."""
         return self._num_mel_bins
 
-    def draw(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
+    def compute(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
         """See ``Spectrograms``."""
         spectrograms = np.empty((len(waveforms), self._num_mel_bins, num_frames), np.float32)
 
-        def draw_one(place: int) -> None:
-            features = log_mel(waveforms[place], num_mel_bins=self._num_mel_bins, num_frames=num_frames)
-            spectrograms[place] = mask_log_mel(features, masks[place]) if masks else features
+        def compute_one(index: int) -> None:
+            features = log_mel(waveforms[index], num_mel_bins=self._num_mel_bins, num_frames=num_frames)
+            spectrograms[index] = mask_log_mel(features, masks[index]) if masks else features
 
-        list(self._executor.map(draw_one, range(len(waveforms))))  # a list, so that an error comes out
+        list(self._executor.map(compute_one, range(len(waveforms))))  # the list raises the errors of the threads
         return torch.from_numpy(spectrograms)
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Stop the threads."""
         self._executor.shutdown()
 
 
 class DeviceSpectrograms:
-    """Spectrograms drawn all at once where the model is: a GPU trains small models faster than cores could draw."""
+    """Spectrograms computed at once on the GPU, which trains small models faster than CPUs could compute them."""
 
     def __init__(self, num_mel_bins: int, device: torch.device) -> None:
         self._num_mel_bins = num_mel_bins
@@ -92,7 +92,7 @@ class DeviceSpectrograms:
         """M."""
         return self._num_mel_bins
 
-    def draw(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
+    def compute(self, waveforms: Sequence[Waveform], *, num_frames: int, masks: Sequence[Masks] = ()) -> Tensor:
         """See ``Spectrograms``; the tensor is on the device."""
         lengths = [len(waveform) for waveform in waveforms]
         padded = torch.zeros(len(waveforms), max(lengths))
@@ -101,16 +101,16 @@ class DeviceSpectrograms:
         spectrograms: Tensor = self._log_mel(
             padded.to(self._device), torch.tensor(lengths, device=self._device), num_frames=num_frames
         )
-        for spectrogram, one in zip(spectrograms, masks, strict=False):  # no masks, or one for each
+        for spectrogram, one in zip(spectrograms, masks, strict=False):  # no masks, or one per waveform
             _mask(spectrogram, one)
         return spectrograms
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there are no threads."""
 
 
 def _mask(spectrogram: Tensor, masks: Masks) -> None:
-    """Lay masks over (M, F) in place, as ``mask_log_mel`` does."""
+    """Mask a spectrogram (M, F) in place, as ``mask_log_mel`` does."""
     if not (masks.frames or masks.bins):
         return
     speech = spectrogram[:, : masks.num_frames]

@@ -1,7 +1,7 @@
-"""What each training worker does: measure, train, evaluate, save, and resume where the run stood.
+"""The loop of each training worker: measure, train, evaluate, save, and resume where the run stood.
 
-The cursor of a run is its step: data, learning rate and augmentation follow from it, so that a run that was killed
-goes on with the very batch that would have come next.
+A run's position is its step: data, learning rate and augmentation follow from it. So a run that was killed continues
+with exactly the batch that would have come next.
 """
 
 import logging
@@ -13,35 +13,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import set_seed
 
-from sottovoce.checkpoints.run_state import EvaluationRow, RunState
+from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import Saver, build_store, found_checkpoint
-from sottovoce.checkpoints.state import load_training_state, read_resumed, read_run_state
-from sottovoce.checkpoints.store import CheckpointStore
-from sottovoce.model.checkpoint import Checkpoint
+from sottovoce.checkpoints.state import read_resumed, read_run_state
 from sottovoce.schema import Utterance
 from sottovoce.train.batches import Collator, LabelMix, TrainBatch, prefetched
 from sottovoce.train.config import TrainingConfig, check_settings, shaping_settings
 from sottovoce.train.evaluation import Evaluator
 from sottovoce.train.health.failure import describe_examples, memory_explained, raised_by_worker
-from sottovoce.train.health.heartbeat import Heart
-from sottovoce.train.health.progress import ProgressPost, find_board, find_heart
+from sottovoce.train.health.heartbeat import HeartbeatSender
+from sottovoce.train.health.progress import ProgressPost, build_heartbeat, find_board
 from sottovoce.train.metrics.curves import Curves
 from sottovoce.train.metrics.meter import Meter
 from sottovoce.train.microbatches import MicrobatchShare, TrainingStream, check_cursor, fill_steps, find_cursor
-from sottovoce.train.objective import WhisperObjective, count_steps, is_due, learning_rate_scale, parameter_groups
+from sottovoce.train.objective import count_steps, is_due, learning_rate_scale
 from sottovoce.train.pruner import PrunerClient
 from sottovoce.train.record import decide, describe_row, gather_rejects
 from sottovoce.train.resources import is_node_leaving
-from sottovoce.train.spectrograms import build_spectrograms
 from sottovoce.train.step import SkippedSteps, Stepper, settle_buckets
-from sottovoce.train.worker_model import build_accelerator, load_start, quieten_libraries, read_base_spelling, set_up
+from sottovoce.train.worker_model import WorkerModel, build_worker_model, quieten_libraries, read_base_spelling
+
+logger = logging.getLogger(__name__)
+
+_PREFETCH_BATCHES = 2
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """All a worker is given; it crosses processes as the one value of the loop's config."""
+    """All that a worker gets; it crosses processes as the only value of the loop's config."""
 
     training: dict[str, Any]
     """``TrainingConfig.model_dump()``, validated again here."""
@@ -53,17 +53,12 @@ class WorkerTask:
     board: str
     """Name of the progress board."""
     pruner: str | None = None
-    """Name of who decides after each evaluation whether the run goes on; nobody where None."""
+    """Name of the actor that decides after each evaluation whether the run goes on; None if there is none."""
 
     @property
     def hyperparameters(self) -> dict[str, object]:
-        """What trackers note about the run."""
+        """What trackers record about the run."""
         return {**self.training, "device": self.device, "precision": self.precision}
-
-
-logger = logging.getLogger(__name__)
-
-_PREFETCH_BATCHES = 2
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:
@@ -73,91 +68,80 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     quieten_libraries()
     if task.device == "cpu":
         torch.set_num_threads(training.threads_per_worker)
-    heart = find_heart(task.board, stuck_after_s=training.stuck_after_s)
-    with raised_by_worker(), heart.beating():
+    heartbeat = build_heartbeat(task.board, stuck_after_s=training.stuck_after_s)
+    with raised_by_worker(), heartbeat.sending():
         store = build_store(training.checkpoints, output=task.output)
         with found_checkpoint(store) as folder:
+            state = RunState()
             if folder is not None:
                 settings = shaping_settings(training, precision=task.precision)
                 check_settings(read_run_state(folder).settings, settings, location=store.location)
-            checkpoint = load_start(training, task.stream.utterances, precision=task.precision, resume_folder=folder)
-            loop = WorkerLoop(task, training, checkpoint=checkpoint, store=store, resume_folder=folder, heart=heart)
-        loop.run()
+                state = read_resumed(folder)
+            model = build_worker_model(
+                training, task.stream.utterances,
+                device=task.device, precision=task.precision, resume_folder=folder,
+            )  # fmt: skip
+        saver = Saver(model.checkpoint, model.accelerator, model.optimizer, store=store, keep_best=training.keep_best)
+        WorkerLoop(task, training, model=model, state=state, saver=saver, heartbeat=heartbeat).run()
 
 
 class WorkerLoop:
-    """One worker's model, optimizer and place in the run."""
+    """One worker's model, optimizer and position in the run."""
 
     def __init__(
         self,
         task: WorkerTask,
         config: TrainingConfig,
         *,
-        checkpoint: Checkpoint,
-        store: CheckpointStore,
-        resume_folder: Path | None,
-        heart: Heart,
+        model: WorkerModel,
+        state: RunState,
+        saver: Saver,
+        heartbeat: HeartbeatSender,
     ) -> None:
-        self._task, self._config, self._checkpoint = task, config, checkpoint
-        set_up(checkpoint, config)
-        self._accelerator = build_accelerator(device=task.device, precision=task.precision)
-        set_seed(config.seed, device_specific=True)
-        self._objective = WhisperObjective(checkpoint.model, label_smoothing=config.label_smoothing)
-        groups = parameter_groups(self._objective, weight_decay=config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
-        self._model, self._optimizer = self._accelerator.prepare(self._objective, optimizer)
-        self._state = RunState()
-        if resume_folder is not None:
-            load_training_state(resume_folder, self._accelerator, self._optimizer)
-            self._state = read_resumed(resume_folder)
-        self._rows, self._rejects = list(self._state.rows), {reject.id: reject for reject in self._state.rejects}
-        self._share = MicrobatchShare(
-            config.num_microbatches, self._accelerator.process_index, self._accelerator.num_processes
-        )
+        self._task, self._config, self._model, self._state = task, config, model, state
+        self._saver, self._heartbeat = saver, heartbeat
+        self._rows, self._rejects = list(state.rows), {reject.id: reject for reject in state.rejects}
+        accelerator = self._accelerator = model.accelerator
+        self._share = MicrobatchShare(config.num_microbatches, accelerator.process_index, accelerator.num_processes)
         self._cursor = find_cursor(
-            task.stream, num_microbatches=config.num_microbatches, seed=config.seed, step=self._state.step
+            task.stream, num_microbatches=config.num_microbatches, seed=config.seed, step=state.step
         )
-        check_cursor(self._state.cursor, self._cursor)
+        check_cursor(state.cursor, self._cursor)
         self._num_steps = count_steps(
             steps_per_epoch=self._cursor.steps_per_epoch, num_epochs=config.num_epochs, max_steps=config.max_steps
         )
-        self._spectrograms = build_spectrograms(
-            self._accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=config.threads_per_worker
-        )
-        self._collator = Collator(checkpoint.tokenizer, checkpoint.context, self._spectrograms)
-        self._evaluator = self._build_evaluator()
-        self._heart, state = heart, self._state
+        self._collator = Collator.of(model.checkpoint, accelerator.device, num_threads=config.threads_per_worker)
+        self._evaluator = Evaluator(
+            model.checkpoint, task.validation, collator=self._collator, accelerator=accelerator,
+            batch_size=config.evaluation_batch_size, normalizer=config.normalizer,
+            spelling=read_base_spelling(config.base),
+        )  # fmt: skip
         self._skipped = SkippedSteps(
-            self._accelerator, config.max_skipped_in_a_row, total=state.skipped_steps, in_a_row=state.skipped_in_a_row
+            accelerator, config.max_skipped_in_a_row, total=state.skipped_steps, in_a_row=state.skipped_in_a_row
         )
         self._stepper = Stepper(
-            self._accelerator, self._model, self._optimizer,
-            max_grad_norm=config.max_grad_norm, skipped=self._skipped, heart=heart,
+            accelerator, model.wrapped, model.optimizer,
+            max_grad_norm=config.max_grad_norm, skipped=self._skipped, heartbeat=heartbeat,
         )  # fmt: skip
-        self._saver = Saver(checkpoint, self._accelerator, self._optimizer, store=store, keep_best=config.keep_best)
         self._curves = Curves(
-            self._accelerator, output=task.output, trackers=config.trackers, hyperparameters=task.hyperparameters
+            accelerator, output=task.output, trackers=config.trackers, hyperparameters=task.hyperparameters
         )
-        self._pruner_client = PrunerClient(task.pruner, self._accelerator)
-        self._post = ProgressPost(find_board(task.board) if self._accelerator.is_main_process else None)
+        self._pruner_client = PrunerClient(task.pruner, accelerator)
+        self._post = ProgressPost(find_board(task.board) if accelerator.is_main_process else None)
         self._meter = Meter(
-            self._accelerator,
-            audio_s=state.audio_s,
-            loss_since_row=state.loss_since_row,
-            seconds=state.seconds,
-            step_s=state.step_s,
-            data_wait_s=state.data_wait_s,
-        )
+            accelerator, audio_s=state.audio_s, loss_since_row=state.loss_since_row, seconds=state.seconds,
+            step_s=state.step_s, data_wait_s=state.data_wait_s,
+        )  # fmt: skip
 
     def run(self) -> None:
-        """Train from where the run stands to its end."""
+        """Train from the run's position to its end."""
         step, is_stopped = self._state.step, self._state.is_finished
         evaluations = tuple(map(describe_row, self._rows))
         self._post.update(num_steps=self._num_steps, step=step, evaluations=evaluations)
         with (
             self._saver,
             self._curves.opened(step if self._rows else None),
-            closing(self._spectrograms),
+            closing(self._collator.spectrograms),
             prefetched(self._batches(step, stopped=is_stopped), depth=_PREFETCH_BATCHES) as stream,
         ):
             if not self._rows:
@@ -166,7 +150,7 @@ class WorkerLoop:
                 is_stopped = self._pruner_client.stops(self._rows, is_last=is_stopped)
             empty = self._collator.empty_batch()
             batches = fill_steps(stream, self._share, empty)
-            settle_buckets(self._accelerator, self._model, self._optimizer, empty)
+            settle_buckets(self._accelerator, self._model.wrapped, self._model.optimizer, empty)
             self._meter.start()
             while step < self._num_steps and not is_stopped:
                 self._train_step(step, batches)
@@ -175,7 +159,7 @@ class WorkerLoop:
         self._post.update(phase="trained", step=step)
 
     def _batches(self, step: int, *, stopped: bool) -> Iterator[TrainBatch]:
-        """Read this rank's batches from a step on."""
+        """Yield this rank's batches from a step on."""
         config = self._config
         label_mix = LabelMix(config.timestamp_probability, config.previous_text_probability)
         stream = self._task.stream.batches(
@@ -193,10 +177,10 @@ class WorkerLoop:
             yield made
 
     def _train_step(self, step: int, batches: Iterator[TrainBatch]) -> None:
-        """Change the weights once."""
+        """Take one optimizer step."""
         config = self._config
         scale = learning_rate_scale(step, warmup_steps=config.warmup_steps, num_steps=self._num_steps)
-        self._heart.note("waiting for data", step=step)
+        self._heartbeat.note("waiting for data", step=step)
         taken = [self._meter.take(batches) for _ in range(self._share.num_batches)]
         self._rejects.update({reject.id: reject for batch in taken for reject in batch.rejects})
         outcome = self._stepper.step(taken, learning_rate=config.peak_lr * scale)
@@ -204,7 +188,7 @@ class WorkerLoop:
         self._meter.add(outcome.total, outcome.num_labels, audio_s=sum(batch.audio_s for batch in taken))
 
     def _after_step(self, step: int) -> bool:
-        """Log, evaluate and save what is due; tells whether the run stops."""
+        """Log, evaluate and save what is due; return whether the run stops."""
         config = self._config
         is_logged = is_due(step, every=config.log_every_steps, num_steps=self._num_steps)
         if is_logged:
@@ -226,27 +210,20 @@ class WorkerLoop:
             skipped_steps=self._skipped.total, skipped_in_a_row=self._skipped.in_a_row,
             steps_per_s=values["steps_per_s"], audio_s_per_s=values["audio_s_per_s"], data_wait=values["data_wait"],
         )  # fmt: skip
-        learning_rate = float(self._optimizer.param_groups[0]["lr"])
+        learning_rate = float(self._model.optimizer.param_groups[0]["lr"])
         self._curves.log_training(step, values, learning_rate=learning_rate, own=self._meter.own)
 
     def _evaluate_and_save(self, step: int) -> bool:
-        """Add a row and write a checkpoint; tells whether the run stops."""
+        """Add a row and write a checkpoint; return whether the run stops."""
         self._post.update(phase="evaluating" if step else "measuring the base model")
-        self._heart.note("evaluating", step=step)
+        self._heartbeat.note("evaluating", step=step)
         training_loss = self._meter.take_mean_loss() if step else None
-        evaluation = self._evaluator.evaluate(self._objective, note=self._heart.note)
-        score = evaluation.score
-        row = EvaluationRow(
+        evaluation = self._evaluator.evaluate(self._model.objective, note=self._heartbeat.note)
+        row = evaluation.row(
             step=step,
             epoch=round(step / self._cursor.steps_per_epoch, 4),
             training_loss=training_loss,
-            validation_loss=evaluation.validation_loss,
-            wer=score.wer.rate,
-            wer_low=score.wer.low,
-            wer_high=score.wer.high,
-            cer=score.cer.rate,
             seconds=self._meter.seconds,
-            groups=evaluation.groups,
         )
         self._rows.append(row)
         self._curves.log_validation(row)
@@ -259,7 +236,7 @@ class WorkerLoop:
         return stops
 
     def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
-        """Write a checkpoint; every rank has part in it."""
+        """Write a checkpoint; every rank must call it."""
         self._skipped.settle()
         self._meter.collect()
         self._rejects = gather_rejects(
@@ -269,7 +246,7 @@ class WorkerLoop:
             num_utterances=len(self._task.stream.utterances),
             allowed=self._config.max_reject_fraction,
         )
-        self._heart.note("saving", step=step)
+        self._heartbeat.note("saving", step=step)
         self._state = RunState(
             step=step,
             cursor=self._cursor.at(step),
@@ -287,14 +264,3 @@ class WorkerLoop:
             is_finished=is_finished,
         )
         self._saver.save(self._state, wer=wer)
-
-    def _build_evaluator(self) -> Evaluator:
-        return Evaluator(
-            self._checkpoint,
-            self._task.validation,
-            collator=self._collator,
-            accelerator=self._accelerator,
-            batch_size=self._config.evaluation_batch_size,
-            normalizer=self._config.normalizer,
-            spelling=read_base_spelling(self._config.base),
-        )

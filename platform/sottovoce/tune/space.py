@@ -1,4 +1,4 @@
-"""What a search tries: ranges, and the settings drawn from them before anything starts."""
+"""The search space of a search, and the settings of its trials, sampled before the first trial starts."""
 
 import math
 
@@ -9,30 +9,31 @@ from sottovoce.config import Config
 from sottovoce.errors import ConfigError
 from sottovoce.schema import Record
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.methods import count_weights, known_range
+from sottovoce.train.methods import known_range
+from sottovoce.train.worker_model import count_weights
 
 
 class SearchConfig(Config):
-    """Ranges to search, how many trials, and when a trial is given up."""
+    """Ranges to search, number of trials, and when a trial is pruned."""
 
     learning_rate: tuple[float, float] | None = None
-    """Lowest and highest rate, drawn evenly on a log scale; around what is known to work for the base's size and the
-    method where none is given."""
+    """Lowest and highest peak learning rate, sampled uniformly on a log scale. Default: a range around the rates that
+    are known to work for the size of the base model and the method."""
     warmup_steps: tuple[int, ...] = ()
-    """Values to choose from; the training's own where none is given."""
+    """Values to choose from. Default: the value of the training's settings."""
     lora_rank: tuple[int, ...] = ()
-    """Values to choose from where the method trains an adapter; alpha keeps its ratio to the rank."""
+    """Values to choose from if the method trains an adapter; alpha keeps its ratio to the rank."""
     num_trials: int = Field(default=9, ge=1)
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Trials at a time; as many as the cluster has room for where none is given."""
+    """Trials that run at a time. Default: as many as the cluster has room for."""
     grace_evaluations: int = Field(default=1, ge=1)
-    """Evaluations after the first step before a trial may be given up."""
+    """Evaluations after the first step before a trial may be pruned."""
     reduction: float = Field(default=3.0, gt=1.0)
-    """At each rung of evaluations (grace, grace times this, ...) about one trial in so many goes on."""
+    """At each rung (``grace_evaluations``, then that times this factor, ...), about one trial in so many continues."""
     keep_checkpoints: bool = False
-    """Leave the checkpoints of trials that have ended where they are; of a large model they are many gigabytes."""
+    """Keep the checkpoints of trials that have ended; those of a large model take many gigabytes."""
     seed: int = 0
-    """Of the drawn settings; data and weights follow the training's own seed, the same in every trial."""
+    """Seed of the sampled settings; data and weights use the training's own seed, the same in every trial."""
 
     @model_validator(mode="after")
     def _check_ranges(self) -> "SearchConfig":
@@ -47,24 +48,24 @@ class SearchConfig(Config):
 
 
 class TrialSettings(Record):
-    """What one trial changes in the training's settings."""
+    """The settings of one trial, which replace those of the training."""
 
     learning_rate: float
     warmup_steps: int
     lora_rank: int | None = None
-    """None where the method trains no adapter."""
+    """None if the method trains no adapter."""
 
     def describe(self) -> str:
-        """Give the settings in a few words."""
+        """Describe the settings in a few words."""
         rank = "" if self.lora_rank is None else f", rank {self.lora_rank}"
         return f"learning rate {self.learning_rate:.2e}, warm-up {self.warmup_steps}{rank}"
 
 
 def complete_ranges(config: SearchConfig, training: TrainingConfig) -> SearchConfig:
-    """Put in the range of learning rates where none is given.
+    """Fill in the range of learning rates if none is given.
 
     Raises:
-        CheckpointError: no such base model.
+        CheckpointError: there is no such base model.
     """
     if config.learning_rate is not None:
         return config
@@ -73,28 +74,28 @@ def complete_ranges(config: SearchConfig, training: TrainingConfig) -> SearchCon
     return config.model_copy(update={"learning_rate": (lowest, highest)})
 
 
-def draw_settings(config: SearchConfig, training: TrainingConfig) -> tuple[TrialSettings, ...]:
-    """Draw the settings of all trials.
+def sample_settings(config: SearchConfig, training: TrainingConfig) -> tuple[TrialSettings, ...]:
+    """Sample the settings of all trials.
+
+    The range of learning rates is cut into as many slices as there are trials, and each trial samples from its own. The
+    other choices are assigned in turn, so that each occurs about equally often. Both are in random order.
 
     Args:
-        config: with a range of learning rates.
-        training: what is not searched.
-
-    The range of learning rates is cut into as many slices as there are trials, and each trial draws from its own; the
-    choices are dealt out in turn, so that each comes about equally often. Both in random order.
+        config: its range of learning rates must be filled in.
+        training: the settings that are not searched.
 
     Source: McKay, Beckman and Conover 1979 (Latin hypercube sampling).
 
     Raises:
-        ConfigError: nothing to search, or ranks for a method without an adapter.
+        ConfigError: there is nothing to search, or ranks are given for a method without an adapter.
     """
-    assert config.learning_rate is not None, "complete_ranges puts it in"
+    assert config.learning_rate is not None, "complete_ranges fills it in"
     _check(config, training)
     generator = np.random.default_rng(config.seed)
     num_trials = config.num_trials
     low, high = config.learning_rate
-    places = (generator.permutation(num_trials) + generator.random(num_trials)) / num_trials
-    rates = np.exp(math.log(low) + places * math.log(high / low))
+    positions = (generator.permutation(num_trials) + generator.random(num_trials)) / num_trials
+    rates = np.exp(math.log(low) + positions * math.log(high / low))
     warmups = _deal(config.warmup_steps or (training.warmup_steps,), num_trials, generator)
     own_rank = training.lora.rank if training.trains_adapter else None
     ranks = _deal(config.lora_rank, num_trials, generator) if config.lora_rank else [own_rank] * num_trials
@@ -105,10 +106,10 @@ def draw_settings(config: SearchConfig, training: TrainingConfig) -> tuple[Trial
 
 
 def apply_settings(training: TrainingConfig, settings: TrialSettings) -> TrainingConfig:
-    """Give the training's settings with a trial's in their place."""
+    """Replace the training's settings by those of a trial."""
     lora = training.lora
     if settings.lora_rank is not None:
-        # an adapter is scaled by alpha / rank: kept, as nearly as whole numbers can, so that the rank alone is compared
+        # an adapter is scaled by alpha / rank: keep that ratio as nearly as integers can, to compare ranks alone
         alpha = max(1, round(lora.alpha * settings.lora_rank / lora.rank))
         lora = lora.model_copy(update={"rank": settings.lora_rank, "alpha": alpha})
     return training.model_copy(
@@ -127,5 +128,5 @@ def _check(config: SearchConfig, training: TrainingConfig) -> None:
 
 
 def _deal(choices: tuple[int, ...], num_trials: int, generator: np.random.Generator) -> list[int]:
-    dealt = [choices[place % len(choices)] for place in range(num_trials)]
-    return [dealt[place] for place in generator.permutation(num_trials)]
+    dealt = [choices[index % len(choices)] for index in range(num_trials)]
+    return [dealt[index] for index in generator.permutation(num_trials)]

@@ -1,7 +1,7 @@
-"""Run a search: Ray Tune starts trials and gives up those that fall behind, we keep the books.
+"""Run a search: Ray Tune starts trials and prunes those that fall behind; a journal records each trial.
 
-The settings are drawn in advance and every trial has a journal, so the same command goes on after a kill: trials that
-were decided count as they stood, the others resume from their own checkpoints.
+The settings are sampled in advance and every trial has a journal, so the same command resumes a killed search: trials
+that had ended keep their results, the others resume from their own checkpoints.
 """
 
 import logging
@@ -38,14 +38,14 @@ from sottovoce.tune.journal import (
     trial_folder,
     write_trial,
 )
-from sottovoce.tune.space import SearchConfig, TrialSettings, apply_settings, complete_ranges, draw_settings
+from sottovoce.tune.space import SearchConfig, TrialSettings, apply_settings, complete_ranges, sample_settings
 from sottovoce.tune.trial import ENDS, ERROR, EVALUATION, ROW, WER, TrialRun
 
 logger = logging.getLogger(__name__)
 
 _TUNE_FOLDER = "tune"
-_DECODING_CPUS = 1.0  # per trial, left free for the tasks that decode its audio
-_MANY_EVALUATIONS = 10_000  # rungs are laid up to here; how many a trial reaches is its own affair
+_DECODING_CPUS = 1.0  # per trial, reserved for the tasks that decode its audio
+_MANY_EVALUATIONS = 10_000  # upper limit of the rungs; trials end earlier
 _NUMBER = "number"
 
 
@@ -57,7 +57,7 @@ class Search:
     training: TrainingConfig
     settings: tuple[TrialSettings, ...]
     runs: dict[int, TrainingRun]
-    """One for each of the settings, by its place."""
+    """The run of each trial, by the index of its settings."""
     output: Path
 
 
@@ -69,22 +69,22 @@ def build_search(
     validation: Sequence[Utterance],
     output: Path,
 ) -> Search:
-    """Draw the trials' settings and check each as a run of its own.
+    """Sample the settings of all trials, and build and check the run of each.
 
     Args:
-        config: what to try.
-        training: all that trials share.
+        config: the ranges to search.
+        training: the settings that all trials share.
         train: the training split.
-        validation: what trials are compared on.
-        output: folder every worker can write to.
+        validation: utterances on which trials are compared.
+        output: a folder that every worker can write to.
 
     Raises:
-        ConfigError: see ``draw_settings`` and ``build_run``.
-        CheckpointError: no such base model.
+        ConfigError: see ``sample_settings`` and ``build_run``.
+        CheckpointError: there is no such base model.
     """
     output = output.resolve()
     config = complete_ranges(config, training)
-    settings = draw_settings(config, training)
+    settings = sample_settings(config, training)
     shared = training.model_copy(update={"checkpoints": checkpoints_below(training.checkpoints, output.name)})
     runs = {
         number: build_run(
@@ -96,11 +96,11 @@ def build_search(
 
 
 def run_search(search: Search) -> SearchRecord:
-    """Run all trials that are not decided yet, and write ``search.json``.
+    """Run all trials that have not ended yet, and write ``search.json``.
 
     Raises:
         SearchError: all trials failed, or the search was interrupted.
-        CheckpointError: a trial's journal that cannot be read.
+        CheckpointError: a trial's journal cannot be read.
     """
     trials = read_trials(search.output, search.settings)
     open_trials = [trial for trial in trials if not trial.is_decided]
@@ -118,13 +118,13 @@ def run_search(search: Search) -> SearchRecord:
 def count_concurrent(
     training: TrainingConfig, *, uses_gpu: bool, num_trials: int, resources: Mapping[str, float]
 ) -> int:
-    """Count the trials a cluster has room for at a time, at least one.
+    """Return how many trials fit into a cluster at a time; at least one.
 
     Args:
-        training: names workers and their CPUs.
-        uses_gpu: each worker takes a GPU.
-        num_trials: no more than these.
-        resources: of the cluster, ``{"CPU": 8.0, "GPU": 2.0}``.
+        training: sets the number of workers and the CPUs of each.
+        uses_gpu: whether each worker takes a GPU.
+        num_trials: upper limit.
+        resources: total resources of the cluster, ``{"CPU": 8.0, "GPU": 2.0}``.
     """
     cpus = training.max_workers * training.cpus_per_worker + _DECODING_CPUS
     room = [resources.get("CPU", 0.0) / cpus]
@@ -134,7 +134,7 @@ def count_concurrent(
 
 
 def build_scheduler(config: SearchConfig, decided: Sequence[Trial]) -> AsyncHyperBandScheduler:
-    """Build what gives trials up, and tell it what it would know had the search never been interrupted.
+    """Build the scheduler that prunes trials, and replay the results of trials that had ended before.
 
     Source: Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (asynchronous successive halving).
     """
@@ -146,17 +146,19 @@ def build_scheduler(config: SearchConfig, decided: Sequence[Trial]) -> AsyncHype
         reduction_factor=config.reduction,
         max_t=max(_MANY_EVALUATIONS, config.grace_evaluations),
     )
-    controller: Any = None  # not looked at
+    controller: Any = None  # the scheduler does not use it
     for trial in decided:
-        stand_in: Any = SimpleNamespace(trial_id=f"decided-{trial.number}")  # all it reads of a trial
+        stand_in: Any = SimpleNamespace(
+            trial_id=f"decided-{trial.number}"
+        )  # the scheduler reads nothing else of a trial
         scheduler.on_trial_add(controller, stand_in)
-        for place, row in enumerate(trial.rows):
-            scheduler.on_trial_result(controller, stand_in, {EVALUATION: place, WER: row.wer})
+        for index, row in enumerate(trial.rows):
+            scheduler.on_trial_result(controller, stand_in, {EVALUATION: index, WER: row.wer})
     return scheduler
 
 
-class Bookkeeper(Callback):
-    """Keeps the trials' journals, and logs a line for each evaluation and each end."""
+class JournalCallback(Callback):
+    """Writes the trials' journals, and logs a line for each evaluation and for the end of each trial."""
 
     def __init__(self, trials: Sequence[Trial], output: Path) -> None:
         self._trials = {trial.number: trial for trial in trials}
@@ -165,28 +167,28 @@ class Bookkeeper(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **_info: object
     ) -> None:
-        """Note an evaluation, or the error that came in its place."""
+        """Record an evaluation, or the error that occurred instead."""
         number = trial.config[_NUMBER]
         known = self._trials[number]
         if ERROR in result:
-            self._note(known.model_copy(update={"state": "failed", "error": result[ERROR]}))
+            self._record(known.model_copy(update={"state": "failed", "error": result[ERROR]}))
             return
         row = EvaluationRow.model_validate(result[ROW])
-        is_news = row not in known.rows
+        is_new = row not in known.rows
         known = known.with_row(row)
-        if is_news:
+        if is_new:
             logger.info("trial %d (%s): %s", number, known.settings.describe(), describe_row(row))
         if result.get("done"):
             known = known.model_copy(update={"state": "finished" if result[ENDS] else "pruned"})
-        self._note(known)
+        self._record(known)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_info: object) -> None:
-        """Note that a trial's own process died."""
+        """Record that the process of a trial died."""
         error = "its process died" if trial.error_file is None else Path(trial.error_file).read_text(encoding="utf-8")
         known = self._trials[trial.config[_NUMBER]]
-        self._note(known.model_copy(update={"state": "failed", "error": error}))
+        self._record(known.model_copy(update={"state": "failed", "error": error}))
 
-    def _note(self, trial: Trial) -> None:
+    def _record(self, trial: Trial) -> None:
         self._trials[trial.number] = trial
         write_trial(trial, self._output)
         if trial.is_decided or trial.state == "failed":
@@ -194,27 +196,31 @@ class Bookkeeper(Callback):
 
 
 def describe_end(ended: Trial, trials: Sequence[Trial]) -> str:
-    """Give in one line how a trial ended and how the search stands."""
+    """Describe in one line how a trial ended and how many trials have ended."""
     best = f", best WER {ended.best.wer:.1%} at step {ended.best.step}" if ended.best is not None else ""
-    state = ended.state.replace("_", " ") + (f" ({last_line(ended.error)})" if ended.error else "")
+    state = ended.state + (f" ({last_line(ended.error)})" if ended.error else "")
     num_ended = sum(trial.is_decided or trial.state == "failed" for trial in trials)
     return f"trial {ended.number} {state}{best}; {num_ended} of {len(trials)} trials have ended"
 
 
 def _tune(search: Search, trials: Sequence[Trial]) -> None:
-    """Let Ray Tune run the trials that are not decided."""
+    """Run the trials that have not ended with Ray Tune."""
     join_cluster()
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each result in three more formats
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints frames also where verbose is 0
+    os.environ.setdefault(
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
+    )  # they would write each result in three more formats
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints frames even if verbose is 0
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     decided = [trial for trial in trials if trial.is_decided]
     numbers = [trial.number for trial in trials if not trial.is_decided]
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     uses_gpu = search.runs[numbers[0]].task.device == "cuda"
-    room = count_concurrent(search.training, uses_gpu=uses_gpu, num_trials=len(numbers), resources=resources)
+    room = count_concurrent(
+        search.runs[numbers[0]].config, uses_gpu=uses_gpu, num_trials=len(numbers), resources=resources
+    )
     concurrent = min(search.config.max_concurrent or room, len(numbers))
     logger.info("searching: %d trials, %d ended before, %d at a time", len(trials), len(decided), concurrent)
-    shutil.rmtree(search.output / _TUNE_FOLDER, ignore_errors=True)  # Tune's own books; ours are the journals
+    shutil.rmtree(search.output / _TUNE_FOLDER, ignore_errors=True)  # Tune's own state; ours are the journals
     runs = {number: search.runs[number] for number in numbers}
     Tuner(
         with_parameters(TrialRun, runs=runs, keep_checkpoints=search.config.keep_checkpoints),
@@ -227,8 +233,8 @@ def _tune(search: Search, trials: Sequence[Trial]) -> None:
         run_config=RunConfig(
             name=_TUNE_FOLDER,
             storage_path=str(search.output),
-            callbacks=[Bookkeeper(trials, search.output)],
-            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # trials have their own
+            callbacks=[JournalCallback(trials, search.output)],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs write their own checkpoints
             verbose=0,
         ),
     ).fit()

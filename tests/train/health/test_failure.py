@@ -27,24 +27,24 @@ from sottovoce.train.health.failure import (
     raised_by_driver,
     raised_by_worker,
 )
-from sottovoce.train.health.heartbeat import Beat, Killed, PulseBook, StuckRank
+from sottovoce.train.health.heartbeat import Heartbeat, HeartbeatRegistry, Killed, StuckRank
 
-STUCK = StuckRank(Beat(1, "10.0.0.1", pid=17, step=40, phase="computing"), 31.0, is_silent=True)
+STUCK = StuckRank(Heartbeat(1, "10.0.0.1", pid=17, step=40, phase="computing"), 31.0, is_silent=True)
 
 
 @pytest.fixture
-def book(monkeypatch: pytest.MonkeyPatch) -> PulseBook:
+def registry(monkeypatch: pytest.MonkeyPatch) -> HeartbeatRegistry:
     """What stands behind the board of ``killed_before``."""
     monkeypatch.setattr(heartbeat.ray, "get", lambda value, timeout: value)
-    return PulseBook()
+    return HeartbeatRegistry()
 
 
-def killed_before(book: PulseBook, *stuck: StuckRank) -> Killed:
+def killed_before(registry: HeartbeatRegistry, *stuck: StuckRank) -> Killed:
     """The last of them has just been killed."""
-    board: Any = SimpleNamespace(has_newcomers=SimpleNamespace(remote=book.has_newcomers))
+    board: Any = SimpleNamespace(has_newcomers=SimpleNamespace(remote=registry.has_newcomers))
     killed = Killed(board)
     killed.all.extend(stuck)
-    book.clear()
+    registry.clear()
     return killed
 
 
@@ -78,46 +78,50 @@ def test_an_error_from_a_task_that_is_not_ours_stays_rays() -> None:
         raise from_task(KeyError("x"))
 
 
-def test_the_driver_raises_the_very_error_without_rays_wrapper(book: PulseBook) -> None:
+def test_the_driver_raises_the_very_error_without_rays_wrapper(registry: HeartbeatRegistry) -> None:
     error = RowsLostError("stream", 3, 2, "step 2 never came")
-    with pytest.raises(RowsLostError) as caught, raised_by_driver(killed_before(book)):
+    with pytest.raises(RowsLostError) as caught, raised_by_driver(killed_before(registry)):
         raise ray.train.ControllerError(error)
     assert caught.value is error
     assert caught.value.__suppress_context__
 
 
-def test_a_fault_of_rays_controller_stays_what_it_is(book: PulseBook) -> None:
-    with pytest.raises(ray.train.ControllerError), raised_by_driver(killed_before(book)):
+def test_a_fault_of_rays_controller_stays_what_it_is(registry: HeartbeatRegistry) -> None:
+    with pytest.raises(ray.train.ControllerError), raised_by_driver(killed_before(registry)):
         raise ray.train.ControllerError(RuntimeError("no room"))
 
 
-def test_a_worker_stuck_once_too_often_is_the_error(book: PulseBook) -> None:
+def test_a_worker_stuck_once_too_often_is_the_error(registry: HeartbeatRegistry) -> None:
     failure = ray.train.WorkerGroupError("rank 0 lost its peer", {0: RuntimeError("connection closed by peer")})
-    with pytest.raises(StuckWorkerError) as caught, raised_by_driver(killed_before(book, STUCK, STUCK, STUCK)):
+    with pytest.raises(StuckWorkerError) as caught, raised_by_driver(killed_before(registry, STUCK, STUCK, STUCK)):
         raise failure
     assert caught.value.__cause__ is failure
     assert str(caught.value).startswith("rank 1 (process 17 on 10.0.0.1) has stood still for 31 s at step 40")
     assert "resumed 2 times already" in str(caught.value)
 
 
-def test_a_worker_that_died_by_itself_is_rays_error(book: PulseBook) -> None:
-    with pytest.raises(ray.train.WorkerGroupError), raised_by_driver(killed_before(book)):
+def test_a_worker_that_died_by_itself_is_rays_error(registry: HeartbeatRegistry) -> None:
+    with pytest.raises(ray.train.WorkerGroupError), raised_by_driver(killed_before(registry)):
         raise ray.train.WorkerGroupError("rank 0 died", {0: RuntimeError("died")})
 
 
-def test_a_stuck_worker_that_the_run_has_outlived_is_not_blamed_for_what_comes_later(book: PulseBook) -> None:
-    killed = killed_before(book, STUCK)
-    book.join(Beat(1, "10.0.0.1", pid=18), num_ranks=2, actor="its successor")
+def test_a_stuck_worker_that_the_run_has_outlived_is_not_blamed_for_what_comes_later(
+    registry: HeartbeatRegistry,
+) -> None:
+    killed = killed_before(registry, STUCK)
+    registry.join(Heartbeat(1, "10.0.0.1", pid=18), num_ranks=2, actor="its successor")
     with pytest.raises(ray.train.WorkerGroupError), raised_by_driver(killed):
         raise ray.train.WorkerGroupError("rank 1 died", {1: RuntimeError("out of disk")})
 
 
-def test_where_the_board_has_died_too_the_error_is_rays(book: PulseBook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_board_has_died_too_the_error_is_rays(
+    registry: HeartbeatRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def get(_value: object, timeout: float) -> None:
         raise ray.exceptions.GetTimeoutError(f"nothing within {timeout} s")
 
     monkeypatch.setattr(heartbeat.ray, "get", get)
-    with pytest.raises(ray.train.WorkerGroupError), raised_by_driver(killed_before(book, STUCK)):
+    with pytest.raises(ray.train.WorkerGroupError), raised_by_driver(killed_before(registry, STUCK)):
         raise ray.train.WorkerGroupError("the head died", {1: RuntimeError("died")})
 
 

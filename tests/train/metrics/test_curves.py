@@ -14,7 +14,7 @@ from sottovoce.train.metrics.curves import (
     RayMetrics,
     append_point,
     keep_points,
-    name_metric,
+    name_gauge,
     read_curves,
 )
 
@@ -101,7 +101,7 @@ def test_figures_have_names_and_groups_with_odd_names_have_plain_ones(tmp_path: 
 
 
 def test_metrics_have_names_prometheus_takes_and_need_a_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert name_metric("train/loss") == "sottovoce_train_loss"
-    assert name_metric("validation/wer_corpus_a.b-c") == "sottovoce_validation_wer_corpus_a_b_c"
+    assert name_gauge("train/loss") == "sottovoce_train_loss"
+    assert name_gauge("validation/wer_corpus_a.b-c") == "sottovoce_validation_wer_corpus_a_b_c"
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     RayMetrics(run="a", rank=0).show({"train/loss": 1.0})

@@ -1,4 +1,4 @@
-"""A finding: what was seen, with numbers and steps, and what to change."""
+"""A finding about a run: the observation, with numbers and steps, and the settings to change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.schema import Record
-from sottovoce.train.methods import known_range, round_rate
+from sottovoce.train.config import CHANGEABLE
+from sottovoce.train.methods import METHODS, known_range, round_rate
 from sottovoce.train.metrics.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 
 Severity: TypeAlias = Literal["serious", "warning", "note"]
-"""serious: the run, or part of what it made, should not be used as it is; note: worth knowing for the next run."""
+"""serious: the run, or part of its result, should not be used as it is. note: worth knowing for the next run."""
 
 FindingName: TypeAlias = Literal[
     "worse_than_the_base",
@@ -36,44 +37,70 @@ FindingName: TypeAlias = Literal[
 
 SettingValue: TypeAlias = str | int | float | None
 
+# A resumed run keeps its precision: only ``auto`` may be replaced by the precision it stands for.
+_RESUMABLE = CHANGEABLE - {"training.precision"}
+
 
 class SettingChange(Record):
     """A setting and the value to try."""
 
     name: str
-    """As on the command line: ``training.`` and ``data.`` of jobs.train_whisper, ``prepare.`` of
+    """Name on the command line: ``training.`` and ``data.`` of jobs.train_whisper, ``prepare.`` of
     jobs.prepare_manifest."""
     value: SettingValue
     before: SettingValue = None
-    """What this run had, where its record says so."""
+    """The value of this run, if its record has it."""
+
+    @property
+    def needs_new_run(self) -> bool:
+        """Whether the change needs a new run; else the same command accepts it when it resumes the run."""
+        return self.name not in _RESUMABLE
 
     def describe(self) -> str:
-        """Give it in a few words."""
+        """Return setting, value and former value in a few words."""
         before = "" if self.before is None else f" (was {_number(self.before)})"
         return f"{self.name}={_number(self.value)}{before}"
 
 
 class Finding(Record):
-    """One thing that a run's figures say."""
+    """One problem, or one fact worth knowing, that the metrics of a run show."""
 
     name: FindingName
     severity: Severity
     seen: str
-    """What was seen: full sentences, with numbers and steps."""
+    """The observation: full sentences, with numbers and steps."""
     advice: str
     """What to do about it, in words."""
     changes: tuple[SettingChange, ...] = ()
-    """Settings to change, the most promising first; one at a time tells which of them helped."""
+    """Settings to change, the most promising first. Changed one at a time, they show which of them helped."""
 
     @property
     def title(self) -> str:
-        """Its name in words."""
+        """The name in words."""
         return self.name.replace("_", " ").replace("wer", "WER").capitalize().replace("Wer", "WER")
 
+    @property
+    def new_run_changes(self) -> tuple[SettingChange, ...]:
+        """Changes that need a new run."""
+        return tuple(change for change in self.changes if change.needs_new_run)
+
+    @property
+    def resumable_changes(self) -> tuple[SettingChange, ...]:
+        """Changes that the same command accepts when it resumes the run."""
+        return tuple(change for change in self.changes if not change.needs_new_run)
+
     def describe(self) -> str:
-        """Give it in one line, for logs and model cards."""
-        try_this = f" Try {', '.join(change.describe() for change in self.changes)}." if self.changes else ""
-        return f"{self.title}: {self.seen} {self.advice}{try_this}"
+        """Return the finding in one line, for logs and model cards."""
+        proposals = {
+            "Start a new run with": self.new_run_changes,
+            "Resume this run, or start a new one, with": self.resumable_changes,
+        }
+        sentences = [
+            f" {start} {', '.join(change.describe() for change in changes)}."
+            for start, changes in proposals.items()
+            if changes
+        ]
+        return f"{self.title}: {self.seen} {self.advice}{''.join(sentences)}"
 
 
 def change(record: TrainingRecord, name: str, value: SettingValue) -> SettingChange:
@@ -81,8 +108,8 @@ def change(record: TrainingRecord, name: str, value: SettingValue) -> SettingCha
 
     Args:
         record: holds the present value.
-        name: of a field of ``TrainingConfig``, with a dot below it.
-        value: to try.
+        name: a field of ``TrainingConfig``; a dot leads to a nested one.
+        value: the value to try.
     """
     found: object = record.training
     for part in name.split("."):
@@ -92,15 +119,21 @@ def change(record: TrainingRecord, name: str, value: SettingValue) -> SettingCha
 
 
 def slower(record: TrainingRecord, factor: float) -> SettingChange:
-    """Propose a learning rate so many times lower, or the one known to work where that is lower, too."""
+    """Propose a learning rate ``factor`` times lower, or the rate known to work if that is lower still."""
     rate = record.training.peak_lr
     known = known_rate(record)
     lower = known if known is not None and known <= rate / factor else rate / factor
     return change(record, "learning_rate", round_rate(lower))
 
 
+def gentler_method(record: TrainingRecord) -> tuple[SettingChange, ...]:
+    """Propose a method that changes less of the base model; nothing if there is none."""
+    gentler = METHODS[record.training.method].gentler
+    return () if gentler is None else (change(record, "method", gentler),)
+
+
 def known_rate(record: TrainingRecord) -> float | None:
-    """Give the learning rate known to work for the model's size and the method; None where the size is not known."""
+    """Return the learning rate known to work for the model's size and the method; None if the size is unknown."""
     return known_range(record.num_parameters, record.training.method).known if record.num_parameters else None
 
 
@@ -110,7 +143,7 @@ def _number(value: SettingValue) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """P points of one figure, in the order of their steps; all values are finite."""
+    """P points of one metric in the order of their steps; all values are finite."""
 
     steps: NDArray[np.int64]
     """(P,)"""
@@ -121,24 +154,24 @@ class Series:
         return len(self.steps)
 
     def after(self, step: float) -> "Series":
-        """Give the points of later steps."""
+        """Return the points of later steps."""
         return self._where(self.steps > step)
 
     def until(self, step: float) -> "Series":
-        """Give the points up to a step and its own."""
+        """Return the points up to and including a step."""
         return self._where(self.steps <= step)
 
     def parts(self, number: int) -> list["Series"]:
-        """Cut the points into so many parts of about as many points each."""
-        places = np.array_split(np.arange(len(self)), number)
-        return [Series(self.steps[part], self.values[part]) for part in places]
+        """Split the points into ``number`` parts of about equal size."""
+        indices = np.array_split(np.arange(len(self)), number)
+        return [Series(self.steps[part], self.values[part]) for part in indices]
 
     def _where(self, wanted: NDArray[np.bool_]) -> "Series":
         return Series(self.steps[wanted], self.values[wanted])
 
 
 def series_of(curves: Sequence[CurvePoint], name: str) -> Series:
-    """Take one figure; of several values at a step the last counts, and values that are not finite are left out."""
+    """Return one metric's series. Of several values at a step the last counts; values that are not finite are dropped."""
     values = {point.step: point.values[name] for point in curves if name in point.values}
     finite = sorted((step, value) for step, value in values.items() if np.isfinite(value))
     return Series(

@@ -1,28 +1,28 @@
-"""What the evaluations of a run say: whether it helped, when it stopped helping, and how sure that is."""
+"""Check the evaluations of a run: whether training helped, when it stopped helping, and how certain that is."""
 
 import math
 
 from sottovoce.checkpoints.run_state import EvaluationRow
-from sottovoce.report.diagnosis.finding import Finding, SettingChange, change, slower
+from sottovoce.report.diagnosis.finding import Finding, SettingChange, change, gentler_method, slower
 from sottovoce.report.template import format_percent
 from sottovoce.train.record import TrainingRecord, decide
 
-NOTABLE_WER = 0.005  # half a point: what Sottovoce's own gates call a loss of accuracy
+NOTABLE_WER = 0.005  # half a point: a loss of accuracy by Sottovoce's own gates
 _LOSS_RISE = 0.05  # guess, of the lowest validation loss, and
-_LOSS_RISE_NATS = 0.03  # so much at least: in our run on spoken digits, losses near 0.03 moved by 0.018 without meaning
+_LOSS_RISE_NATS = 0.03  # at least this much: in our run on spoken digits, losses near 0.03 moved by 0.018 by chance
 _WER_RISE = 0.05  # guess, of the lowest WER
-_PLATEAU = 0.02  # guess: WERs this near the lowest, as part of it, count as equal
-_PLATEAU_ROWS = 3  # guess: as many as a usual patience
+_PLATEAU = 0.02  # guess: WERs within this fraction of the lowest count as equal
+_PLATEAU_ROWS = 3  # guess: a usual patience
 _PLATEAU_SHARE = 0.25  # guess, of the steps
-_LATE_SHARE = 0.25  # guess: the part of the run that is looked at for gains at its end
-_LATE_GAIN = 0.05  # guess, of the WER before
-_PATIENCE = 3  # guess: of the evaluations a run has, about a third
-_MAX_FACTOR = 100.0  # beyond it "more than a hundred times" says enough
+_LATE_SHARE = 0.25  # guess: the last part of the run, in which gains count as late
+_LATE_GAIN = 0.05  # guess, relative to the WER before
+_PATIENCE = 3  # guess: about a third of the evaluations of a run
+_MAX_FACTOR = 100.0  # above it "more than a hundred times" is enough
 _MAX_VALIDATION_FRACTION = 0.3  # guess: more would cost training too much
 
 
 def find_no_gain(record: TrainingRecord) -> Finding | None:
-    """Tell whether no evaluation was better than the base model's."""
+    """Check whether no evaluation was better than the base model's."""
     later = record.rows[1:]
     if record.best_step != 0 or not later:
         return None
@@ -31,16 +31,15 @@ def find_no_gain(record: TrainingRecord) -> Finding | None:
         name="worse_than_the_base",
         severity="serious" if record.is_finished else "warning",
         seen=f"The base model's WER of {format_percent(record.baseline.wer)} was never beaten: the lowest since is "
-        f"{format_percent(lowest.wer)} at step {lowest.step}. What this run keeps is the base model.",
-        advice="Lower the learning rate or train fewer weights. If the losses fell all the same, compare the style of "
-        "the transcripts (case, numbers, punctuation) with what the base model writes, and see that their language is "
-        "right.",
-        changes=(slower(record, 5.0), *_fewer_weights(record)),
+        f"{format_percent(lowest.wer)} at step {lowest.step}. The run keeps the base model.",
+        advice="Lower the learning rate or train fewer weights. If the losses fell nevertheless, compare the style of "
+        "the transcripts (case, numbers, punctuation) with the base model's output, and check their language.",
+        changes=(slower(record, 5.0), *gentler_method(record)),
     )
 
 
 def find_rising_loss(record: TrainingRecord) -> Finding | None:
-    """Tell whether the validation loss rose while WER still fell: published fine-tunes show it, too."""
+    """Check whether the validation loss rose while WER still fell, as in published fine-tunes."""
     measured = [row for row in record.rows if math.isfinite(row.validation_loss)]
     best = record.best
     if not measured or not math.isfinite(best.validation_loss):
@@ -58,16 +57,16 @@ def find_rising_loss(record: TrainingRecord) -> Finding | None:
         severity="note",
         seen=f"The validation loss was lowest at step {lowest.step} ({lowest.validation_loss:.3f}) and {percent} "
         f"higher at step {best.step} ({best.validation_loss:.3f}), while WER still fell from "
-        f"{format_percent(lowest.wer)} to {format_percent(best.wer)}: the model over-fits, and grows surer of its "
-        "mistakes.",
+        f"{format_percent(lowest.wer)} to {format_percent(best.wer)}: the model over-fits and grows more "
+        "confident in its mistakes.",
         advice="The checkpoint with the lowest WER was kept, and should be. For a better one let patience end the run, "
-        "lower the learning rate, or bring more speech or more augmentation.",
+        "lower the learning rate, or add speech or augmentation.",
         changes=(*_patience(record), slower(record, 2.0), change(record, "spec_augment.num_time_masks", masks)),
     )
 
 
 def find_rising_wer(record: TrainingRecord) -> Finding | None:
-    """Tell whether WER rose again while the training loss went on falling: over-fit."""
+    """Check whether WER rose again while the training loss still fell, which is over-fitting."""
     best, last = record.best, record.rows[-1]
     later = [row for row in record.rows if row.step > best.step]
     if best.training_loss is None or last.training_loss is None or len(later) < 2:
@@ -80,15 +79,15 @@ def find_rising_wer(record: TrainingRecord) -> Finding | None:
         severity="warning",
         seen=f"WER rose from {format_percent(best.wer)} at step {best.step} to {format_percent(last.wer)} at step "
         f"{last.step}, while the training loss fell from {best.training_loss:.3f} to {last.training_loss:.3f}: the "
-        "model learns the training speech by heart.",
+        "model memorizes the training speech.",
         advice="The checkpoint with the lowest WER was kept. Stop earlier, lower the learning rate, train fewer "
-        "weights, or bring more speech or more augmentation.",
-        changes=(*_patience(record), _shorter(record, best), slower(record, 2.0), *_fewer_weights(record)),
+        "weights, or add speech or augmentation.",
+        changes=(*_patience(record), _shorter(record, best), slower(record, 2.0), *gentler_method(record)),
     )
 
 
 def find_plateau(record: TrainingRecord) -> Finding | None:
-    """Tell since when WER has not fallen any more."""
+    """Check whether WER stopped falling, and since which step."""
     best, last = record.best, record.rows[-1]
     tolerance = _PLATEAU * best.wer
     start = next(row for row in record.rows if row.wer <= best.wer + tolerance)
@@ -102,13 +101,13 @@ def find_plateau(record: TrainingRecord) -> Finding | None:
         seen=f"WER has not fallen since step {start.step}, where it was {format_percent(start.wer)}: "
         f"{format_percent(best.wer)} at its lowest (step {best.step}), {format_percent(last.wer)} at step {last.step}. "
         f"The {last.step - start.step} steps since took {_minutes(last.seconds - start.seconds)}.",
-        advice="Patience ended the run, as it was set to." if has_stopped else "Stop earlier, or let patience do so.",
+        advice="Patience ended the run, as configured." if has_stopped else "Stop earlier, or let patience do so.",
         changes=() if has_stopped else (*_patience(record), _shorter(record, start)),
     )
 
 
 def find_still_improving(record: TrainingRecord) -> Finding | None:
-    """Tell whether a run ended while WER was still falling."""
+    """Check whether a run ended while WER was still falling."""
     last = record.rows[-1]
     if not record.is_finished or record.best_step != last.step or len(record.rows) < 3:
         return None
@@ -121,18 +120,18 @@ def find_still_improving(record: TrainingRecord) -> Finding | None:
         severity="note",
         seen=f"The last evaluation is the best: WER fell from {format_percent(before.wer)} at step {before.step} to "
         f"{format_percent(last.wer)} at step {last.step}, the end of the run.",
-        advice="Train longer; with patience, the run ends by itself.",
+        advice="Train longer; with patience the run ends by itself.",
         changes=(_longer(record), *_patience(record)),
     )
 
 
 def find_uncertain_gain(record: TrainingRecord) -> Finding | None:
-    """Tell whether the 95 % intervals of the base model and the best checkpoint overlap."""
+    """Check whether the 95 % intervals of the base model and the best checkpoint overlap."""
     baseline, best = record.baseline, record.best
     gap = baseline.wer - best.wer
     if gap <= 0 or best.wer_high < baseline.wer_low:
         return None
-    # intervals shrink with the root of the number of utterances
+    # intervals shrink with the square root of the number of utterances
     factor = (((baseline.wer - baseline.wer_low) + (best.wer_high - best.wer)) / gap) ** 2
     times = f"about {factor:.1f}" if factor <= _MAX_FACTOR else "more than a hundred"
     data = record.data
@@ -151,7 +150,7 @@ def find_uncertain_gain(record: TrainingRecord) -> Finding | None:
 
 
 def find_few_evaluations(record: TrainingRecord) -> Finding | None:
-    """Tell whether a run was evaluated too seldom for its curves to say much."""
+    """Check whether a run was evaluated too rarely for its curves to be informative."""
     last = record.rows[-1]
     wanted = max(1, last.step // 10)
     if not record.is_finished or not 2 <= len(record.rows) <= 3 or wanted >= record.training.evaluate_every_steps:
@@ -159,9 +158,9 @@ def find_few_evaluations(record: TrainingRecord) -> Finding | None:
     return Finding(
         name="few_evaluations",
         severity="note",
-        seen=f"{last.step} steps were evaluated {len(record.rows) - 1} times: the best checkpoint may lie between, "
-        "and over-fit cannot be seen.",
-        advice="Evaluate about ten times in a run.",
+        seen=f"{last.step} steps were evaluated {len(record.rows) - 1} times: the best checkpoint may lie "
+        "between, and over-fitting cannot be seen.",
+        advice="Evaluate about ten times per run.",
         changes=(change(record, "evaluate_every_steps", wanted),),
     )
 
@@ -169,10 +168,6 @@ def find_few_evaluations(record: TrainingRecord) -> Finding | None:
 def _patience(record: TrainingRecord) -> tuple[SettingChange, ...]:
     patience = record.training.patience
     return () if patience is not None and patience <= _PATIENCE else (change(record, "patience", _PATIENCE),)
-
-
-def _fewer_weights(record: TrainingRecord) -> tuple[SettingChange, ...]:
-    return (change(record, "method", "frozen_encoder"),) if record.training.method == "full" else ()
 
 
 def _shorter(record: TrainingRecord, end: EvaluationRow) -> SettingChange:

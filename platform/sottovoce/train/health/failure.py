@@ -1,8 +1,8 @@
-"""Errors of a run on their way to the person who started it: typed, in one sentence, and never tried again in vain.
+"""Errors of a run: raised by the driver as they were raised by a worker, in one sentence, and never retried in vain.
 
-Ray Train starts its workers again after any exception, as often as the settings allow. That is right for a process or
-a node that died, and a waste for a checkpoint that is damaged or a batch that does not fit: those come back each time.
-So an error of ours ends the run at once, and the driver raises the very same one.
+Ray Train restarts its workers after any exception, as often as the settings allow. That is right for a process or a
+node that died, and a waste for a damaged checkpoint or a batch that does not fit into memory: those fail each time. So
+an error of ours ends the run at once, and the driver raises the same error.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from sottovoce.train.batches import TrainBatch
 from sottovoce.train.health.heartbeat import Killed
 
 _MAX_IDS = 8  # in a sentence
-_RAY_ADDS = "\nFailed to apply "  # Ray Data writes how often it tried behind the first argument of a task's error
+_RAY_ADDS = "\nFailed to apply "  # Ray Data appends how often it tried to the first argument of a task's error
 _NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS and cuDNN
 _SMALLER_STEP = (
     "set training.gradient_checkpointing and run the same command again; or, in another output folder, lower "
@@ -30,13 +30,13 @@ _SMALLER_EVALUATION = "lower training.evaluation_batch_size"
 
 
 class EndAtOwnErrors(ray.train.UserCallback):
-    """Ends a run whose worker raised an error of ours; Ray Train calls this where it decides on trying again."""
+    """Ends a run whose worker raised an error of ours; Ray Train calls this before it decides on a retry."""
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:  # noqa: ANN401, ARG002, RUF100
         """Look at the errors of the workers that failed.
 
         Raises:
-            ray.train.ControllerError: one is ours; Ray tries this kind not again, and hands it to the driver.
+            ray.train.ControllerError: one is ours; Ray does not retry this kind, and passes it to the driver.
         """
         for _, exception in sorted(worker_exceptions.items()):
             error = find_own_error(exception)
@@ -46,10 +46,10 @@ class EndAtOwnErrors(ray.train.UserCallback):
 
 @contextmanager
 def raised_by_worker() -> Iterator[None]:
-    """Wrap a worker's whole work: an error of ours that comes out of a Ray task loses what Ray has wrapped it in.
+    """Wrap a worker's whole work: unwrap an error of ours that a Ray task raised.
 
     Raises:
-        SottovoceError: the error, as it was raised there.
+        SottovoceError: the error as the task raised it.
     """
     try:
         yield
@@ -65,12 +65,12 @@ def raised_by_driver(killed: Killed) -> Iterator[None]:
     """Wrap the driver's wait for a run.
 
     Args:
-        killed: the workers that were killed because they stood still, up to now whenever it is looked at.
+        killed: the workers that were killed because they stood still, up to now whenever it is read.
 
     Raises:
-        SottovoceError: the one a worker ended the run with.
-        StuckWorkerError: the run ended because the last of those that stood still was one too many; a worker that
-            was killed earlier, and which the run has outlived, is not to blame.
+        SottovoceError: the error with which a worker ended the run.
+        StuckWorkerError: the run ended because one worker too many stood still. A worker that was killed earlier, and
+            that the run has outlived, is not blamed.
         ray.train.TrainingFailedError: anything else that ended it.
     """
     try:
@@ -79,7 +79,7 @@ def raised_by_driver(killed: Killed) -> Iterator[None]:
         error = find_own_error(caught.controller_failure)
         if error is None:
             raise
-        raise error from None  # Ray's wrapper says nothing more, in many lines
+        raise error from None  # Ray's wrapper adds many lines and no information
     except ray.train.WorkerGroupError as caught:
         stuck = killed.last_not_outlived()
         if stuck is None:
@@ -88,7 +88,7 @@ def raised_by_driver(killed: Killed) -> Iterator[None]:
 
 
 def find_own_error(exception: BaseException) -> SottovoceError | None:
-    """Give the error of ours that an exception is or that Ray has wrapped, without what Ray adds; None for others."""
+    """Return the error of ours in an exception, without what Ray wraps around it or adds; None for other exceptions."""
     inner: Any = exception.cause if isinstance(exception, RayTaskError) else exception
     if not isinstance(inner, SottovoceError):
         return None
@@ -100,12 +100,12 @@ def find_own_error(exception: BaseException) -> SottovoceError | None:
 
 @contextmanager
 def memory_explained(doing: str, describe: Callable[[], str], *, evaluates: bool = False) -> Iterator[None]:
-    """Wrap whatever takes memory for one batch.
+    """Wrap the work on one batch: explain an error that means too little memory.
 
     Args:
-        doing: what is done, as in "training step 7".
-        describe: gives the batch in words, when it is needed.
-        evaluates: which settings the remedy names.
+        doing: the work, as in "training step 7".
+        describe: returns a description of the batch; called only for an error.
+        evaluates: whether the remedy names settings of the evaluation instead of the step.
 
     Raises:
         TrainingMemoryError: there is not enough memory.
@@ -122,7 +122,7 @@ def memory_explained(doing: str, describe: Callable[[], str], *, evaluates: bool
 
 
 def describe_batch(batch: TrainBatch) -> str:
-    """Give a batch's size and examples in words."""
+    """Describe a batch by its size and examples."""
     num_examples, num_mel_bins, num_frames = batch.input_features.shape
     return (
         f"{num_examples} examples padded to {num_frames / FRAMES_PER_SECOND:g} s ({name_ids(batch.ids)}), features "
@@ -131,13 +131,13 @@ def describe_batch(batch: TrainBatch) -> str:
 
 
 def describe_examples(examples: Sequence[Example]) -> str:
-    """Give the number, the longest and the ids of examples in words."""
+    """Describe examples by their number, the longest and their ids."""
     longest_s = max(example.duration_s for example in examples)
     ids = [one.id for example in examples for one in example.utterances]
     return f"{len(examples)} examples, the longest of {longest_s:.1f} s ({name_ids(ids)})"
 
 
 def name_ids(ids: Sequence[str]) -> str:
-    """Give the first few ids, and how many more there are."""
+    """List the first few ids, and how many more there are."""
     named = ", ".join(ids[:_MAX_IDS]) or "unnamed"
     return named if len(ids) <= _MAX_IDS else f"{named} and {len(ids) - _MAX_IDS} more"

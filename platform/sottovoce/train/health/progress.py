@@ -1,7 +1,7 @@
 """Show a run's progress where its driver runs: a bar on a terminal, a line every few seconds in a log.
 
-Bars of the workers themselves would reach the driver line by line and with prefixes, so the first rank posts numbers
-to a small actor and the driver draws them.
+Progress bars of the workers themselves would reach the driver line by line and with prefixes. So the first rank posts
+numbers to a small actor, and the driver draws them.
 """
 
 import logging
@@ -17,44 +17,45 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sottovoce.train.health.heartbeat import Heart, PulseBoard, PulseBook
+from sottovoce.train.health.heartbeat import HeartbeatBoard, HeartbeatRegistry, HeartbeatSender
 
 logger = logging.getLogger(__name__)
 
 _NAMESPACE = "sottovoce"
 _BAR_INTERVAL_S = 0.5
 _LINE_INTERVAL_S = 5.0
+_ANSWER_S = 10.0  # timeout for the board
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run stands."""
+    """The progress of a run."""
 
     phase: str = "starting workers"
     step: int = 0
     num_steps: int = 0
     loss: float | None = None
-    """Mean of the last steps."""
+    """Mean over the last steps."""
     steps_per_s: float = 0.0
-    """Of the last steps, as what follows."""
+    """Over the last steps, like the two that follow."""
     audio_s_per_s: float = 0.0
-    """Seconds of speech trained on in a second, all workers together."""
+    """Seconds of speech trained on per second, over all workers."""
     data_wait: float = 0.0
-    """Share of the last steps' time in which the worker that waited most had no batch to go on with."""
+    """Fraction of the time in which the worker that waited most had no batch to go on with."""
     skipped_steps: int = 0
-    """Steps that changed nothing, because loss or gradient was not finite."""
+    """Steps that changed no weights because loss or gradient was not finite."""
     skipped_in_a_row: int = 0
     """See ``SkippedSteps``."""
     evaluations: tuple[str, ...] = ()
-    """One line for each evaluation so far."""
+    """One line per evaluation so far."""
 
     @property
     def remaining_s(self) -> float:
-        """Seconds of training left at the present pace; evaluations come on top."""
+        """Seconds of training left at the present pace, without evaluations."""
         return (self.num_steps - self.step) / self.steps_per_s if self.steps_per_s else 0.0
 
     def describe(self) -> str:
-        """Give the numbers in a few words."""
+        """Describe the progress in a few words."""
         if not self.steps_per_s or self.loss is None:
             return self.phase
         pace = f"{self.steps_per_s:.2f} steps/s, {self.audio_s_per_s:.0f} audio-s/s, {self.data_wait:.1%} data wait"
@@ -67,45 +68,56 @@ class Snapshot:
         return f", {self.skipped_steps} steps skipped{in_a_row}"
 
 
-class BoardHandle(PulseBoard, Protocol):
-    """A Ray actor's handle of a ``ProgressBoard``; its methods carry ``remote``."""
+class BoardHandle(HeartbeatBoard, Protocol):
+    """The handle of a Ray actor that is a ``ProgressBoard``; its methods are called with ``remote``."""
 
     post: Any
     read: Any
+    mark_started: Any
+    has_started: Any
 
 
-class ProgressBoard(PulseBook):
-    """The actor between the workers and the driver: the first rank's progress, and all ranks' heartbeats."""
+class ProgressBoard(HeartbeatRegistry):
+    """The actor between workers and driver: it holds the first rank's progress and all ranks' heartbeats."""
 
     def __init__(self) -> None:
         super().__init__()
         self._snapshot = Snapshot()
+        self._has_started = False
+
+    def mark_started(self) -> None:
+        """Note that a worker of the run has been scheduled."""
+        self._has_started = True
+
+    def has_started(self) -> bool:
+        """Whether a worker of the run was ever scheduled."""
+        return self._has_started
 
     def post(self, snapshot: Snapshot) -> None:
-        """Replace what the driver will see."""
+        """Replace the progress that the driver reads."""
         self._snapshot = snapshot
 
     def read(self) -> Snapshot:
-        """Give the latest."""
+        """Return the latest progress."""
         return self._snapshot
 
 
 class ProgressPost:
-    """The first rank's end; posting never waits, and does nothing on other ranks."""
+    """The first rank's side of the board. Posting never waits, and does nothing on other ranks."""
 
     def __init__(self, board: BoardHandle | None) -> None:
         self._board = board
         self._snapshot = Snapshot()
 
     def update(self, **changes: object) -> None:
-        """Post the fields of a ``Snapshot`` that changed."""
+        """Post the fields of a ``Snapshot`` that have changed."""
         self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type]  # a wrong field fails at once
         if self._board is not None:
             self._board.post.remote(self._snapshot)
 
 
 def find_board(name: str) -> BoardHandle | None:
-    """Give the driver's board, or None where its driver is gone or shows nothing."""
+    """Return the driver's board, or None if its driver is gone or shows nothing."""
     try:
         board: BoardHandle = ray.get_actor(name, namespace=_NAMESPACE)
     except ValueError:
@@ -113,20 +125,34 @@ def find_board(name: str) -> BoardHandle | None:
     return board
 
 
-def find_heart(name: str, *, stuck_after_s: float | None) -> Heart:
-    """Give the heart of this training worker, which beats for the board of that name."""
+def has_started(board: BoardHandle) -> bool:
+    """Whether a worker of the board's run was ever scheduled; True if the board has died, which others report."""
+    try:
+        answer: bool = ray.get(board.has_started.remote(), timeout=_ANSWER_S)
+    except ray.exceptions.RayError as error:
+        logger.debug("the board does not answer: %s", error)
+        return True
+    return answer
+
+
+def build_heartbeat(name: str, *, stuck_after_s: float | None) -> HeartbeatSender:
+    """Tell the board of this name that this training worker has started, and build the sender of its heartbeats."""
     context = ray.train.get_context()
     board = find_board(name)
-    return Heart(board, rank=context.get_world_rank(), num_ranks=context.get_world_size(), stuck_after_s=stuck_after_s)
+    if board is not None:
+        board.mark_started.remote()
+    return HeartbeatSender(
+        board, rank=context.get_world_rank(), num_ranks=context.get_world_size(), stuck_after_s=stuck_after_s
+    )
 
 
 @contextmanager
 def shown_progress(name: str, *, is_shown: bool = True) -> Iterator[BoardHandle]:
-    """Show what workers post under a name, until the block is left; needs a running Ray.
+    """Show what the workers post to a board until the block is left; needs a running Ray.
 
     Args:
         name: of the board.
-        is_shown: False keeps it off the terminal.
+        is_shown: whether the progress appears on stderr.
 
     Yields:
         The board.
@@ -148,7 +174,7 @@ def shown_progress(name: str, *, is_shown: bool = True) -> Iterator[BoardHandle]
 
 
 def _snapshots(board: BoardHandle, stopped: threading.Event, interval_s: float) -> Iterator[Snapshot]:
-    """Give a snapshot at every interval, and the last when stopped."""
+    """Yield a snapshot at every interval, and the last one when stopped."""
     is_last = False
     while not is_last:
         is_last = stopped.wait(interval_s)

@@ -1,4 +1,4 @@
-"""Running sums of one worker's losses, its pace, and how long it waits for data."""
+"""Running sums of one worker's losses, its throughput, and its waiting time for data."""
 
 import math
 import time
@@ -17,12 +17,12 @@ _GIB = 2**30
 
 
 class Meter:
-    """What a worker counts while it trains; only ``read`` and ``take_mean_loss`` wait for the device.
+    """Counts what a worker does while it trains. Only ``read`` and ``take_mean_loss`` wait for the device.
 
-    The data wait is the time in which a worker stands still because its next batch is not ready yet, decoded and with
-    log-mel and labels made. As a share of the time of all steps it says how much faster the run would be if data cost
-    nothing but the cores it takes: what decoding and log-mel slow the steps down by, where both share cores, is not in
-    it. The first batch's wait is, so that a stream that starts slowly shows.
+    The data wait is the time in which a worker idles because its next batch is not ready: decoded, with spectrograms
+    and labels. As a fraction of the time of all steps it says how much faster the run would be if batches were always
+    ready. It does not include how much decoding and spectrograms slow the steps down where they share cores with them.
+    It includes the wait for the first batch, so that a slow start of the stream shows.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Meter:
         """Go on counting from what a resumed run had, with the clock of the steps stopped.
 
         Args:
-            accelerator: names the ranks.
-            audio_s: speech trained on so far.
+            accelerator: knows the ranks.
+            audio_s: seconds of speech trained on so far.
             seconds: of the run so far.
-            loss_since_row: see there.
-            step_s: of them in steps.
-            data_wait_s: of them waiting for data.
+            loss_since_row: see the attribute.
+            step_s: how many of ``seconds`` were spent in steps.
+            data_wait_s: how many of ``step_s`` were spent waiting for data.
         """
         self._accelerator = accelerator
         self._started = time.monotonic() - seconds
@@ -51,36 +51,36 @@ class Meter:
         self._own_audio_s = 0.0
         self._recent = (0.0, 0.0)  # loss and labels of all ranks since the last read
         self.loss_since_row = loss_since_row
-        """Sum of all ranks' losses since the last row, and the labels it is over, up to the last ``collect``."""
+        """Sum of all ranks' losses since the last row, and their number of labels, up to the last ``collect``."""
         self.audio_s = audio_s
-        """Speech trained on by all ranks, up to the last ``collect``."""
+        """Seconds of speech trained on by all ranks, up to the last ``collect``."""
         self.data_wait_s = data_wait_s
-        """This rank's wait for batches."""
+        """Seconds this rank has waited for batches."""
         self.gradient_norm: torch.Tensor | None = None
         self.own: dict[str, float] = {}
-        """Of the figures last read, those that differ on this rank."""
+        """Of the metrics read last, those that differ on this rank."""
         self._step_s = step_s
         self._running_since: float | None = None
         self._begin_interval(step_s)
 
     @property
     def seconds(self) -> float:
-        """Since the run's first start, pauses left out."""
+        """Seconds since the run's first start, without interruptions."""
         return time.monotonic() - self._started
 
     @property
     def step_s(self) -> float:
-        """Time in steps: the run's without evaluations and checkpoints."""
+        """Seconds spent in steps: those of the run without evaluations and checkpoints."""
         running_s = 0.0 if self._running_since is None else time.monotonic() - self._running_since
         return self._step_s + running_s
 
     def start(self) -> None:
-        """Let the clock of the steps run."""
+        """Start the clock of the steps."""
         self._running_since = time.monotonic()
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop the clock of the steps for as long as something else is done."""
+        """Stop the clock of the steps while the block lasts."""
         self._step_s, self._running_since = self.step_s, None
         try:
             yield
@@ -88,7 +88,7 @@ class Meter:
             self.start()
 
     def take(self, batches: Iterator[T]) -> T:
-        """Give the next batch, and count how long it took to come."""
+        """Return the next batch, and count how long it took to come."""
         asked = time.monotonic()
         batch = next(batches)
         self.data_wait_s += time.monotonic() - asked
@@ -111,14 +111,14 @@ class Meter:
         self.audio_s += audio_s
 
     def read(self) -> dict[str, float]:
-        """Give the figures since the last call, those of all ranks; every rank must call it.
+        """Compute the metrics of all ranks since the last call; every rank must call it.
 
         Returns:
-            loss: mean over all ranks' labels; NaN where every step was skipped.
+            loss: mean over all ranks' labels; NaN if every step was skipped.
             gradient_norm: of the last step, before clipping.
-            loss_scale: what fp16 multiplies the loss with; 1 in other precisions.
-            steps_per_s, audio_s_per_s: pace in steps and in seconds of speech.
-            data_wait: share of the steps' time, of the rank that waited most.
+            loss_scale: factor of the loss in fp16; 1 in other precisions.
+            steps_per_s, audio_s_per_s: throughput in steps and in seconds of speech.
+            data_wait: fraction of the steps' time, of the rank that waited most.
             memory_gib: see ``measure_memory``, of the rank with the most.
         """
         self.collect()
@@ -132,7 +132,7 @@ class Meter:
         own = torch.tensor([list(self.own.values())], device=self._accelerator.device)
         most = self._accelerator.gather(own).amax(dim=0).tolist()
         scaler = self._accelerator.scaler
-        figures = {
+        values = {
             "loss": total / num_labels if num_labels else math.nan,
             "gradient_norm": 0.0 if self.gradient_norm is None else float(self.gradient_norm),
             "steps_per_s": self._num_steps / seconds,
@@ -141,27 +141,27 @@ class Meter:
             **dict(zip(self.own, most, strict=True)),
         }
         self._begin_interval(step_s)
-        return figures
+        return values
 
     def _begin_interval(self, step_s: float) -> None:
-        """Let what the next ``read`` gives begin at this time in steps."""
+        """Begin what the next ``read`` covers at this time in steps."""
         self._read_step_s, self._read_wait_s, self._read_audio_s = step_s, self.data_wait_s, self.audio_s
         self._num_steps, self._recent = 0, (0.0, 0.0)
 
     def take_mean_loss(self) -> float:
-        """Give all ranks' mean loss since the last call; every rank must call it."""
+        """Compute all ranks' mean loss since the last call; every rank must call it."""
         self.collect()
         (total, num_labels), self.loss_since_row = self.loss_since_row, (0.0, 0.0)
         return total / max(1.0, num_labels)
 
     def longest_data_wait_s(self) -> float:
-        """Give the wait of the rank that waited most, for which the others stood still; every rank must call it."""
+        """Return the wait [s] of the rank that waited most, for which the others idled; every rank must call it."""
         waits: list[float] = gather_object([self.data_wait_s])
         return max(waits)
 
 
 def measure_memory(device: torch.device) -> float:
-    """Give what a worker needs [GiB]: the most its tensors ever took on a GPU, or the process's resident memory."""
+    """Measure a worker's memory [GiB]: the peak of its tensors on a GPU, or the resident memory of its process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _GIB
     return float(psutil.Process().memory_info().rss) / _GIB

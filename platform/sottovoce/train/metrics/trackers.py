@@ -1,11 +1,11 @@
-"""A run's trackers: TensorBoard, MLflow and Weights & Biases, those of accelerate, all below the run's folder.
+"""A run's trackers: TensorBoard, MLflow and Weights & Biases, through accelerate, all below the run's folder.
 
-A resumed run goes on in the same run of each tracker and shows no point twice:
+A resumed run continues the same run of each tracker, and no point appears twice:
 
-TensorBoard   a new event file that tells readers to forget what was logged after the checkpoint
-MLflow        the same run, its id kept in trackers.json; points it has are left out, those it lacks are sent
+TensorBoard   a new event file that makes readers drop what was logged after the checkpoint
+MLflow        the same run, whose id is in trackers.json; only points that it lacks are sent
 W&B           the same id. Offline, a killed process leaves an unfinished file, so the run is written anew from
-              curves.jsonl and the file before is put away; online, points the server has are left out
+              curves.jsonl and the earlier file is moved away; online, only points that the server lacks are sent
 """
 
 import json
@@ -26,9 +26,17 @@ from sottovoce.atomic_write import atomic_write
 from sottovoce.errors import TrackerError, TrackerUnavailableError
 from sottovoce.schema import Record
 
+logger = logging.getLogger(__name__)
+
+TENSORBOARD_FOLDER = "tensorboard"
+MLFLOW_FOLDER = "mlruns"
+WANDB_FOLDER = "wandb"  # wandb's own choice
+TRACKERS_FILE = "trackers.json"
+_SUPERSEDED_FOLDER = "superseded"
+_PROJECT = "sottovoce"  # MLflow's experiment, W&B's project, the folder below TensorBoard's
 _PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow-skinny", "mlflow"), "wandb": ("wandb",)}
 # What a user sets for trackers in the driver's shell. No keys: Ray's dashboard shows the environment of workers, so
-# WANDB_API_KEY and MLFLOW_TRACKING_TOKEN belong into the nodes' own environment.
+# WANDB_API_KEY and MLFLOW_TRACKING_TOKEN belong in the nodes' own environment.
 _VARIABLES = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_EXPERIMENT_NAME",
@@ -43,7 +51,7 @@ _VARIABLES = (
 _QUIET_ENVIRONMENT = {
     "mlflow": {
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ALLOW_FILE_STORE": "true",  # a folder needs no database; MLflow 3 asks for this before it takes one
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # a folder needs no database; MLflow 3 refuses one without this
         # its own defaults retry for minutes, in which all ranks would stand still
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -53,7 +61,7 @@ _QUIET_ENVIRONMENT = {
 
 
 def check_trackers(names: Iterable[str]) -> None:
-    """See that the packages of all trackers are installed.
+    """Check that the packages of all trackers are installed.
 
     Raises:
         TrackerUnavailableError: one is not.
@@ -64,18 +72,18 @@ def check_trackers(names: Iterable[str]) -> None:
 
 
 def tracker_environment() -> dict[str, str]:
-    """Give the driver's settings of trackers to its workers, which otherwise have those of their node's Ray."""
+    """Return the trackers' variables of the driver for its workers, which otherwise have those of their node's Ray."""
     return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
 
 
 def keep_quiet(name: str) -> None:
-    """Set, before a tracker is imported, what keeps it from reporting home and from waiting long; the user's counts."""
+    """Switch off a tracker's telemetry and long retries, before it is imported; what the user has set stays."""
     for variable, value in _QUIET_ENVIRONMENT.get(name, {}).items():
         os.environ.setdefault(variable, value)
 
 
 def _is_installed(package: str) -> bool:
-    """Tell by metadata: a folder named wandb in the working directory would pass for the module."""
+    """Whether a package is installed, by its metadata: a folder named wandb here would pass for the module."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -83,18 +91,8 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-logger = logging.getLogger(__name__)
-
-TENSORBOARD_FOLDER = "tensorboard"
-MLFLOW_FOLDER = "mlruns"
-WANDB_FOLDER = "wandb"  # wandb's own choice
-TRACKERS_FILE = "trackers.json"
-_SUPERSEDED_FOLDER = "superseded"
-_PROJECT = "sottovoce"  # MLflow's experiment, W&B's project, the folder below TensorBoard's
-
-
 class Point(Protocol):
-    """What was logged at once; ``curves.CurvePoint`` is one."""
+    """Metrics logged together; ``curves.CurvePoint`` is one."""
 
     @property
     def step(self) -> int:
@@ -106,7 +104,7 @@ class Point(Protocol):
 
 
 class TrackerRuns(Record):
-    """``trackers.json``: under which ids the trackers know this run."""
+    """``trackers.json``: the ids of this run in its trackers."""
 
     mlflow: str | None = None
     mlflow_uri: str | None = None
@@ -115,7 +113,7 @@ class TrackerRuns(Record):
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Bring nested settings to one level, ``spec_augment.num_time_masks``, and to what every tracker can store."""
+    """Flatten nested settings, as in ``spec_augment.num_time_masks``, to values that every tracker can store."""
     flat: dict[str, str | int | float | bool] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -129,26 +127,26 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, str | i
 
 @dataclass
 class _Sink:
-    """One open tracker, and what it holds already."""
+    """One open tracker, and which points it has already."""
 
     name: str
     tracker: GeneralTracker
     first_step: int = 0
-    """It holds all points before."""
+    """It has all points before this step."""
     last_steps: dict[str, int] = field(default_factory=dict)
-    """Of a figure, the last step it holds."""
+    """The last step it has, by metric."""
     is_own_store: bool = False
-    """MLflow keeps it below the run's folder."""
+    """Whether MLflow stores it below the run's folder."""
 
     def send(self, step: int, values: Mapping[str, float]) -> None:
-        """Log what the tracker does not hold."""
+        """Log the values that the tracker does not have."""
         new = {name: value for name, value in values.items() if step > self.last_steps.get(name, self.first_step - 1)}
         if new:
             self.tracker.log(new, step=step)
 
 
 class Trackers:
-    """The trackers of a run's first rank; one that fails during the run is given up, aloud, and the run goes on."""
+    """The trackers of a run's first rank. One that fails during the run is dropped with an error in the log."""
 
     def __init__(self, names: Iterable[str], *, output: Path, hyperparameters: Mapping[str, object]) -> None:
         self._names, self._output = tuple(names), output
@@ -156,15 +154,15 @@ class Trackers:
         self._sinks: list[_Sink] = []
 
     def open(self, kept: Iterable[Point], *, last_step: int | None) -> None:
-        """Start or go on with each tracker's run; only the first rank calls it.
+        """Start or continue each tracker's run; only the first rank calls it.
 
         Args:
             kept: the points up to ``last_step``.
-            last_step: the step a resumed run goes on from; None at a run's start.
+            last_step: the step from which a resumed run continues; None at a run's start.
 
         Raises:
             TrackerUnavailableError: a package is not installed on this node.
-            TrackerError: one does not open at a run's start; a resumed run goes on without it.
+            TrackerError: a tracker does not open at a run's start; a resumed run goes on without it.
         """
         check_trackers(self._names)
         for name in self._names:
@@ -177,22 +175,22 @@ class Trackers:
                 logger.exception("%s does not open; the run goes on without it", name)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Send figures to each tracker."""
+        """Log metrics to each tracker."""
         for sink in tuple(self._sinks):
             self._guard(sink, partial(sink.send, step, values))
 
     def close(self, *, has_failed: bool) -> None:
-        """Let the trackers write what they still hold, and say how the run ended where they have a place for it."""
+        """Flush and close the trackers, and mark the run as finished or failed in those that record it."""
         for sink in tuple(self._sinks):
             self._guard(sink, partial(_finish, sink, has_failed=has_failed))
         self._sinks.clear()
 
     def _guard(self, sink: _Sink, send: Callable[[], None]) -> None:
-        """Give a tracker up that fails: a run's hours are worth more than curves that curves.jsonl has too."""
+        """Drop a tracker that fails: a run's hours are worth more than curves that curves.jsonl has too."""
         try:
             send()
         except _failures_of(sink.name):
-            logger.exception("%s failed; the run goes on without it, its figures are in curves.jsonl", sink.name)
+            logger.exception("%s failed; the run goes on without it, its metrics are in curves.jsonl", sink.name)
             self._sinks.remove(sink)
 
     def _open(self, name: str, kept: Iterable[Point], *, last_step: int | None) -> _Sink:
@@ -265,7 +263,7 @@ class Trackers:
 
 
 def _failures_of(name: str) -> tuple[type[Exception], ...]:
-    """Give what a tracker raises when its disk or server fails; asked only after something was raised."""
+    """Return the errors a tracker raises when its disk or server fails; called only after one was raised."""
     if name == "mlflow":
         from mlflow.exceptions import MlflowException  # optional
 
@@ -278,7 +276,7 @@ def _failures_of(name: str) -> tuple[type[Exception], ...]:
 
 
 def _read_last_steps(run_id: str) -> dict[str, int]:
-    """Give the last step of each figure in a run of MLflow."""
+    """Read the last step of each metric in a run of MLflow."""
     import mlflow  # optional
 
     client = mlflow.MlflowClient()
@@ -287,7 +285,7 @@ def _read_last_steps(run_id: str) -> dict[str, int]:
 
 
 def _put_away(folder: Path, run_id: str) -> None:
-    """Move a run's earlier offline files to where ``wandb sync`` does not look for them."""
+    """Move a run's earlier offline files to a folder that ``wandb sync`` does not read."""
     for earlier in folder.glob(f"offline-run-*-{run_id}"):
         (folder / _SUPERSEDED_FOLDER).mkdir(exist_ok=True)
         earlier.rename(folder / _SUPERSEDED_FOLDER / earlier.name)
@@ -300,7 +298,7 @@ def _finish(sink: _Sink, *, has_failed: bool) -> None:
 
         mlflow.end_run("FAILED" if has_failed else "FINISHED")
         if sink.is_own_store:
-            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # else it would pass for the user's from now on
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # else it would look as if the user had set it
     elif sink.name == "wandb":
         import wandb  # optional
 
