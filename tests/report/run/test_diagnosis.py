@@ -1,4 +1,4 @@
-"""What is said about a run as a whole; each finding has its own test in test_diagnosis_*.py."""
+"""The diagnosis of a run as a whole; each finding has its own tests in test_diagnosis_*.py."""
 
 import logging
 import random
@@ -13,35 +13,35 @@ from sottovoce.report.diagnosis.finding import Finding
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.metrics.curves import CurvePoint
 
-FIGURES = ("loss", "gradient_norm", "data_wait", "loss_scale", "skipped_steps")
+METRICS = ("loss", "gradient_norm", "data_wait", "loss_scale", "skipped_steps")
 
 
 def random_run(seed: int) -> tuple[Finding, ...]:
-    """Diagnose a run whose every figure is drawn."""
-    draw = random.Random(seed)
-    num_rows = draw.randint(1, 12)
-    groups = {place: (make_group("en", draw.random()), make_group("de", draw.random())) for place in range(num_rows)}
+    """Diagnose a run whose metrics are random."""
+    rng = random.Random(seed)
+    num_rows = rng.randint(1, 12)
+    groups = {index: (make_group("en", rng.random()), make_group("de", rng.random())) for index in range(num_rows)}
     rows = make_rows(
-        [draw.choice([0.0, draw.random(), 3.0]) for _ in range(num_rows)],
-        losses=[draw.choice([0.0, draw.random(), 12.0, float("nan")]) for _ in range(num_rows)],
-        training_losses=[draw.choice([0.0, draw.random(), float("nan"), 9.0]) for _ in range(num_rows)],
+        [rng.choice([0.0, rng.random(), 3.0]) for _ in range(num_rows)],
+        losses=[rng.choice([0.0, rng.random(), 12.0, float("nan")]) for _ in range(num_rows)],
+        training_losses=[rng.choice([0.0, rng.random(), float("nan"), 9.0]) for _ in range(num_rows)],
         groups=groups,
     )
-    method, max_steps = draw.choice(["full", "frozen_encoder"]), draw.choice([None, EVERY * num_rows])
-    patience, warmup_steps = draw.choice([None, 2]), draw.choice([0, 5, 500])
+    method, max_steps = rng.choice(["full", "frozen_encoder"]), rng.choice([None, EVERY * num_rows])
+    patience, warmup_steps = rng.choice([None, 2]), rng.choice([0, 5, 500])
     record = make_record(
         rows,
         training=TrainingConfig(
             method=method, max_steps=max_steps, patience=patience, warmup_steps=warmup_steps, num_workers=1
         ),
-        precision=draw.choice(["fp16", "fp32"]),
-        data_wait_s=draw.choice([0.0, 100.0]),
-        rejects={"silent": draw.randint(0, 9)},
-        is_finished=draw.random() < 0.8,
+        precision=rng.choice(["fp16", "fp32"]),
+        data_wait_s=rng.choice([0.0, 100.0]),
+        rejects={"silent": rng.randint(0, 9)},
+        is_finished=rng.random() < 0.8,
     )
     curves = [
-        CurvePoint(step, {f"train/{name}": draw.choice([float("nan"), 0.0, draw.random(), 50.0]) for name in FIGURES})
-        for step in range(draw.randint(0, 60))
+        CurvePoint(step, {f"train/{name}": rng.choice([float("nan"), 0.0, rng.random(), 50.0]) for name in METRICS})
+        for step in range(rng.randint(0, 60))
     ]
     return diagnose(record, curves)
 
@@ -54,9 +54,9 @@ def test_a_run_without_evaluations_has_no_findings() -> None:
     assert diagnose(make_record(()), ()) == ()
 
 
-def test_whatever_the_figures_something_sensible_comes_out_and_settings_can_be_used() -> None:
+def test_random_metrics_give_complete_findings_with_new_values() -> None:
     found = [finding for seed in range(300) for finding in random_run(seed)]
-    assert len({finding.name for finding in found}) >= 13, "these runs meet nearly every finding"
+    assert len({finding.name for finding in found}) >= 13, "these runs cover nearly every finding"
     for finding in found:
         assert finding.seen.endswith(".")
         assert finding.advice.endswith(".")
@@ -84,7 +84,7 @@ def test_the_gravest_comes_first() -> None:
     assert severities == ["serious", "warning", "note"]
 
 
-def test_what_follows_from_a_graver_finding_is_not_said_again() -> None:
+def test_a_finding_that_a_graver_one_covers_is_left_out() -> None:
     rows = make_rows([0.2, 0.5, 0.6, 0.7, 0.8], losses=[1.0, 2.0, 2.1, 2.2, 2.3])
     assert [finding.name for finding in diagnose(make_record(rows), ())] == [
         "worse_than_the_base",

@@ -1,4 +1,4 @@
-"""All findings about a run, the gravest first."""
+"""Diagnose a run: collect all findings, the gravest first."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ _OF_THE_CURVES: Final[tuple[Callable[[TrainingRecord, Sequence[CurvePoint]], Fin
     find_skipped_steps,
     find_data_wait,
 )
-_SAID_BY: Final[Mapping[FindingName, frozenset[FindingName]]] = {
+_COVERED_BY: Final[Mapping[FindingName, frozenset[FindingName]]] = {
     "wer_rises": frozenset({"worse_than_the_base", "learning_rate_too_high"}),
     "wer_stopped_falling": frozenset({"worse_than_the_base", "learning_rate_too_high", "wer_rises"}),
     "learning_rate_too_low": frozenset({"learning_rate_too_high"}),
@@ -56,30 +56,30 @@ _SAID_BY: Final[Mapping[FindingName, frozenset[FindingName]]] = {
     "warmup_too_short": frozenset({"learning_rate_too_high"}),
     "steps_skipped": frozenset({"loss_scale_collapsed"}),
 }
-"""Findings that another one says better."""
+"""Findings that a graver one covers."""
 
 _SEVERITIES = get_args(Severity)
 _NAMES = get_args(FindingName)
 
 
 def diagnose(record: TrainingRecord, curves: Sequence[CurvePoint]) -> tuple[Finding, ...]:
-    """Say what a run's figures show and what to change; the gravest first.
+    """Return what the metrics of a run show and which settings to change, the gravest finding first.
 
     Args:
-        record: of the run, or what there is of it so far; without an evaluation nothing is said.
-        curves: the points of its curves; with none, what only they show is left out.
+        record: of the run, finished or not. Without an evaluation there are no findings.
+        curves: the logged points. Without them, findings that need them are left out.
     """
     if not record.rows:
         return ()
     found = [check(record) for check in _OF_THE_RECORD] + [check(record, curves) for check in _OF_THE_CURVES]
     findings = [finding for finding in found if finding is not None]
     names = {finding.name for finding in findings}
-    kept = [finding for finding in findings if names.isdisjoint(_SAID_BY.get(finding.name, ()))]
+    kept = [finding for finding in findings if names.isdisjoint(_COVERED_BY.get(finding.name, ()))]
     return tuple(sorted(kept, key=lambda finding: (_SEVERITIES.index(finding.severity), _NAMES.index(finding.name))))
 
 
 def log_findings(findings: Sequence[Finding]) -> None:
-    """Write each finding as a line of the log."""
+    """Log each finding in one line."""
     for finding in findings:
         level = logging.INFO if finding.severity == "note" else logging.WARNING
         logger.log(level, "%s", finding.describe())

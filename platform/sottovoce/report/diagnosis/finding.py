@@ -171,7 +171,7 @@ class Series:
 
 
 def series_of(curves: Sequence[CurvePoint], name: str) -> Series:
-    """Return one metric's series. Of several values at a step the last counts; values that are not finite are dropped."""
+    """Return the series of one metric: the last value of each step, values that are not finite left out."""
     values = {point.step: point.values[name] for point in curves if name in point.values}
     finite = sorted((step, value) for step, value in values.items() if np.isfinite(value))
     return Series(

@@ -1,4 +1,4 @@
-"""Whether the learning rate, or its warm-up, did not fit."""
+"""Check whether the learning rate and its warm-up fitted the run."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,24 +12,24 @@ from sottovoce.train.metrics.curves import CurvePoint
 from sottovoce.train.record import TrainingRecord
 
 _EARLY_WER = 1.2  # guess: times the base model's, and
-_EARLY_POINTS = 0.02  # guess: so much more besides, for bases that hardly err
+_EARLY_POINTS = 0.02  # guess: this much more as well, for bases with few errors
 _LOSS_RISE = 1.3  # guess: times the lowest, of medians over sixths of the run
 _SPIKE = 2.0  # guess: times the median of the points before, and
-_SPIKE_LOSS = 0.1  # guess: so many nats more besides, as small losses double by chance
+_SPIKE_LOSS = 0.1  # guess: this many nats more as well, because small losses double by chance
 _BEFORE_SPIKE = 5  # points
 _NUM_SPIKES = 2  # guess: a single one may be a bad batch
 _GRADIENT_GROWTH = 3.0  # guess: of medians, from the quarter after the warm-up to the last
-_CLIPPED_SHARE = 0.9  # guess; by itself harmless, as Adam does not see a gradient's scale
-_MIN_POINTS = 12  # guess: fewer tell no trend from noise
+_CLIPPED_SHARE = 0.9  # guess; harmless by itself, because Adam ignores the scale of a gradient
+_MIN_POINTS = 12  # guess: fewer points do not separate a trend from noise
 _BUMP = 1.3  # guess: times the lowest loss before it
-_EARLY_SHARE = 0.2  # guess: a bump after a fifth of the run is not the warm-up's
+_EARLY_SHARE = 0.2  # guess: a bump after a fifth of the run does not come from the warm-up
 _WARMUP_SHARE = 0.06  # 50 of 800 steps: a published fine-tune of large-v3 on a throat microphone
-_LITTLE_FALL = 0.9  # guess: the training loss at the end, as part of the first evaluation's
+_LITTLE_FALL = 0.9  # guess: the training loss at the end over that of the first evaluation
 _LITTLE_GAIN = 0.1  # guess, of the base model's WER
 
 
 def find_rate_too_high(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Finding | None:
-    """Tell whether losses, gradients or an early evaluation show that steps were too large."""
+    """Check whether losses, gradients or an early evaluation show that the steps were too large."""
     losses = series_of(curves, "train/loss").after(early_end(record))
     broken = [*_early_damage(record), *_lost_loss(record), *_loss_rise(record, losses)]
     unsteady = [*_spikes(losses), *_gradient_growth(record, curves)]
@@ -41,14 +41,14 @@ def find_rate_too_high(record: TrainingRecord, curves: Sequence[CurvePoint]) -> 
         name="learning_rate_too_high",
         severity="serious" if broken else "warning",
         seen=f"At a learning rate of {record.training.peak_lr:g} {'; '.join(signs)}.{usual}",
-        advice="Lower the learning rate. Should that not help, look at the utterances with the highest loss: wrong "
-        "transcripts look alike.",
+        advice="Lower the learning rate. If that does not help, look at the utterances with the highest loss: wrong "
+        "transcripts have the same effect.",
         changes=(slower(record, 5.0 if broken else 2.0),),
     )
 
 
 def find_rate_too_low(record: TrainingRecord) -> Finding | None:
-    """Tell whether neither the training loss nor WER fell by much in a whole run."""
+    """Check whether neither the training loss nor WER fell by much in a whole run."""
     losses = [row.training_loss for row in record.rows if row.training_loss is not None]
     if not record.is_finished or len(losses) < 2 or not losses[-1] <= losses[0]:
         return None
@@ -62,20 +62,20 @@ def find_rate_too_low(record: TrainingRecord) -> Finding | None:
         seen=f"The training loss hardly fell, from {losses[0]:.3f} to {losses[-1]:.3f}, and WER from "
         f"{format_percent(record.baseline.wer)} to {format_percent(record.best.wer)}, at a learning rate of "
         f"{training.peak_lr:g} in {record.num_steps} steps.",
-        advice="Raise the learning rate or train longer; or the base model knows this speech already.",
+        advice="Raise the learning rate or train longer, unless the base model knows this speech already.",
         changes=(change(record, "learning_rate", round_rate(3 * training.peak_lr)),),
     )
 
 
 def find_short_warmup(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Finding | None:
-    """Tell whether the loss first rose, early in the run, and then fell below where it had been."""
+    """Check whether the loss rose early in the run and then fell below its former level."""
     losses = series_of(curves, "train/loss")
     early, late = losses.until(early_end(record)), losses.after(early_end(record))
     if len(early) < 2 or len(late) < 2:
         return None
     lowest_before = np.minimum.accumulate(early.values)
-    place = int(np.argmax(early.values - lowest_before))
-    peak, before = float(early.values[place]), float(lowest_before[place])
+    index = int(np.argmax(early.values - lowest_before))
+    peak, before = float(early.values[index]), float(lowest_before[index])
     has_recovered = float(np.median(late.values[len(late) // 2 :])) < before
     if peak < max(_BUMP * before, before + _SPIKE_LOSS) or not has_recovered:
         return None
@@ -84,15 +84,15 @@ def find_short_warmup(record: TrainingRecord, curves: Sequence[CurvePoint]) -> F
     return Finding(
         name="warmup_too_short",
         severity="note",
-        seen=f"The training loss rose early, from {before:.3f} to {peak:.3f} at step {int(early.steps[place])}, before "
+        seen=f"The training loss rose early, from {before:.3f} to {peak:.3f} at step {int(early.steps[index])}, before "
         f"it fell, with {warmup} warm-up steps.",
-        advice="Let the learning rate rise more slowly; what the first steps break has to be learned again.",
+        advice="Let the learning rate rise more slowly; the model has to relearn what the first steps destroy.",
         changes=(change(record, "warmup_steps", wanted),) if wanted > warmup else (slower(record, 2.0),),
     )
 
 
 def early_end(record: TrainingRecord) -> float:
-    """Give the step up to which losses are the warm-up's concern."""
+    """Return the step up to which losses are attributed to the warm-up."""
     return max(3.0 * record.training.warmup_steps, _EARLY_SHARE * record.num_steps)
 
 
@@ -114,7 +114,7 @@ def _lost_loss(record: TrainingRecord) -> Iterator[str]:
 
 
 def _loss_rise(record: TrainingRecord, losses: Series) -> Iterator[str]:
-    """Compare the end of the run with its lowest; the rows' means stand in where there are few points."""
+    """Compare the end of the run with its lowest loss. With few points the means between evaluations are used."""
     if len(losses) >= _MIN_POINTS:
         steps = [int(np.median(part.steps)) for part in losses.parts(6)]
         levels = [float(np.median(part.values)) for part in losses.parts(6)]
@@ -134,8 +134,8 @@ def _loss_rise(record: TrainingRecord, losses: Series) -> Iterator[str]:
 def _spikes(losses: Series) -> Iterator[str]:
     if len(losses) < _MIN_POINTS:
         return
-    places = range(_BEFORE_SPIKE, len(losses))
-    levels = np.array([np.median(losses.values[place - _BEFORE_SPIKE : place]) for place in places])
+    indices = range(_BEFORE_SPIKE, len(losses))
+    levels = np.array([np.median(losses.values[index - _BEFORE_SPIKE : index]) for index in indices])
     values, steps = losses.values[_BEFORE_SPIKE:], losses.steps[_BEFORE_SPIKE:]
     found = np.flatnonzero((values > _SPIKE * levels) & (values > levels + _SPIKE_LOSS))
     if len(found) >= _NUM_SPIKES:

@@ -1,4 +1,4 @@
-"""Whether a run was held up or lost something: data wait, skipped steps, the loss scale, rejects."""
+"""Check whether a run was slowed down or lost data: data wait, skipped steps, loss scale, rejects."""
 
 from collections.abc import Sequence
 
@@ -12,31 +12,31 @@ from sottovoce.train.record import REJECTS_FILE, DataSummary, TrainingRecord
 _DATA_WAIT = 0.05  # Sottovoce's own bar
 _LONG_DATA_WAIT = 0.2  # guess
 _SKIPPED_SHARE = 0.01  # guess, of the steps
-_SCALER_SKIPS = 8  # guess: torch's scaler begins at 65 536 and halves it at each skip until gradients fit
-_LOST_SCALE = 1.0  # guess: below it the scaler shrinks gradients, which it is there to prevent
-_MANY_REJECTS = 0.01  # what our jobs allow by default
+_SCALER_SKIPS = 8  # guess: torch's scaler starts at 65 536 and halves at each skipped step until gradients fit
+_LOST_SCALE = 1.0  # guess: below it the scaler shrinks gradients, which it should prevent
+_MANY_REJECTS = 0.01  # the default bound of our jobs
 _NUM_NAMED = 3
-_ENOUGH_POINTS = 2  # the first holds the start of the stream
+_ENOUGH_POINTS = 2  # the first contains the start of the stream
 
 
 def find_data_wait(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Finding | None:
-    """Tell whether the steps waited for data, beyond the start of the stream."""
+    """Check whether the steps waited for data after the start of the stream."""
     wait, later = record.data_wait, _wait_after_start(curves)
     if wait <= _DATA_WAIT or (later is not None and later <= _DATA_WAIT):
         return None
     return Finding(
         name="data_wait",
         severity="warning" if wait > _LONG_DATA_WAIT else "note",
-        seen=f"Workers stood still for {format_percent(wait)} of the steps' time ({record.data_wait_s:.0f} of "
-        f"{record.step_s:.0f} s), waiting for decoded audio.",
-        advice="Decode more at a time, on more CPU cores or further nodes; lighter augmentation and audio near the "
-        "workers help, too.",
+        seen=f"Workers waited for decoded audio during {format_percent(wait)} of the steps' time "
+        f"({record.data_wait_s:.0f} of {record.step_s:.0f} s).",
+        advice="Decode more at a time, on more CPU cores or additional nodes. Lighter augmentation and audio stored "
+        "near the workers help, too.",
         changes=_decode_more(record.data),
     )
 
 
 def _wait_after_start(curves: Sequence[CurvePoint]) -> float | None:
-    """Give the share of the steps' time that was waited after the first point; None where that is not known."""
+    """Return the waited share of the steps' time after the first point; None if it is unknown."""
     waits, paces = series_of(curves, "train/data_wait"), series_of(curves, "train/steps_per_s")
     if len(waits) < _ENOUGH_POINTS:
         return None
@@ -47,7 +47,7 @@ def _wait_after_start(curves: Sequence[CurvePoint]) -> float | None:
 
 
 def _decode_more(data: DataSummary) -> tuple[SettingChange, ...]:
-    """Propose twice what the run had; nothing where its record does not say."""
+    """Propose twice the run's values; nothing if its record does not have them."""
     settings = (("data.tasks_per_worker", data.tasks_per_worker), ("data.prefetch_batches", data.prefetch_batches))
     return tuple(
         SettingChange(name=name, value=max(1, 2 * had), before=had) for name, had in settings if had is not None
@@ -55,7 +55,7 @@ def _decode_more(data: DataSummary) -> tuple[SettingChange, ...]:
 
 
 def find_skipped_steps(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Finding | None:
-    """Tell whether more steps were skipped, for want of a finite loss or gradient, than a scaler's start explains."""
+    """Check whether more steps without finite loss or gradient were skipped than the scaler's start explains."""
     skipped = series_of(curves, "train/skipped_steps")
     total = max(record.skipped_steps, *map(int, skipped.values[-1:]), 0)
     if total <= _SKIPPED_SHARE * record.num_steps + (_SCALER_SKIPS if record.precision == "fp16" else 0):
@@ -67,13 +67,13 @@ def find_skipped_steps(record: TrainingRecord, curves: Sequence[CurvePoint]) -> 
         name="steps_skipped",
         severity="warning",
         seen=f"{total} of {record.num_steps} steps were skipped because a loss or gradient was not finite{when}.",
-        advice="Lower the learning rate" + (", or use bf16 where the hardware has it." if precision else "."),
+        advice="Lower the learning rate" + (", or use bf16 if the hardware supports it." if precision else "."),
         changes=(slower(record, 2.0), *precision),
     )
 
 
 def find_lost_loss_scale(record: TrainingRecord, curves: Sequence[CurvePoint]) -> Finding | None:
-    """Tell whether fp16's loss scale fell so far that small gradients are lost."""
+    """Check whether fp16's loss scale fell so far that small gradients are lost."""
     scale = series_of(curves, "train/loss_scale")
     if record.precision != "fp16" or not len(scale) or scale.values[-1] >= _LOST_SCALE:
         return None
@@ -81,26 +81,26 @@ def find_lost_loss_scale(record: TrainingRecord, curves: Sequence[CurvePoint]) -
         name="loss_scale_collapsed",
         severity="serious",
         seen=f"The loss scale fell from {scale.values.max():g} to {scale.values[-1]:g} at step {scale.steps[-1]}: "
-        "gradients overflow in fp16 again and again.",
-        advice="Use bf16 where the hardware has it, or lower the learning rate.",
+        "gradients keep overflowing in fp16.",
+        advice="Use bf16 if the hardware supports it, or lower the learning rate.",
         changes=(change(record, "precision", "bf16"), slower(record, 2.0)),
     )
 
 
 def find_unusual_settings(record: TrainingRecord) -> Finding | None:
-    """Repeat what was said at the start about settings far from what is known to work."""
+    """Repeat the warnings given at the start about settings far from the values known to work."""
     if not record.warnings:
         return None
     return Finding(
         name="unusual_settings",
         severity="note",
         seen=" ".join(f"{warning[:1].upper()}{warning[1:].rstrip('.')}." for warning in record.warnings),
-        advice="If the run went well, keep them; otherwise begin with what is known.",
+        advice="If the run went well, keep them; otherwise start a new run with values known to work.",
     )
 
 
 def find_rejects(record: TrainingRecord) -> Finding | None:
-    """Tell which recordings were left out."""
+    """Report the recordings that were left out."""
     rejects = record.data.rejects
     total = sum(rejects.values())
     if not total:
@@ -113,6 +113,6 @@ def find_rejects(record: TrainingRecord) -> Finding | None:
         severity="warning" if share > _MANY_REJECTS else "note",
         seen=f"{total} recordings ({format_percent(share)}) were left out: {named}"
         f"{', and others' if len(reasons) > _NUM_NAMED else ''}.",
-        advice="The manifest's rejects.jsonl and report.html name those that preparation left out, and why; "
-        f"{REJECTS_FILE} in the run's folder those that training left out.",
+        advice="The manifest's rejects.jsonl and report.html list those that preparation left out, with reasons; "
+        f"{REJECTS_FILE} in the run's folder lists those that training left out.",
     )
