@@ -1,4 +1,4 @@
-"""Find which heads tell word times.  ``python -m jobs.derive_alignment_heads --model FOLDER --manifest FILE``."""
+"""Find a model's alignment heads.  ``python -m jobs.derive_alignment_heads --model FOLDER --manifest FILE``."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ class DeriveJob(Config):
     """Write a checkpoint's alignment heads into its generation config, as each training run does by itself."""
 
     model: Path
-    """Checkpoint folder, or an adapter's; wherever it was trained."""
+    """Folder of a checkpoint or an adapter, wherever it was trained."""
     manifest: Path
-    """Speech with its texts, of the kind the model is for."""
+    """Manifest of speech like that the model is for."""
     split: Split = "validation"
-    """Utterances of the manifest to take."""
+    """Split of the manifest to use."""
     device: Device = "auto"
 
 

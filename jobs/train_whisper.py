@@ -16,7 +16,7 @@ class TrainJob(Config):
     data: DatasetConfig
     training: TrainingConfig = TrainingConfig()
     output: Path
-    """Folder that receives checkpoint, record and curves, and names the model; one that every node can write to."""
+    """Folder for checkpoint, record and curves. Its name is the model's name. All nodes must be able to write to it."""
 
 
 def main(job: TrainJob) -> None:
