@@ -61,7 +61,7 @@ def start(first: int, last: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_ranks_that_are_started_again_end_with_the_same_bits(tmp_path: Path) -> None:
+def test_three_restarted_ranks_end_with_the_same_bits(tmp_path: Path) -> None:
     start(0, NUM_STEPS, tmp_path)
     start(0, NUM_STEPS // 2, tmp_path)
     (tmp_path / f"{NUM_STEPS // 2}-at-once.pt").rename(tmp_path / f"{NUM_STEPS // 2}.pt")

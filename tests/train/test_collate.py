@@ -82,7 +82,7 @@ def test_masks_differ_between_epochs_and_not_between_runs(collator: Collator) ->
     assert not torch.equal(first.input_features, later.input_features)
 
 
-def test_a_recording_without_samples_counts_for_nothing(collator: Collator) -> None:
+def test_an_example_without_samples_has_no_labels_that_count(collator: Collator) -> None:
     batch = collate(collator, pcm_batch(1.0, 0.0), SpecAugmentConfig(num_time_masks=2, num_mel_masks=2))
     assert (batch.labels[1] == IGNORED).all()
     assert torch.isfinite(batch.input_features).all()
@@ -105,7 +105,7 @@ def pack(*texts: str, seconds: tuple[float, ...]) -> PcmBatch:
     return PcmBatch(step=0, epoch=0, examples=(Example(utterances=utterances),), recordings=(recordings,), rejects=())
 
 
-def test_times_in_labels_are_those_of_the_samples_heard(collator: Collator) -> None:
+def test_timestamps_in_labels_follow_from_the_samples(collator: Collator) -> None:
     batch = collate(collator, pack("yes", "no", seconds=(1.0, 0.5)), mix=TIMED)
     times = [(token - FIRST_TIMESTAMP) * 0.02 for token in batch.labels[0].tolist() if token >= FIRST_TIMESTAMP]
     assert times == pytest.approx([0.0, 1.0, 1.0, 1.5])
@@ -119,7 +119,7 @@ def test_an_utterance_that_was_not_decoded_is_left_out_of_its_pack(collator: Col
     assert text == " yes no"
 
 
-def test_a_text_the_decoder_cannot_hold_becomes_rejects_and_counts_for_nothing(collator: Collator) -> None:
+def test_a_text_too_long_for_the_decoder_becomes_rejects_and_has_no_labels(collator: Collator) -> None:
     batch = collate(collator, pack(" ".join(["the"] * 300), " ".join(["a"] * 300), seconds=(1.0, 1.0)))
     assert [(reject.id, reject.reason) for reject in batch.rejects] == [
         ("p0", "label_too_long"),

@@ -64,7 +64,7 @@ def build_evaluator(checkpoint: Checkpoint, collator: Collator, utterances: list
     )
 
 
-def test_words_and_loss_are_those_of_the_model_alone(
+def test_texts_and_loss_are_those_of_the_model_alone(
     checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance]
 ) -> None:
     prepare_whisper(checkpoint.model, method="full", dropout=0.1, gradient_checkpointing=False)
@@ -86,7 +86,7 @@ def test_words_and_loss_are_those_of_the_model_alone(
     assert evaluation.validation_loss == pytest.approx(total / num_labels, rel=1e-5)
 
 
-def test_only_windows_the_model_would_write_otherwise_are_decoded(
+def test_only_windows_with_another_text_than_the_reference_are_decoded(
     checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that knows five words and the end token writes short texts, which here become the references."""

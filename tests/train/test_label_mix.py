@@ -1,7 +1,7 @@
 from sottovoce.train.batches import LabelMix
 
 
-def test_labels_are_drawn_as_often_as_asked_and_independently() -> None:
+def test_labels_are_chosen_as_often_as_asked_and_independently() -> None:
     mix = LabelMix(timestamp_probability=0.2, previous_text_probability=0.5)
     choices = [mix.choose(f"u{i}", seed=0, epoch=0) for i in range(2_000)]
     assert abs(sum(choice.timestamps for choice in choices) / 2_000 - 0.2) < 0.03
@@ -9,7 +9,7 @@ def test_labels_are_drawn_as_often_as_asked_and_independently() -> None:
     assert abs(sum(choice.timestamps and choice.previous_text for choice in choices) / 2_000 - 0.1) < 0.03
 
 
-def test_the_draw_follows_from_seed_epoch_and_id_alone() -> None:
+def test_the_choice_follows_from_seed_epoch_and_id_alone() -> None:
     mix = LabelMix(timestamp_probability=0.5, previous_text_probability=0.5)
 
     def draw(*, seed: int = 0, epoch: int = 0, prefix: str = "u") -> list[object]:

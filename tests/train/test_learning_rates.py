@@ -57,7 +57,7 @@ def test_the_embedded_models_own_rates_and_the_default_give_no_warning() -> None
         assert find_rate_warnings(rate, method=config.method, num_weights=num_weights) == ()
 
 
-def test_no_recipe_is_warned_of(root: Path) -> None:
+def test_no_recipe_causes_a_warning(root: Path) -> None:
     sizes = {"micro": 12_863_424, "small": SMALL, "large-v2": LARGE, "large-v3": LARGE}
     recipes = sorted((root / "jobs" / "recipes").glob("*.yaml"))
     found = 0

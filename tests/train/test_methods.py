@@ -62,7 +62,7 @@ def test_the_count_without_memory_is_that_of_the_model_a_worker_trains(tiny_chec
     assert count_weights(str(tiny_checkpoint)) == count.base
 
 
-def test_no_rows_are_trained_where_nobody_asked(tiny_checkpoint: Path) -> None:
+def test_no_embedding_rows_are_trained_unless_asked_for(tiny_checkpoint: Path) -> None:
     with_rows, without = (
         count_parameters(config_for(tiny_checkpoint, "lora", token_rows=rows), UTTERANCES).trained
         for rows in (True, False)

@@ -45,7 +45,7 @@ def test_an_error_of_the_source_reaches_the_consumer() -> None:
             next(values)
 
 
-def test_it_draws_before_it_is_asked_but_not_without_end() -> None:
+def test_values_are_read_ahead_up_to_the_depth() -> None:
     source = Source()
     with prefetched(source.values(), depth=2):
         deadline = time.monotonic() + 5.0

@@ -26,7 +26,7 @@ def oversee(pruner: Pruner, monkeypatch: pytest.MonkeyPatch, *, is_main_process:
     return PrunerClient("trial", accelerator)
 
 
-def test_nobody_has_decided_until_a_step_is_allowed_or_the_run_is_stopped() -> None:
+def test_there_is_no_verdict_until_a_step_is_allowed_or_the_run_is_stopped() -> None:
     pruner = Pruner()
     assert pruner.verdict(0) is None
     pruner.allow(10)
@@ -36,7 +36,7 @@ def test_nobody_has_decided_until_a_step_is_allowed_or_the_run_is_stopped() -> N
     assert [pruner.verdict(step) for step in (0, 11)] == [False, False]
 
 
-def test_a_run_posts_its_evaluations_and_does_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_posts_its_evaluations_and_follows_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
     supervision = oversee(pruner, monkeypatch)
     pruner.allow(0)
@@ -46,13 +46,13 @@ def test_a_run_posts_its_evaluations_and_does_as_it_is_told(monkeypatch: pytest.
     assert pruner.read() == Posted((row(0), row(10)), is_last=False)
 
 
-def test_a_run_at_its_end_posts_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_at_its_end_posts_and_asks_for_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
     assert oversee(pruner, monkeypatch).stops([row(0)], is_last=True)
     assert pruner.read().is_last
 
 
-def test_a_run_waits_until_somebody_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_waits_for_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
     supervision = oversee(pruner, monkeypatch)
     waits: list[float] = []
@@ -67,13 +67,13 @@ def test_a_run_waits_until_somebody_decides(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(waits) == 3
 
 
-def test_other_ranks_leave_the_asking_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_rank_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
     assert not oversee(pruner, monkeypatch, is_main_process=False).stops([row(0)], is_last=False)
     assert pruner.read() == Posted()
 
 
-def test_a_run_that_nobody_oversees_stops_where_it_would() -> None:
+def test_a_run_without_a_pruner_ends_by_itself() -> None:
     accelerator: Any = None
     supervision = PrunerClient(None, accelerator)
     assert not supervision.stops([row(0)], is_last=False)

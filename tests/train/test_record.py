@@ -35,7 +35,7 @@ def test_state_survives_its_file_form() -> None:
     assert RunState.model_validate_json(state.model_dump_json()) == state
 
 
-def test_a_loss_that_is_no_number_survives_its_file_form_too() -> None:
+def test_a_loss_that_is_nan_survives_its_file_form_too() -> None:
     state = RunState(
         step=3, rows=(row(0.5).model_copy(update={"validation_loss": math.nan, "training_loss": math.inf}),)
     )

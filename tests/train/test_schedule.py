@@ -3,7 +3,7 @@ import pytest
 from sottovoce.train.objective import count_steps, is_due, learning_rate_scale
 
 
-def test_the_rate_rises_in_a_line_peaks_once_and_falls_to_almost_zero() -> None:
+def test_the_rate_rises_linearly_peaks_once_and_falls_to_almost_zero() -> None:
     scales = [learning_rate_scale(step, warmup_steps=4, num_steps=12) for step in range(12)]
     assert scales[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert scales[4:] == sorted(scales[4:], reverse=True)

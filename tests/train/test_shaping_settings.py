@@ -52,7 +52,7 @@ def test_all_that_differs_is_named() -> None:
         check(settings(), settings(weight_decay=0.1, seed=1))
 
 
-def test_the_same_settings_go_on_and_so_does_what_an_older_release_kept_without_them() -> None:
+def test_the_same_settings_resume_and_so_does_a_checkpoint_without_settings() -> None:
     check(settings(), settings())
     check({}, settings())
 
@@ -87,7 +87,7 @@ def test_how_a_run_is_carried_out_may_change() -> None:
     assert not _OPERATIONAL & set(settings()) - {"precision"}
 
 
-def test_an_adapters_settings_count_where_there_is_one() -> None:
+def test_lora_settings_are_compared_only_if_an_adapter_is_trained() -> None:
     check(settings(lora={"rank": 4}), settings(lora={"rank": 8}))
     with pytest.raises(ConfigError, match=r"lora\.rank was 4 and is now 8"):
         check(settings(method="lora", lora={"rank": 4}), settings(method="lora", lora={"rank": 8}))

@@ -160,7 +160,7 @@ def test_the_last_step_is_looked_at_before_a_checkpoint_is_written() -> None:
         rig.skipped.settle()
 
 
-def test_a_step_that_counts_ends_the_row_but_not_the_total() -> None:
+def test_a_step_that_is_not_skipped_resets_the_row_but_not_the_total() -> None:
     rig = Rig(max_in_a_row=2)
     for fault in ("nan loss", "nan loss", None, "nan loss", "nan loss", None):
         rig.step(fault)
@@ -202,7 +202,7 @@ def test_with_a_gradient_scaler_a_skipped_step_changes_nothing_either(fault: str
     assert any(not torch.equal(one, other) for one, other in zip(before, rig.snapshot(), strict=True))
 
 
-def test_an_optimizer_that_cannot_be_told_is_refused() -> None:
+def test_an_optimizer_that_is_not_fused_is_refused() -> None:
     accelerator, model = Accelerator(cpu=True), Line()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     heartbeat = HeartbeatSender(None, rank=0, num_ranks=1, stuck_after_s=None)

@@ -44,7 +44,7 @@ def test_spectrograms_are_those_of_the_recognizers(spectrograms: Spectrograms, w
     np.testing.assert_allclose(drawn.numpy(), expected, atol=TOLERANCE)
 
 
-def test_threads_and_device_mask_the_same_places_with_the_same_value(waveforms: list[Waveform]) -> None:
+def test_threads_and_device_mask_the_same_cells_with_the_same_value(waveforms: list[Waveform]) -> None:
     masks = masks_for(waveforms)
     with closing(ThreadedSpectrograms(80, num_threads=2)) as threaded:
         expected = threaded.compute(waveforms, num_frames=200, masks=masks)
@@ -60,7 +60,7 @@ def test_longer_speech_than_frames_is_an_error_in_both(spectrograms: Spectrogram
         spectrograms.compute(waveforms, num_frames=100)
 
 
-def test_a_cpu_draws_in_threads() -> None:
+def test_a_cpu_computes_spectrograms_in_threads() -> None:
     with closing(build_spectrograms(CPU, num_mel_bins=128, num_threads=1)) as made:
         assert isinstance(made, ThreadedSpectrograms)
         assert made.num_mel_bins == 128
@@ -72,7 +72,7 @@ def test_a_bin_count_no_whisper_uses_is_refused() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_draws_for_itself(waveforms: list[Waveform]) -> None:
+def test_a_gpu_computes_spectrograms_itself(waveforms: list[Waveform]) -> None:
     made = build_spectrograms(torch.device("cuda"), num_mel_bins=80, num_threads=1)
     drawn = made.compute(waveforms, num_frames=200, masks=masks_for(waveforms))
     assert drawn.device.type == "cuda"

@@ -150,7 +150,8 @@ class Collator:
 
     def validation_batch(self, waveforms: Sequence[Waveform], labels: Sequence[Labels | None]) -> TrainBatch:
         """Build a batch of waveforms (S,) and their labels, without augmentation."""
-        return self._pack(self.spectrograms.compute(waveforms, num_frames=self._num_frames(waveforms)), labels, waveforms)
+        spectrograms = self.spectrograms.compute(waveforms, num_frames=self._num_frames(waveforms))
+        return self._pack(spectrograms, labels, waveforms)
 
     def _num_frames(self, waveforms: Sequence[Waveform]) -> int:
         return self.context.num_frames_for(max(len(waveform) for waveform in waveforms) / SAMPLING_RATE)

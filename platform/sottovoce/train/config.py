@@ -219,8 +219,8 @@ def check_settings(saved: Mapping[str, JsonValue], expected: Mapping[str, JsonVa
     if changes:
         raise ConfigError(
             f"{location} holds the checkpoints of a run with other settings: {'; '.join(changes)}. Set them back to go "
-            "on with that run; for a new one give the output folder another name, or name another place in the setting "
-            "checkpoints"
+            "on with that run; for a new one give the output folder another name, or name another folder in the "
+            "setting checkpoints"
         )
 
 

@@ -89,7 +89,7 @@ class Method:
     card: str
     """What the model card says after "fine-tuned"."""
     choose_weights: Callable[[TrimmedWhisper], None]
-    """Let the trained weights require gradients and no others, in place; an adapter is there by then."""
+    """Makes the trained weights, and no others, require gradients, in place. An adapter has been added by then."""
     check: Callable[..., None] = _need_nothing
     """Called with ``has_gpu``; raises a ConfigError that names what the machine lacks."""
     trains_adapter: bool = False
@@ -98,7 +98,7 @@ class Method:
     rates: tuple[KnownRate, ...] = _RATES_BY_SIZE
     """At least one, by ascending size; a single one holds for all sizes."""
     gentler: str | None = None
-    """The method to propose where a run forgot what its base knew; None where there is no better proposal."""
+    """The method to propose if a run forgot what its base knew; None if there is none."""
 
 
 METHODS: Final[dict[str, Method]] = {

@@ -23,7 +23,7 @@ class TrainingStream(Protocol):
 
     @property
     def examples(self) -> Sequence[Example]:
-        """The training split, divided into what the model hears at once."""
+        """The training split as examples: what the model reads at once."""
 
     @property
     def tasks_per_worker(self) -> int | None:

@@ -71,7 +71,7 @@ class WhisperObjective(nn.Module):
         Args:
             input_features: (B, M, F).
             decoder_input_ids: (B, T), the start token first.
-            labels: (B, T), each the token after its input; IGNORED where none counts.
+            labels: (B, T), each the token after its input; IGNORED if it does not count.
             label_indices: (N,) from ``find_label_indices``; if None, they are found here, which waits for the GPU.
         """
         encoded = self.whisper.model.encoder(input_features).last_hidden_state

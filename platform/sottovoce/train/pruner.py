@@ -45,11 +45,11 @@ class Pruner:
         return self._posted
 
     def allow(self, step: int) -> None:
-        """Let the run go on after its evaluation at a step."""
+        """Allow the run to go on after its evaluation at a step."""
         self._allowed_step = max(step, self._allowed_step)
 
     def stop(self) -> None:
-        """Let the run end at its next evaluation, or at the one where it waits."""
+        """End the run at its next evaluation, or at the one where it waits."""
         self._is_stopped = True
 
     def verdict(self, step: int) -> bool | None:

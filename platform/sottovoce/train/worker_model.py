@@ -204,7 +204,7 @@ def load_base(
 
 
 def _allow_empty_transcripts(generation: Any) -> None:  # noqa: ANN401 - transformers' own config adds fields at will
-    """Let the end token come first. Stock Whisper suppresses it there and so never writes an empty transcript."""
+    """Allow the end token first. Stock Whisper suppresses it there and so never writes an empty transcript."""
     suppressed = generation.begin_suppress_tokens or ()
     generation.begin_suppress_tokens = [token for token in suppressed if token != generation.eos_token_id]
 

@@ -55,7 +55,7 @@ def from_task(error: Exception) -> RayTaskError:
     return wrapped
 
 
-def test_an_error_of_ours_ends_the_run_as_a_kind_ray_does_not_try_again() -> None:
+def test_an_error_of_ours_ends_the_run_as_a_kind_that_ray_does_not_retry() -> None:
     error = CheckpointError("runs/a", "it is damaged")
     with pytest.raises(ray.train.ControllerError) as caught:
         EndAtOwnErrors().after_exception(None, {0: RuntimeError("connection closed by peer"), 1: error})

@@ -25,12 +25,12 @@ def find(*statuses: HeartbeatStatus) -> StuckRank | None:
     return find_stuck(statuses, stuck_after_s=LIMIT_S)
 
 
-def test_nobody_is_stuck_where_nobody_trains_or_all_go_on() -> None:
+def test_no_worker_is_stuck_if_none_trains_or_all_make_progress() -> None:
     assert find() is None
     assert find(HeartbeatStatus(beat(0), 1.0, 99.0), HeartbeatStatus(beat(1), 4.0, 3.0)) is None
 
 
-def test_the_rank_furthest_back_is_named_and_not_those_that_wait_for_it() -> None:
+def test_the_rank_furthest_behind_is_named_and_not_those_that_wait_for_it() -> None:
     waiting = HeartbeatStatus(beat(0, phase="adding up gradients"), 1.0, 130.0)
     ahead = HeartbeatStatus(beat(2, step=8, phase="waiting for data"), 1.0, 120.0)
     stuck = find(waiting, HeartbeatStatus(beat(1, phase="waiting for data"), 1.0, 125.0), ahead)
@@ -49,14 +49,14 @@ def test_ranks_that_wait_for_a_slow_one_are_not_stuck() -> None:
     assert stuck.rank == 1
 
 
-def test_at_the_same_place_the_one_whose_process_is_silent_is_named() -> None:
+def test_at_the_same_position_the_silent_process_is_named() -> None:
     stuck = find(HeartbeatStatus(beat(0), 1.0, 140.0), HeartbeatStatus(beat(1), 101.0, 130.0))
     assert stuck is not None
     assert (stuck.rank, stuck.is_silent) == (1, True)
     assert "its process not even answering" in stuck.describe()
 
 
-def test_at_the_same_place_the_one_that_noted_nothing_for_longest_is_named() -> None:
+def test_at_the_same_position_the_one_that_noted_nothing_for_longest_is_named() -> None:
     stuck = find(HeartbeatStatus(beat(0), 1.0, 120.0), HeartbeatStatus(beat(1), 2.0, 130.0))
     assert stuck is not None
     assert (stuck.rank, stuck.is_silent) == (1, False)
@@ -78,7 +78,7 @@ def test_loading_and_saving_get_ten_times_as_long_unless_the_process_is_silent(p
     assert find(HeartbeatStatus(beat(0, phase=phase), 101.0, 101.0)) is not None
 
 
-def test_silence_is_noticed_before_ray_gives_the_process_up_unnamed() -> None:
+def test_silence_is_noticed_before_ray_drops_the_process_unnamed() -> None:
     assert find_stuck([HeartbeatStatus(beat(0), 101.0, 101.0)], stuck_after_s=3_600.0) is not None
 
 
@@ -88,7 +88,7 @@ class Clock:
         monkeypatch.setattr(heartbeat.time, "monotonic", lambda: self.now)
 
 
-def test_the_book_tells_silence_from_standing_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registry_distinguishes_silence_from_standing_still(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, registry, first = Clock(monkeypatch), HeartbeatRegistry(), beat(0)
     registry.join(first, num_ranks=1, actor="actor")
     clock.now = 10.0
@@ -103,7 +103,7 @@ def test_the_book_tells_silence_from_standing_still(monkeypatch: pytest.MonkeyPa
     assert registry.actor(first) is None
 
 
-def test_a_worker_started_anew_takes_its_ranks_place_and_late_beats_of_the_former_count_nothing() -> None:
+def test_a_restarted_worker_replaces_that_of_its_rank_and_late_heartbeats_are_ignored() -> None:
     registry, former = HeartbeatRegistry(), beat(0)
     registry.join(former, num_ranks=2, actor="former")
     registry.join(beat(1), num_ranks=2, actor="other")
@@ -115,7 +115,7 @@ def test_a_worker_started_anew_takes_its_ranks_place_and_late_beats_of_the_forme
     assert [status.heartbeat for status in registry.statuses()] == [follower]
 
 
-def test_nothing_more_is_expected_of_a_group_that_is_replaced() -> None:
+def test_no_heartbeats_are_expected_of_a_group_that_is_replaced() -> None:
     registry = HeartbeatRegistry()
     for rank in (0, 1):
         registry.join(beat(rank), num_ranks=2, actor="actor")
@@ -124,7 +124,7 @@ def test_nothing_more_is_expected_of_a_group_that_is_replaced() -> None:
     assert registry.statuses() == []
 
 
-def test_the_book_knows_whether_a_group_was_replaced() -> None:
+def test_the_registry_knows_whether_a_group_was_replaced() -> None:
     registry = HeartbeatRegistry()
     assert not registry.has_newcomers()
     registry.join(beat(0), num_ranks=1, actor="actor")
@@ -155,7 +155,7 @@ class DirectBoard:
         return call
 
 
-def test_a_heart_posts_what_was_noted_last_until_the_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_note_is_sent_until_the_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat.ray, "get", lambda value: value)
     monkeypatch.setattr(heartbeat.ray, "get_runtime_context", lambda: type("Context", (), {"current_actor": "me"}))
     monkeypatch.setattr(heartbeat.ray.util, "get_node_ip_address", lambda: "10.0.0.3")
@@ -172,7 +172,7 @@ def test_a_heart_posts_what_was_noted_last_until_the_work_ends(monkeypatch: pyte
     assert board.registry.statuses() == []
 
 
-def test_a_heart_without_a_board_or_a_limit_is_silent() -> None:
+def test_without_a_board_or_a_limit_nothing_is_sent() -> None:
     for board, stuck_after_s in ((None, 10.0), (DirectBoard(), None)):
         sender = HeartbeatSender(board, rank=0, num_ranks=1, stuck_after_s=stuck_after_s)
         with sender.sending():

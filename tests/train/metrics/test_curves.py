@@ -63,7 +63,7 @@ def test_a_run_without_curves_has_no_points(tmp_path: Path) -> None:
     assert read_curves(tmp_path / CURVES_FILE) == ()
 
 
-def test_a_line_a_killed_run_left_unfinished_is_left_out_aloud(
+def test_an_unfinished_line_of_a_killed_run_is_skipped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / CURVES_FILE
@@ -73,7 +73,7 @@ def test_a_line_a_killed_run_left_unfinished_is_left_out_aloud(
     assert "line 2 is left out" in caplog.text
 
 
-def test_a_resumed_run_drops_what_came_after_its_checkpoint_and_a_new_one_everything(tmp_path: Path) -> None:
+def test_a_resumed_run_drops_points_after_its_checkpoint_and_a_new_run_drops_all(tmp_path: Path) -> None:
     path = tmp_path / CURVES_FILE
     for step in (1, 2, 2, 3):
         append_point(path, CurvePoint(step, {"train/loss": 1.0}))
@@ -84,7 +84,7 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint_and_a_new_one_everyt
     assert path.read_text() == ""
 
 
-def test_figures_have_names_and_groups_with_odd_names_have_plain_ones(tmp_path: Path) -> None:
+def test_metrics_are_logged_by_name_and_odd_group_names_become_plain(tmp_path: Path) -> None:
     curves = Curves(Accelerator(cpu=True), output=tmp_path)
     group = score_of("meetings (far/field)", wer=0.75)
     with curves.opened(None):
@@ -100,7 +100,7 @@ def test_figures_have_names_and_groups_with_odd_names_have_plain_ones(tmp_path: 
     }
 
 
-def test_metrics_have_names_prometheus_takes_and_need_a_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gauges_have_names_for_prometheus_and_need_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     assert name_gauge("train/loss") == "sottovoce_train_loss"
     assert name_gauge("validation/wer_corpus_a.b-c") == "sottovoce_validation_wer_corpus_a_b_c"
     monkeypatch.setattr("ray.is_initialized", lambda: False)

@@ -50,7 +50,7 @@ def test_evaluations_and_checkpoints_are_not_in_the_steps_time() -> None:
     assert counted.data_wait_s == 1.0
 
 
-def test_each_reading_gives_what_came_after_the_one_before_and_a_row_all_since_the_last_row(
+def test_each_read_covers_the_steps_since_the_last_read_and_a_row_those_since_the_last_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, counted = Clock(monkeypatch), meter()
@@ -79,7 +79,7 @@ def test_each_reading_gives_what_came_after_the_one_before_and_a_row_all_since_t
     assert (counted.data_wait_s, counted.step_s, counted.audio_s) == pytest.approx((6.0, 13.0, 84.0))
 
 
-def test_the_pace_counts_steps_and_speech_and_the_loss_is_per_label() -> None:
+def test_throughput_counts_steps_and_speech_and_the_loss_is_per_label() -> None:
     counted = meter()
     counted.start()
     for _ in range(2):
@@ -93,7 +93,7 @@ def test_the_pace_counts_steps_and_speech_and_the_loss_is_per_label() -> None:
     assert counted.take_mean_loss() == 0.0
 
 
-def test_a_resumed_run_goes_on_with_the_loss_since_its_last_row() -> None:
+def test_a_resumed_run_continues_the_loss_since_its_last_row() -> None:
     first = meter()
     first.add(torch.tensor(6.0), torch.tensor(3.0), audio_s=4.0)
     first.collect()

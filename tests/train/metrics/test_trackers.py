@@ -102,7 +102,7 @@ def test_a_run_that_fails_is_marked_so_in_mlflow(mlflow: ModuleType, tmp_path: P
     assert run.data.metrics["train/loss"] == 1.0
 
 
-def test_mlflow_gets_what_it_lacks_of_a_run_that_goes_on(mlflow: ModuleType, tmp_path: Path) -> None:
+def test_mlflow_gets_only_the_points_it_lacks_of_a_resumed_run(mlflow: ModuleType, tmp_path: Path) -> None:
     first = open_curves(tmp_path, "tensorboard")
     with first.opened(None):
         train(first, range(1, 4))
@@ -165,7 +165,7 @@ def test_a_tracker_that_does_not_open_stops_a_new_run_and_not_a_resumed_one(
     assert [point.step for point in read_curves(tmp_path / CURVES_FILE)] == [4]
 
 
-def test_a_tracker_that_fails_during_a_run_is_given_up_and_the_run_goes_on(
+def test_a_tracker_that_fails_during_a_run_is_dropped_and_the_run_goes_on(
     mlflow: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_args: object, **_kwargs: object) -> None:
@@ -195,7 +195,7 @@ def test_workers_get_the_drivers_addresses_and_modes_but_no_keys(monkeypatch: py
     assert tracker_environment() == {"WANDB_MODE": "online", "MLFLOW_TRACKING_URI": "http://mlflow:5000"}
 
 
-def test_nested_settings_come_to_one_level() -> None:
+def test_nested_settings_are_flattened() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": True}}, "e": [1, 2], "f": None, "g": "x"}) == {
         "a.b": 1,
         "a.c.d": True,

@@ -136,7 +136,7 @@ def has_started(board: BoardHandle) -> bool:
 
 
 def build_heartbeat(name: str, *, stuck_after_s: float | None) -> HeartbeatSender:
-    """Tell the board of this name that this training worker has started, and build the sender of its heartbeats."""
+    """Mark this worker as started on the board of this name, and build the sender of its heartbeats."""
     context = ray.train.get_context()
     board = find_board(name)
     if board is not None:

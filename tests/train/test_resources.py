@@ -33,13 +33,13 @@ def test_only_deaths_without_notice_count_as_failures() -> None:
 
 
 @pytest.mark.parametrize("stuck_after_s", [1.0, 60.0, 300.0, 3_600.5])
-def test_a_sum_is_waited_for_longer_than_the_heartbeat_allows_a_worker_to_stand_still(stuck_after_s: float) -> None:
+def test_the_timeout_of_reductions_is_longer_than_a_worker_may_stand_still(stuck_after_s: float) -> None:
     timeout_s = build_torch(TrainingConfig(stuck_after_s=stuck_after_s)).timeout_s
     assert timeout_s >= max(600, longest_allowed_s(stuck_after_s) + 60)
     assert isinstance(timeout_s, int)
 
 
-def test_where_nobody_is_watched_a_sum_is_waited_for_for_hours() -> None:
+def test_the_timeout_of_reductions_is_hours_if_no_worker_is_watched() -> None:
     assert build_torch(TrainingConfig(stuck_after_s=None)).timeout_s >= 3_600
 
 
@@ -51,7 +51,7 @@ def test_what_the_user_has_set_in_the_environment_stays(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("num_workers", [0, (2, 1), (0, 2), (1, 2, 3), "two"])
-def test_numbers_of_workers_that_cannot_be_meant_are_refused(num_workers: object) -> None:
+def test_impossible_numbers_of_workers_are_refused(num_workers: object) -> None:
     with pytest.raises(ValidationError, match="num_workers"):
         TrainingConfig.model_validate({"num_workers": num_workers})
 

@@ -67,7 +67,7 @@ def test_auto_asks_the_cluster_that_will_train_and_not_this_machine(
     assert resolve_device_here("auto") != expected
 
 
-def test_the_same_settings_may_come_back_to_their_folder_and_others_may_not(tmp_path: Path) -> None:
+def test_a_folder_accepts_its_own_settings_again_and_no_others(tmp_path: Path) -> None:
     claim_output(ExampleJob(), tmp_path)
     claim_output(ExampleJob(), tmp_path)
     with pytest.raises(ConfigError, match=r"other settings .*: rate was 0.1 and is now 0.2\. Set them back"):
@@ -75,7 +75,7 @@ def test_the_same_settings_may_come_back_to_their_folder_and_others_may_not(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["train_whisper.yaml"]
 
 
-def test_what_an_error_says_to_change_may_change_in_the_same_folder(tmp_path: Path) -> None:
+def test_settings_that_errors_propose_may_change_in_the_same_folder(tmp_path: Path) -> None:
     def claim(**settings: Any) -> None:
         claim_output(TrainingJob(training=TrainingConfig(**settings)), tmp_path, may_change=CHANGEABLE)
 
@@ -178,7 +178,7 @@ def test_a_context_the_wrong_way_round_is_refused() -> None:
         TrainingConfig(audio_context_s=(10.0, 2.0))
 
 
-def test_data_is_summed_up_with_rejects_by_reason() -> None:
+def test_data_is_summarized_with_rejects_by_reason() -> None:
     rejects = [Reject(id=f"r{i}", audio="r.wav", reason="silent", detail="") for i in range(2)]
     train = [utterance(1_800.0, speaker="a"), utterance(1_800.5, speaker="a")]
     stream: Any = SimpleNamespace(utterances=train, tasks_per_worker=4, prefetch_batches=3)

@@ -25,7 +25,7 @@ def test_every_microbatch_has_one_worker_and_all_workers_compute_equally_often(
     assert all(share.num_empty in (0, 1) for share in shares)
 
 
-def test_a_worker_with_a_microbatch_less_ends_each_step_with_an_empty_batch() -> None:
+def test_a_worker_with_fewer_microbatches_ends_each_step_with_an_empty_batch() -> None:
     share = MicrobatchShare(num_microbatches=3, rank=1, num_ranks=2)
     batches = [replace(BATCH, step=step, microbatch=1) for step in range(2)]
     filled = list(fill_steps(iter(batches), share, EMPTY))
@@ -38,7 +38,7 @@ def test_a_worker_with_all_microbatches_reads_them_as_they_come() -> None:
     assert list(fill_steps(iter(batches), MicrobatchShare(num_microbatches=3, rank=0, num_ranks=1), EMPTY)) == batches
 
 
-def test_an_empty_batch_gives_neither_loss_nor_gradient(tiny_checkpoint: Path) -> None:
+def test_an_empty_batch_has_neither_loss_nor_gradient(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     spectrograms = ThreadedSpectrograms(checkpoint.num_mel_bins, num_threads=1)
     empty = Collator(checkpoint.tokenizer, checkpoint.context, spectrograms).empty_batch()
