@@ -16,6 +16,7 @@ from serve.app import build_app
 from serve.models.repository import open_repository
 from serve.settings import ServeConfig, resolve_path
 from sottovoce.assets import MICRO_FOLDER
+from sottovoce.cluster import explained_token
 from sottovoce.errors import ConfigError
 
 APP_NAME = "sottovoce"
@@ -78,14 +79,15 @@ def start_ray(*, host: str) -> None:
         )
     if not ray.is_initialized():
         num_cpus = max(_MIN_CPUS, os.cpu_count() or 0)
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            logging_level=logging.WARNING,
-            log_to_driver=False,  # errors reach the driver as exceptions; the rest is in the dashboard
-        )
+        with explained_token():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                logging_level=logging.WARNING,
+                log_to_driver=False,  # errors reach the driver as exceptions; the rest is in the dashboard
+            )
     for library in ("ray.data", "ray.serve"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
