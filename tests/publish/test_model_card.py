@@ -1,13 +1,23 @@
+import random
 import re
+from functools import partial
 from pathlib import Path
 
+import jiwer
+import numpy as np
 import pytest
+import soundfile
 from huggingface_hub import ModelCard
 
 from sottovoce.checkpoints.run_state import EvaluationRow
+from sottovoce.demo.grammar import load_grammar
+from sottovoce.demo.pool import speak_sentence
+from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.model.adapter import LoraSettings
+from sottovoce.publish import model_card
 from sottovoce.publish.model_card import build_model_card, write_model_card
 from sottovoce.report.diagnosis.diagnose import diagnose
+from sottovoce.schema import SAMPLING_RATE
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.config import TrainingConfig, settle_rate
 from sottovoce.train.methods import METHODS
@@ -63,11 +73,10 @@ def card(tmp_path: Path) -> ModelCard:
     return ModelCard.load(tmp_path / "README.md")
 
 
-def test_the_front_matter_parses_and_names_model_base_language_and_licence(card: ModelCard) -> None:
+def test_the_front_matter_parses_and_names_model_base_and_language(card: ModelCard) -> None:
     assert card.data.model_name == "whisper-small-throat"
     assert card.data.base_model == "openai/whisper-small"
     assert card.data.language == ["en"]
-    assert card.data.license == "apache-2.0"
     assert card.data.pipeline_tag == "automatic-speech-recognition"
 
 
@@ -101,10 +110,89 @@ def test_the_text_gives_baseline_interval_data_and_rejects(card: ModelCard) -> N
         assert fact in card.text
 
 
-def test_the_usage_snippet_names_this_model_and_compiles(card: ModelCard) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
-    assert 'load_recognizer("whisper-small-throat")' in snippet
-    compile(snippet, "snippet", "exec")
+def snippet_of(record: TrainingRecord, *, name: str) -> str:
+    (snippet,) = re.findall(r"```python\n(.*?)```", build_model_card(record, name=name).text, re.DOTALL)
+    return snippet
+
+
+def with_languages(*languages: str) -> TrainingRecord:
+    record = record_of("micro")
+    return record.model_copy(update={"data": record.data.model_copy(update={"languages": languages})})
+
+
+def test_the_usage_snippet_transcribes_a_recording_longer_than_the_models_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, grammar = random.Random(5), load_grammar("sentences")
+    spoken = [speak_sentence(grammar, generator, symbol="sentence", voices=UNSEEN_VOICES) for _ in range(5)]
+    speech = np.concatenate([waveform for _, _, waveform in spoken])
+    assert len(speech) > 11 * SAMPLING_RATE, "micro reads 10 s at once"
+    soundfile.write(tmp_path / "speech.wav", speech, SAMPLING_RATE)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet_of(with_languages("en"), name="micro"), "snippet", "exec"), {})
+    wanted, printed = (re.sub(r"[^a-z' ]", " ", text.lower()).split() for text in (
+        " ".join(text for text, _, _ in spoken), capsys.readouterr().out))  # fmt: skip
+    assert jiwer.wer(" ".join(wanted), " ".join(printed)) < 0.2
+
+
+def test_the_usage_snippet_names_the_models_only_language_and_detects_one_of_several() -> None:
+    assert 'transcribe("speech.wav", language="de").text' in snippet_of(with_languages("de"), name="throat")
+    several = with_languages("de", "fr")
+    assert 'load_recognizer("throat")' in snippet_of(several, name="throat")
+    assert 'transcribe("speech.wav").text' in snippet_of(several, name="throat")
+    assert "one of de, fr, is detected" in build_model_card(several, name="throat").text
+
+
+def base_with_card(folder: Path, front_matter: str | None) -> str:
+    folder.mkdir()
+    if front_matter is not None:
+        (folder / "README.md").write_text(f"---\n{front_matter}\n---\n# base\n", encoding="utf-8")
+    return str(folder)
+
+
+def test_the_licence_is_the_base_models(tmp_path: Path) -> None:
+    base = base_with_card(tmp_path / "base", "license: cc-by-nc-4.0\nlanguage: de")
+    card = build_model_card(record_of(base), name="throat")
+    assert card.data.license == "cc-by-nc-4.0"
+    assert "cc-by-nc-4.0, the licence of the base model" in card.text
+    assert build_model_card(record_of("micro"), name="throat").data.license == "apache-2.0"
+
+
+def test_a_licence_with_a_name_of_its_own_keeps_name_and_link(tmp_path: Path) -> None:
+    front_matter = "license: other\nlicense_name: our-terms\nlicense_link: https://example.org/terms"
+    card = build_model_card(record_of(base_with_card(tmp_path / "base", front_matter)), name="throat")
+    assert (card.data.license, card.data.license_name) == ("other", "our-terms")
+    assert card.data.license_link == "https://example.org/terms"
+    assert "our-terms, the licence of the base model" in card.text
+
+
+@pytest.mark.parametrize("front_matter", [None, "language: de", "license: [unclosed"])
+def test_a_licence_that_is_not_known_is_left_out_with_a_note(tmp_path: Path, front_matter: str | None) -> None:
+    card = build_model_card(record_of(base_with_card(tmp_path / "base", front_matter)), name="throat")
+    assert "license" not in card.data.to_dict()
+    assert "this card names none: look it up" in card.text
+
+
+def test_a_hub_models_licence_is_read_from_the_card_that_was_fetched_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = tmp_path / "README.md"
+    fetched.write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+
+    def find(repo: str, file: str, *, local_files_only: bool) -> str:
+        assert (repo, file, local_files_only) == ("openai/whisper-small", "README.md", True)
+        return str(fetched)
+
+    monkeypatch.setattr(model_card, "hf_hub_download", find)
+    assert build_model_card(record_of(), name="throat").data.license == "mit"
+
+
+def test_a_hub_model_that_was_fetched_without_its_card_has_no_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = partial(model_card.hf_hub_download, cache_dir=tmp_path)
+    monkeypatch.setattr(model_card, "hf_hub_download", find)
+    assert "license" not in build_model_card(record_of(), name="throat").data.to_dict()
 
 
 def test_a_base_that_is_no_hub_id_is_not_claimed_to_be_one() -> None:
@@ -170,10 +258,10 @@ def test_every_method_has_its_words() -> None:
         assert f"fine-tuned {method.card} with Sottovoce" in facts_of(TrainingConfig(method=name))
 
 
-def test_what_the_runs_figures_say_has_its_section_and_none_where_nothing_is_said() -> None:
+def test_findings_have_a_section_of_their_own_and_none_without_findings() -> None:
     record = record_of()
     findings = diagnose(record, ())
     assert findings
     text = build_model_card(record, name="throat", findings=findings).text
-    assert f"## What the run's figures say\n\n- {findings[0].describe()}" in text
-    assert "figures say" not in build_model_card(record, name="throat").text
+    assert f"## What the run's metrics show\n\n- {findings[0].describe()}" in text
+    assert "metrics show" not in build_model_card(record, name="throat").text

@@ -30,7 +30,7 @@ from sottovoce.model.frozen_base import four_bit_config
 _REFUSED_KEYS = ("auto_map",)
 _REFUSED_PREFIX = "_attn_implementation"
 MICRO = "micro"  # the name of the base model the package brings along
-_HUB_FILES = ("*.json", "*.txt", "*.safetensors")
+_HUB_FILES = ("*.json", "*.txt", "*.safetensors", "README.md")  # the last one names the licence
 _SHAPE_KEYS = (
     "d_model",
     "vocab_size",

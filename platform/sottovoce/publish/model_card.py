@@ -1,10 +1,13 @@
-"""The model card: README.md of a checkpoint, with the front matter the Hub reads, from a run's record."""
+"""Write the model card from a run's record: README.md of a checkpoint, with the front matter the Hub reads."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from sottovoce.assets import MICRO_FOLDER
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.model.checkpoint import MICRO
 from sottovoce.report.diagnosis.finding import Finding
@@ -13,7 +16,8 @@ from sottovoce.train.config import TrainingConfig
 from sottovoce.train.methods import METHODS, describe_weights
 from sottovoce.train.record import TrainingRecord
 
-_LICENSE = "apache-2.0"
+CARD_FILE = "README.md"
+_LICENSE_KEYS = ("license", "license_name", "license_link")
 
 
 def write_model_card(
@@ -22,35 +26,83 @@ def write_model_card(
     """Write the card into a checkpoint's folder.
 
     Args:
-        record: of the run.
-        folder: of the checkpoint.
-        name: of the model, as the card and its usage snippet call it.
-        is_merged: the adapter the run trained is merged into its base there.
-        findings: what the run's figures say.
+        record: the run's record.
+        folder: the checkpoint's folder.
+        name: the model's name in the card and its usage snippet.
+        is_merged: whether the adapter that the run trained is merged into its base there.
+        findings: the diagnosis of the run.
     """
-    build_model_card(record, name=name, is_merged=is_merged, findings=findings).save(folder / "README.md")
+    build_model_card(record, name=name, is_merged=is_merged, findings=findings).save(folder / CARD_FILE)
 
 
 def build_model_card(
     record: TrainingRecord, *, name: str, is_merged: bool = False, findings: Sequence[Finding] = ()
 ) -> ModelCard:
-    """Compose front matter and text; nothing in it is unknown or zero for want of a value."""
+    """Compose front matter and text. Facts that are unknown are left out."""
     is_adapter = record.training.trains_adapter and not is_merged
+    license_fields = read_license(record.base)
     sections = (
         f"# {name}",
         _introduction(record, name),
-        _usage(name) + (_adapter_usage(record.base, name) if is_adapter else ""),
+        _usage(name, record.data.languages) + (_adapter_usage(record.base, name) if is_adapter else ""),
         "## Training data\n\n" + _bullets(_data_facts(record)),
         "## Training\n\n" + _bullets(_training_facts(record)),
         "## Evaluation\n\n" + _evaluation(record),
-        *(["## What the run's figures say\n\n" + _bullets([one.describe() for one in findings])] if findings else []),
+        *(["## What the run's metrics show\n\n" + _bullets([one.describe() for one in findings])] if findings else []),
         "## Versions\n\n" + _bullets([f"{package} {number}" for package, number in record.versions.items()]),
+        "## Licence\n\n" + _describe_license(record.base, license_fields),
     )
-    front_matter = _front_matter(record, name=name, is_adapter=is_adapter).to_yaml()
+    front_matter = _front_matter(record, license_fields, name=name, is_adapter=is_adapter).to_yaml()
     return ModelCard(f"---\n{front_matter}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 
-def _front_matter(record: TrainingRecord, *, name: str, is_adapter: bool) -> ModelCardData:
+def read_license(base: str) -> dict[str, str]:
+    """Read the licence of a base model from the front matter of its card, without the network.
+
+    Args:
+        base: a checkpoint folder, ``micro`` or a Hub id, whose card was fetched with its weights.
+
+    Returns:
+        The fields ``license``, ``license_name`` and ``license_link`` that the card has; empty if it names no licence.
+    """
+    try:
+        data = ModelCard.load(_find_card(base), ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, HFValidationError, yaml.YAMLError):  # no card, or no YAML in its front matter
+        return {}
+    fields = {key: data[key] for key in _LICENSE_KEYS if isinstance(data.get(key), str)}
+    return fields if "license" in fields else {}
+
+
+def _find_card(base: str) -> Path:
+    """Return the path of a base model's card.
+
+    Raises:
+        OSError: there is none on this machine.
+        HFValidationError: neither a folder nor a Hub id.
+    """
+    folder = MICRO_FOLDER if base == MICRO else Path(base)
+    if folder.is_absolute() or folder.is_dir():
+        card = folder / CARD_FILE
+        return card.resolve(strict=True)
+    try:
+        return Path(hf_hub_download(base, CARD_FILE, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(f"{base} was fetched without {CARD_FILE}") from error
+
+
+def _describe_license(base: str, fields: dict[str, str]) -> str:
+    if not fields:
+        return (
+            f"The licence is the one of the base model, {_describe_base(base)}. No licence was found in the base "
+            "model's card, so this card names none: look it up before you publish the model."
+        )
+    name = fields.get("license_name", fields["license"])
+    return f"{name}, the licence of the base model, {_describe_base(base)}."
+
+
+def _front_matter(
+    record: TrainingRecord, license_fields: dict[str, str], *, name: str, is_adapter: bool
+) -> ModelCardData:
     results = [
         EvalResult(
             task_type="automatic-speech-recognition",
@@ -65,16 +117,14 @@ def _front_matter(record: TrainingRecord, *, name: str, is_adapter: bool) -> Mod
     ]
     return ModelCardData(
         language=list(record.data.languages),
-        license=_LICENSE,
+        **license_fields,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition",
         tags=["whisper", "sottovoce", "automatic-speech-recognition", *(["lora"] if is_adapter else [])],
         metrics=["wer", "cer"],
         model_name=name,
         eval_results=results,
-        base_model=None
-        if _is_local(record.base)
-        else record.base,  # None leaves the field out: only the Hub's have ids
+        base_model=None if _is_local(record.base) else record.base,  # None leaves the field out: a folder has no id
     )
 
 
@@ -99,40 +149,46 @@ def _introduction(record: TrainingRecord, name: str) -> str:
     )
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, languages: Sequence[str]) -> str:
+    """Show how Sottovoce transcribes a file of any length, in the language the model was trained on."""
+    named = languages[0] if len(languages) == 1 else None
+    language = "" if named is None else f', language="{named}"'
+    detection = (
+        f" The language, one of {', '.join(languages)}, is detected; name it with `language=` if you know it."
+        if named is None and languages
+        else ""
+    )
     return (
         "## Usage\n\n"
-        "Sottovoce reads this checkpoint at the length of the speech, without padding to 30 s:\n\n"
+        "Sottovoce transcribes recordings of any length, and reads each part at its own length, without padding to "
+        f"30 s.{detection}\n\n"
         "```python\n"
-        "from sottovoce.audio.decode import read_audio\n"
-        "from sottovoce.recognize.load import load_recognizer\n"
-        "from sottovoce.schema import DecodeOptions\n\n"
+        "from sottovoce.recognize.load import load_recognizer\n\n"
         f'recognizer = load_recognizer("{name}")  # the folder or Hub id of this checkpoint\n'
-        'waveform = read_audio("speech.wav")\n'
-        "print(recognizer.recognize([waveform], [DecodeOptions()])[0].text)\n"
+        f'print(recognizer.transcribe("speech.wav"{language}).text)\n'
         "```"
     )
 
 
 def _adapter_usage(base: str, name: str) -> str:
-    """Show how peft alone loads an adapter."""
+    """Show how peft loads an adapter without Sottovoce."""
     is_micro = base == MICRO
     imports = "from sottovoce.model.checkpoint import resolve_folder\n" if is_micro else ""
-    place = f'resolve_folder("{base}")' if is_micro else f'"{base}"'
+    source = f'resolve_folder("{base}")' if is_micro else f'"{base}"'
     return (
-        "\n\nIts weights are an adapter beside the base model, which Sottovoce merges when it loads them and "
-        "`python -m jobs.merge_adapter` merges for good. peft loads it as well, for audio padded to 30 s:\n\n"
+        "\n\nThe weights are an adapter for the base model. Sottovoce merges it while loading; "
+        "`python -m jobs.merge_adapter` writes a merged model. peft loads it as well, for audio padded to 30 s:\n\n"
         "```python\n"
         f"from peft import PeftModel\n{imports}"
         "from transformers import WhisperForConditionalGeneration\n\n"
-        f"base = WhisperForConditionalGeneration.from_pretrained({place})\n"
+        f"base = WhisperForConditionalGeneration.from_pretrained({source})\n"
         f'model = PeftModel.from_pretrained(base, "{name}")\n'
         "```"
     )
 
 
 def _method_facts(record: TrainingRecord) -> list[str]:
-    """Say how much was trained, and with what adapter."""
+    """Describe how many parameters were trained, and the adapter."""
     facts = []
     if record.num_trained_parameters:
         share = record.num_trained_parameters / record.num_parameters
@@ -205,7 +261,7 @@ def _evaluation(record: TrainingRecord) -> str:
 
 
 def _groups(groups: Sequence[GroupScore]) -> str:
-    """Give this checkpoint's scores by corpus and language, where there are several."""
+    """Return the table of this checkpoint's scores by corpus and language, if there are several."""
     if not groups:
         return ""
     names = ("group", "name", "utterances", "words", "WER", "95 % interval", "CER", "normalizer")
