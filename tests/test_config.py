@@ -2,9 +2,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from pydantic import Field, ValidationError, model_validator
+import tyro
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 
 from sottovoce.config import Config, load_config, read_recipe, show_error, write_config
 from sottovoce.errors import ConfigError
@@ -39,6 +41,46 @@ class Needy(Config):
     output: Path
 
 
+class Job(Config):
+    """A job with a run, that must be told where to write."""
+
+    output: Path
+    run: Run
+
+
+class Flat(Config):
+    """A job whose part's options carry no prefix."""
+
+    needy: Annotated[Needy, tyro.conf.arg(name="")]
+    max_steps: int = 1
+
+
+class Inner(Config):
+    """A part with a renamed field."""
+
+    peak_lr: int = Field(default=1, validation_alias=AliasChoices("peak_lr", "speed"))
+
+
+class Renamed(Config):
+    """A run with a renamed field and a renamed part."""
+
+    peak_lr: int = Field(default=1, validation_alias=AliasChoices("peak_lr", "speed"))
+    sub: Inner = Field(default=Inner(), validation_alias=AliasChoices("sub", "part"))
+
+
+class Several(Config):
+    """A run with a list of parts."""
+
+    needs: tuple[Needy, ...] = ()
+    max_steps: int = 1
+
+
+class Switch(Config):
+    """A run with a switch."""
+
+    is_on: bool = False
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
@@ -70,6 +112,68 @@ def test_what_a_recipe_leaves_out_of_a_part_stays_as_the_fields_default_has_it(t
 
 def test_a_recipe_may_give_what_has_no_default(tmp_path: Path) -> None:
     assert load_config(Needy, ["--config", str(write(tmp_path, "output: there\n"))]).output == Path("there")
+
+
+def test_a_recipe_may_leave_out_a_required_field_that_the_command_line_gives(tmp_path: Path) -> None:
+    recipe = str(write(tmp_path, "run: {max_steps: 5, optimizer: {learning_rate: 0.01}}\n"))
+    given = ["--output", "there", "--run.optimizer.warmup-steps", "2"]
+    job = load_config(Job, ["--config", recipe, *given])
+    assert job == Job(
+        output=Path("there"), run=Run(max_steps=5, optimizer=Optimizer(learning_rate=0.01, warmup_steps=2))
+    )
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: output is missing; .*give --output on the command line"):
+        load_config(Job, ["--config", recipe, *given[2:]])
+
+
+def test_settings_that_fit_only_once_merged_are_accepted(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "max_steps: 5\n")  # fewer than the default's warmup_steps
+    with pytest.raises(ConfigError, match="warmup_steps is longer than the run"):
+        load_config(Run, ["--config", str(recipe)])
+    assert load_config(Run, ["--config", str(recipe), "--max-steps", "50"]).max_steps == 50
+
+
+def test_an_error_names_the_recipes_key_or_the_option_whichever_set_the_value(tmp_path: Path) -> None:
+    recipe = str(write(tmp_path, "optimizer: {learning_rate: -1}\nmax_steps: many\n"))
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: optimizer\.learning_rate: .*greater than 0.*; max_steps: "):
+        load_config(Run, ["--config", recipe])
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: --optimizer\.learning-rate on the command line: .*greater"):
+        load_config(Run, ["--config", recipe, "--optimizer.learning-rate", "-2", "--max-steps", "50"])
+
+
+def test_an_option_without_its_parts_name_is_the_one_an_error_asks_for(tmp_path: Path) -> None:
+    recipe = str(write(tmp_path, "max_steps: 3\n"))
+    assert load_config(Flat, ["--config", recipe, "--output", "there"]).needy.output == Path("there")
+    with pytest.raises(ConfigError, match=r"needy\.output is missing; .*give --output on"):
+        load_config(Flat, ["--config", str(write(tmp_path, "needy: {}\n"))])
+
+
+def test_an_option_replaces_a_key_that_the_recipe_calls_by_an_earlier_name(tmp_path: Path) -> None:
+    recipe = str(write(tmp_path, "speed: 3\npart: {speed: 4}\n"))
+    assert load_config(Renamed, ["--config", recipe]) == Renamed(peak_lr=3, sub=Inner(peak_lr=4))
+    given = ["--peak-lr", "5", "--sub.peak-lr", "6"]
+    assert load_config(Renamed, ["--config", recipe, *given]) == Renamed(peak_lr=5, sub=Inner(peak_lr=6))
+
+
+def test_a_switch_that_the_command_line_leaves_out_stays_as_the_recipe_has_it(tmp_path: Path) -> None:
+    recipe = str(write(tmp_path, "is_on: true\n"))
+    assert load_config(Switch, ["--config", recipe]).is_on
+    assert not load_config(Switch, ["--config", recipe, "--no-is-on"]).is_on
+
+
+def test_a_list_of_parts_comes_from_the_recipe_alone(tmp_path: Path) -> None:
+    recipe = str(write(tmp_path, "needs: [{output: a}, {output: b}]\n"))
+    assert load_config(Several, ["--config", recipe, "--max-steps", "3"]) == Several(
+        needs=(Needy(output=Path("a")), Needy(output=Path("b"))), max_steps=3
+    )
+
+
+def test_help_shows_a_recipes_values_and_works_where_the_recipe_is_incomplete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for config_class, text, expected in ((Run, "max_steps: 77\n", "77"), (Job, "run: {max_steps: 77}\n", "required")):
+        with pytest.raises(SystemExit, match="0"):
+            load_config(config_class, ["--config", str(write(tmp_path, text)), "--help"])
+        assert expected in capsys.readouterr().out
 
 
 def test_an_empty_recipe_changes_nothing(tmp_path: Path) -> None:
@@ -173,3 +277,8 @@ def test_a_mistake_in_a_recipe_is_one_error_without_a_traceback(root: Path) -> N
 def test_any_other_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     show_error(KeyError, KeyError("x"), None)
     assert capsys.readouterr().err == "KeyError: 'x'\n"
+
+
+def test_ctrl_c_ends_a_job_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n"

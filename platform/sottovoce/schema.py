@@ -15,6 +15,8 @@ HOP_LENGTH = 160  # samples between frames: 10 ms
 FRAMES_PER_SECOND = SAMPLING_RATE // HOP_LENGTH  # 100
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # 50: the encoder's second convolution has stride 2
 MAX_CONTEXT_S = 30.0  # s, the longest audio context of any Whisper
+MAX_DURATION_S = 7200.0  # s, the longest recording that is decoded unless a caller sets another limit: longer than
+# nearly any meeting or lecture, and 0.23 GB as int16 or 0.46 GB as float32, so one request cannot fill the memory
 MAX_LABEL_TOKENS = 448  # the decoder's positions, prefix and end token included
 
 Waveform: TypeAlias = NDArray[np.float32]

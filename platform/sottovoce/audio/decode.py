@@ -24,7 +24,7 @@ from sottovoce.errors import (
     EmptyAudioError,
     NonFiniteAudioError,
 )
-from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
+from sottovoce.schema import MAX_DURATION_S, SAMPLING_RATE, Pcm, Waveform
 
 MAX_DECODED_BYTES = 256 * 2**20
 """Float32 bytes, all channels at their own rate, that any recording may unpack to."""
@@ -37,7 +37,7 @@ _MIN_RATE, _MAX_RATE = 1_000, 768_000  # Hz; nothing that holds speech lies outs
 
 
 def read_audio(
-    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = 7200.0
+    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = MAX_DURATION_S
 ) -> Waveform:
     """Read a recording and decode it; see ``decode_audio``.
 
@@ -61,7 +61,7 @@ def read_audio(
 
 
 def read_audio_with_format(
-    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = 7200.0
+    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = MAX_DURATION_S
 ) -> tuple[Waveform, AudioFormat]:
     """Read and decode like ``read_audio``, and say how the recording was stored."""
     is_part = start_s > 0 or duration_s is not None
@@ -75,7 +75,7 @@ def decode_audio(
     source: str,
     start_s: float = 0.0,
     duration_s: float | None = None,
-    max_duration_s: float = 7200.0,
+    max_duration_s: float = MAX_DURATION_S,
 ) -> Waveform:
     """Decode one recording, or the part of it that is asked for.
 
@@ -109,20 +109,20 @@ def decode_audio_with_format(
     source: str,
     start_s: float = 0.0,
     duration_s: float | None = None,
-    max_duration_s: float = 7200.0,
+    max_duration_s: float = MAX_DURATION_S,
 ) -> tuple[Waveform, AudioFormat]:
     """Decode like ``decode_audio``, and say how the recording was stored."""
     file = EncodedBytes(data)
     return _decode(file, source=source, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s)
 
 
-def read_pcm(reference: str | Path, *, max_duration_s: float = 7200.0) -> Pcm:
+def read_pcm(reference: str | Path, *, max_duration_s: float = MAX_DURATION_S) -> Pcm:
     """Read a recording and decode it as ``decode_pcm`` does; errors as ``read_audio``."""
     with open_audio(reference, is_part=False) as (file, source):
         return _decode_to(to_pcm, file, source=source, start_s=0.0, duration_s=None, max_duration_s=max_duration_s)[0]
 
 
-def decode_pcm(data: bytes, *, source: str, max_duration_s: float = 7200.0) -> Pcm:
+def decode_pcm(data: bytes, *, source: str, max_duration_s: float = MAX_DURATION_S) -> Pcm:
     """Decode one recording like ``decode_audio``, never holding the whole of it in float32.
 
     Returns:
