@@ -1,4 +1,4 @@
-"""A run waits for its pruner's answer after each evaluation; one that nobody oversees never asks."""
+"""A run waits for its pruner's answer after each evaluation; a run without a pruner never asks."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ def row(step: int) -> EvaluationRow:
     )  # fmt: skip
 
 
-def oversee(pruner: Pruner, monkeypatch: pytest.MonkeyPatch, *, is_main_process: bool = True) -> PrunerClient:
+def client_of(pruner: Pruner, monkeypatch: pytest.MonkeyPatch, *, is_main_process: bool = True) -> PrunerClient:
     """A worker's end whose calls reach the pruner at once, and whose rank is the only one."""
     methods = {name: SimpleNamespace(remote=getattr(pruner, name)) for name in ("post", "read", "verdict")}
     monkeypatch.setattr("sottovoce.train.pruner.ray.get_actor", lambda name, namespace: SimpleNamespace(**methods))
@@ -38,23 +38,23 @@ def test_there_is_no_verdict_until_a_step_is_allowed_or_the_run_is_stopped() -> 
 
 def test_a_run_posts_its_evaluations_and_follows_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
-    supervision = oversee(pruner, monkeypatch)
+    client = client_of(pruner, monkeypatch)
     pruner.allow(0)
-    assert not supervision.stops([row(0)], is_last=False)
+    assert not client.stops([row(0)], is_last=False)
     pruner.stop()
-    assert supervision.stops([row(0), row(10)], is_last=False)
+    assert client.stops([row(0), row(10)], is_last=False)
     assert pruner.read() == Posted((row(0), row(10)), is_last=False)
 
 
 def test_a_run_at_its_end_posts_and_asks_for_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
-    assert oversee(pruner, monkeypatch).stops([row(0)], is_last=True)
+    assert client_of(pruner, monkeypatch).stops([row(0)], is_last=True)
     assert pruner.read().is_last
 
 
 def test_a_run_waits_for_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
-    supervision = oversee(pruner, monkeypatch)
+    client = client_of(pruner, monkeypatch)
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -63,18 +63,18 @@ def test_a_run_waits_for_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
             pruner.allow(0)
 
     monkeypatch.setattr("sottovoce.train.pruner.time.sleep", sleep)
-    assert not supervision.stops([row(0)], is_last=False)
+    assert not client.stops([row(0)], is_last=False)
     assert len(waits) == 3
 
 
 def test_only_the_first_rank_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = Pruner()
-    assert not oversee(pruner, monkeypatch, is_main_process=False).stops([row(0)], is_last=False)
+    assert not client_of(pruner, monkeypatch, is_main_process=False).stops([row(0)], is_last=False)
     assert pruner.read() == Posted()
 
 
 def test_a_run_without_a_pruner_ends_by_itself() -> None:
     accelerator: Any = None
-    supervision = PrunerClient(None, accelerator)
-    assert not supervision.stops([row(0)], is_last=False)
-    assert supervision.stops([row(0)], is_last=True)
+    client = PrunerClient(None, accelerator)
+    assert not client.stops([row(0)], is_last=False)
+    assert client.stops([row(0)], is_last=True)

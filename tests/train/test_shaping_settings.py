@@ -17,7 +17,7 @@ from sottovoce.train.worker import WorkerTask
 
 
 def settings(*, computed_in: str = "fp32", **changes: object) -> dict[str, Any]:
-    """As a checkpoint of a run with these settings gives them back."""
+    """Return the settings of a run as read back from its checkpoint."""
     config = TrainingConfig.model_validate({"base": "openai/whisper-small", "learning_rate": 1e-5} | changes)
     state = RunState(settings=shaping_settings(config, precision=computed_in))
     return RunState.model_validate_json(state.model_dump_json()).settings

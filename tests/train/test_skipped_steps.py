@@ -76,7 +76,7 @@ class Rig:
         self.num_steps = 0
 
     def step(self, fault: str | None = None) -> float:
-        """Give the step's mean loss, 0 where it was skipped."""
+        """Return the step's mean loss, 0 if it was skipped."""
         self.model.fault = fault
         generator = torch.Generator().manual_seed(self.num_steps % 8)
         features = torch.randn(6, 4, 1, generator=generator)

@@ -48,7 +48,7 @@ def build_stepper(
 
 
 def train(folder: Path, *steps: list[TrainBatch]) -> tuple[torch.Tensor, list[float]]:
-    """Give the weights after some steps, and the gradients' norms."""
+    """Return the weights after some steps, and the gradients' norms."""
     checkpoint = load_checkpoint(folder)
     prepare_whisper(checkpoint.model, method="full", dropout=0.0, gradient_checkpointing=False)
     model = WhisperObjective(checkpoint.model, label_smoothing=0.0)

@@ -52,7 +52,7 @@ def test_training_on_silence_lets_the_model_write_nothing_at_all(tiny_checkpoint
 
 
 def train(checkpoint: Checkpoint, config: TrainingConfig, steps: Sequence[int], state: object) -> object:
-    """Take some steps of a run in this process; gives the optimizer's state, which a checkpoint would hold."""
+    """Take some steps of a run in this process; return the optimizer state that a checkpoint would hold."""
     set_up(checkpoint, config)
     objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
     optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.01), lr=1e-2)
