@@ -143,26 +143,26 @@ def vocabulary(tiny):
     return build_vocabulary(tiny.tokenizer, tiny.model.generation_config, source="tiny")
 
 
-def test_right_guesses_are_read_in_one_call_and_ended_rows_hold_nobody_up(vocabulary):
+def test_right_drafts_are_read_in_one_call_and_ended_rows_do_not_delay_others(vocabulary):
     target, assistant = Script(TEXTS), Script(TEXTS)
-    session = SpeculativeSession(target, lambda: assistant, vocabulary=vocabulary, num_guesses=4)
+    session = SpeculativeSession(target, lambda: assistant, vocabulary=vocabulary, num_drafted=4)
     assert write(session, 10) == TEXTS
-    assert target.num_calls == 2  # the first token with four guesses, then one with six
+    assert target.num_calls == 2  # the first token with four drafted ones, then one with six
 
 
-def test_a_wrong_guess_in_one_row_rewinds_all_rows(vocabulary):
+def test_a_wrong_draft_in_one_row_rewinds_all_rows(vocabulary):
     wrong = [[*TEXTS[0][:3], 99, *TEXTS[0][4:]], TEXTS[1]]
     target, assistant = Script(TEXTS), Script(wrong)
-    session = SpeculativeSession(target, lambda: assistant, vocabulary=vocabulary, num_guesses=4)
+    session = SpeculativeSession(target, lambda: assistant, vocabulary=vocabulary, num_drafted=4)
     assert write(session, 10) == TEXTS
-    assert target.num_calls == 3  # up to the wrong guess; then with three guesses, and with five
+    assert target.num_calls == 3  # up to the wrong draft; then three drafted tokens, and five
 
 
-def test_rows_may_leave_or_change_places_and_what_was_guessed_still_counts(vocabulary):
+def test_rows_may_leave_or_change_order_and_keep_their_drafts(vocabulary):
     target, assistant = Script(TEXTS), Script(TEXTS)
-    session = SpeculativeSession(target, lambda: assistant, vocabulary=vocabulary, num_guesses=4)
+    session = SpeculativeSession(target, lambda: assistant, vocabulary=vocabulary, num_drafted=4)
     session.start(PREFIX)
-    session.reorder([1, 0])  # before anything was guessed
+    session.reorder([1, 0])  # before the first draft
     assert session.advance(np.array([20, 10])).argmax(axis=1).tolist() == [21, 11]
     session.reorder([1])
     assert [session.advance(np.array([token])).argmax() for token in TEXTS[0][1:9]] == TEXTS[0][2:]
@@ -183,7 +183,7 @@ def test_an_assistant_with_another_tokenizer_is_refused(tiny):
         TorchRecognizer(tiny, assistant=other)
 
 
-def test_an_assistant_that_hears_less_than_the_model_is_refused(tiny):
+def test_an_assistant_with_a_shorter_encoder_than_the_model_is_refused(tiny):
     other = shaken(tiny, 0.0)
     other.model.config.max_source_positions = 400
     with pytest.raises(CheckpointError, match="400 positions, fewer than 500"):

@@ -1,1 +1,1 @@
-"""Recognizers: windows of speech to text, by torch or ONNX Runtime."""
+"""Recognizers: convert windows of speech to text with torch or ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""The torch engine for many adapters on one base, whose weights are held once."""
+"""The torch engine for many adapters on one base, whose weights are in memory once."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
 
 class AdaptedRecognizer:
-    """Decode with a shared base as one of its adapters, or as the base itself; calls on one base take turns."""
+    """Decode with one adapter of a shared base, or with the base itself. Calls on one base take turns."""
 
     transcribe = transcribe
 
@@ -24,7 +24,7 @@ class AdaptedRecognizer:
         num_threads: int,
         assistant: Checkpoint | None,
     ) -> None:
-        """Wrap a shared base; ``share_base`` and ``share_adapter`` do so."""
+        """Wrap a shared base; use ``share_base`` or ``share_adapter``."""
         self.shared = shared
         self._adapter = adapter
         with shared.using(adapter):
@@ -52,26 +52,26 @@ class AdaptedRecognizer:
             return self._engine.recognize(windows, options)
 
     def close(self) -> None:
-        """Take the adapter out of the base's layers; the recognizer cannot be used afterwards."""
+        """Remove the adapter from the base's layers. The recognizer cannot be used afterwards."""
         if self._adapter is not None:
             self.shared.remove(self._adapter)
 
 
 def share_base(shared: SharedBase, *, num_threads: int, assistant: Checkpoint | None = None) -> AdaptedRecognizer:
-    """Give the base itself as a recognizer; arguments as in ``share_adapter``."""
+    """Build a recognizer of the base itself; for the arguments see ``share_adapter``."""
     return AdaptedRecognizer(shared, shared.checkpoint, None, num_threads=num_threads, assistant=assistant)
 
 
 def share_adapter(
     shared: SharedBase, adapted: Adapted, *, num_threads: int, assistant: Checkpoint | None = None
 ) -> AdaptedRecognizer:
-    """Add an adapter to a shared base.
+    """Add an adapter to a shared base and build its recognizer.
 
     Args:
         shared: the base.
-        adapted: the adapter's files, as ``find_adapted`` found them with this base.
-        num_threads: threads one call may use.
-        assistant: a smaller model that writes ahead; see ``speculative``.
+        adapted: the adapter's files, from ``find_adapted`` with this base.
+        num_threads: CPU threads that one call may use.
+        assistant: a smaller model that drafts tokens; see ``speculative``.
 
     Raises:
         CheckpointError: its files are missing or damaged, or do not fit the base.
@@ -80,5 +80,5 @@ def share_adapter(
     try:
         return AdaptedRecognizer(shared, checkpoint, name, num_threads=num_threads, assistant=assistant)
     except BaseException:
-        shared.remove(name)  # nobody else knows its name
+        shared.remove(name)  # no one else knows its name
         raise

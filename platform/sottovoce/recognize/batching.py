@@ -1,4 +1,4 @@
-"""Windows of any length and option to batches an engine can run: what the engines' ``recognize`` share.
+"""Sort windows of any length and options into batches that an engine can run; shared by all engines.
 
 Shapes: B batch, S samples, M mel bins, F frames, T tokens.
 """
@@ -20,11 +20,11 @@ from sottovoce.words.word_times import AttentionSource, time_result
 
 
 class WindowSession(DecoderSession, AttentionSource, Protocol):
-    """A batch that is decoded and whose words can be timed."""
+    """A batch that can be decoded and whose words can be timed."""
 
 
 OpenSession = Callable[[NDArray[np.float32]], WindowSession]
-"""Encode input_features (B, M, F) and give a session for them."""
+"""Function that encodes input_features (B, M, F) and returns a session for them."""
 
 
 def recognize_windows(
@@ -39,8 +39,8 @@ def recognize_windows(
 ) -> list[WindowResult]:
     """Decode windows in batches that share a context and a prefix length.
 
-    Nothing is padded to a neighbour's length, so in float a window's result does not depend on what else is in its
-    batch; in int8 it does a little, since activations are scaled over the whole batch.
+    No window is padded to the length of another. So in float the result of a window does not depend on the rest of its
+    batch; in int8 it depends on it slightly, because activations are scaled over the whole batch.
 
     Returns:
         One result for each window, in order.
@@ -48,13 +48,13 @@ def recognize_windows(
     Raises:
         ContextError: a window longer than the longest context.
         LanguageError: a language the model does not know.
-        CheckpointError: word times, and alignment heads the decoder does not have.
+        CheckpointError: word times with alignment heads that the decoder does not have.
         WordTimesUnavailableError: word times from an engine without cross-attention.
     """
     groups: dict[tuple[int, bool, int], list[int]] = defaultdict(list)
     for index, (window, option) in enumerate(zip(windows, options, strict=True)):
         num_frames = context.num_frames_for(window.shape[0] / SAMPLING_RATE)
-        vocabulary.prefix(option.language or vocabulary.languages[0], option)  # a wrong language fails before the work
+        vocabulary.prefix(option.language or vocabulary.languages[0], option)  # an unknown language fails first
         groups[num_frames, option.timestamps, len(vocabulary.previous(option))].append(index)
     results: dict[int, WindowResult] = {}
     for (num_frames, *_), indices in groups.items():

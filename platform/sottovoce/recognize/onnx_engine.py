@@ -1,8 +1,8 @@
-"""The ONNX Runtime engine: a short decode loop over an exported variant's encoder and merged decoder.
+"""The ONNX Runtime engine: it runs the encoder and the merged decoder of an exported variant.
 
-The merged decoder is read, and not the two split ones: the same speed and memory, half the bytes to ship
-(measured on a 4-layer decoder of width 384, 1 thread of a Xeon with AVX-512: 5.9 ms a step and 393 MB against 416 MB).
-The encoder's keys and values are computed once and bound once; a step passes their buffers on without a copy.
+The merged decoder is used instead of the two split ones: the same speed and memory, half the bytes to ship (measured on
+a 4-layer decoder of width 384, 1 thread of a Xeon with AVX-512: 5.9 ms a step, 393 MB against 416 MB). The encoder's
+keys and values are computed and bound once; a step passes their buffers on without a copy.
 
 Shapes: B batch, M mel bins, F frames, T tokens, V vocabulary.
 """
@@ -35,7 +35,7 @@ from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
 _PAST, _PRESENT = "past_key_values", "present"
-# The graph gives logits of every token it reads, 0.2 MB each: a batch of 16 long prompts would take 0.75 GB at once.
+# The graph outputs logits of every token it reads, 0.2 MB each: a batch of 16 long prompts would take 0.75 GB at once.
 _PREFIX_TOKENS_AT_ONCE = 1_024
 _LOAD_ERRORS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented)
 
@@ -55,7 +55,7 @@ class OnnxRecognizer:
         variant: str,
         max_batch_size: int = 16,
     ) -> None:
-        """Take loaded sessions; ``load_recognizer`` builds them from a folder."""
+        """Wrap loaded sessions; ``load_onnx`` loads them from a folder."""
         self._encoder = encoder
         self._decoder = decoder
         self._vocabulary = vocabulary
@@ -85,7 +85,7 @@ class OnnxRecognizer:
         Raises:
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
-            WordTimesUnavailableError: word times from graphs that were exported before they could give them.
+            WordTimesUnavailableError: word times from graphs that were exported without alignment scores.
         """
         return recognize_windows(
             self._open,
@@ -135,7 +135,7 @@ def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSessio
 
     Args:
         path: the ONNX file.
-        num_threads: threads one call may use; ONNX Runtime ignores OMP_NUM_THREADS.
+        num_threads: CPU threads that one call may use; ONNX Runtime ignores OMP_NUM_THREADS.
 
     Raises:
         CheckpointError: a file that is missing or damaged.
@@ -144,7 +144,7 @@ def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSessio
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle replicas share their cores
-    options.log_severity_level = 3  # errors only: the merged graph's unused outputs are warned of at each load
+    options.log_severity_level = 3  # errors only: each load warns about unused outputs of the merged graph
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _LOAD_ERRORS as error:
@@ -152,7 +152,7 @@ def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSessio
 
 
 class _OnnxSession:
-    """One batch: the encoder's output and the decoder's cache, in buffers that ONNX Runtime owns."""
+    """One batch: the encoder's output and the decoder's cache, in buffers owned by ONNX Runtime."""
 
     def __init__(self, decoder: onnxruntime.InferenceSession, encoded: onnxruntime.OrtValue, *, engine: str) -> None:
         self._decoder = decoder
@@ -164,12 +164,12 @@ class _OnnxSession:
         self._has_scores = ALIGNMENT_SCORES in outputs
         self._flags = {flag: np.array([flag]) for flag in (False, True)}  # a binding does not keep its arrays alive
         self._step: Any = None
-        self._heard = encoded  # by the rows; a binding does not keep it alive either
+        self._encoded_of_rows = encoded  # a binding does not keep it alive either
         self._caches: dict[str, onnxruntime.OrtValue] = {}
         self._windows = np.zeros(0, dtype=np.int64)  # the window of each row
 
     def start(self, prefix: TokenIds, positions: Sequence[int] | None = None) -> Logits:
-        """Read a prefix (B, T) with an empty cache; see ``DecoderSession``. Gives (B, P, V)."""
+        """Read a prefix (B, T) with an empty cache and return (B, P, V); see ``DecoderSession``."""
         self._step = self._bind(use_cache=True)
         self._windows = np.arange(len(prefix))
         size = max(1, _PREFIX_TOKENS_AT_ONCE // prefix.shape[1])
@@ -184,7 +184,7 @@ class _OnnxSession:
         return logits if positions is None else logits[:, list(positions)]
 
     def _start_in_parts(self, prefix: TokenIds, positions: Sequence[int] | None, *, size: int) -> Logits:
-        """Read the prefix of some windows at a time, and join their caches."""
+        """Read the prefix of ``size`` windows at a time, and join their caches."""
         spans = [range(first, min(first + size, len(prefix))) for first in range(0, len(prefix), size)]
         parts = [self.select(span) for span in spans]
         logits = [
@@ -194,32 +194,32 @@ class _OnnxSession:
         return np.concatenate(logits)
 
     def advance(self, token_ids: TokenIds) -> Logits:
-        """Read one more token for each row, (R,). Gives (R, V)."""
+        """Read one more token for each row, (R,), and return (R, V)."""
         logits, caches = self._run(self._step, token_ids[:, None], self._self_names)
         self._continue_from(caches)
         last: Logits = logits[:, -1]
         return last
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Continue from these rows; what is cached of the sound moves only where a row is of another window."""
+        """Continue from these rows. Cross-attention's cache moves only if a row belongs to another window."""
         windows = self._windows[list(rows)]
         names = list(self._self_names)
         if not np.array_equal(windows, self._windows):
             names += self._cross_names
-            self._heard = _take(self._encoded, windows)
-            self._step.bind_ortvalue_input("encoder_hidden_states", self._heard)
+            self._encoded_of_rows = _take(self._encoded, windows)
+            self._step.bind_ortvalue_input("encoder_hidden_states", self._encoded_of_rows)
         self._windows = windows
         self._continue_from({name: _take(self._caches[name], rows) for name in names})
 
     def select(self, rows: Sequence[int]) -> "_OnnxSession":
-        """Give a session of some of the windows."""
+        """Return a session of some of the windows."""
         return _OnnxSession(self._decoder, _take(self._encoded, rows), engine=self._engine)
 
     def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Read given tokens for one window; see ``AttentionSource``.
 
         Raises:
-            WordTimesUnavailableError: graphs exported before they had this output.
+            WordTimesUnavailableError: graphs that were exported without this output.
         """
         if not self._has_scores:
             raise WordTimesUnavailableError(self._engine)
@@ -247,7 +247,7 @@ class _OnnxSession:
         token_ids: TokenIds,
         cache_names: Sequence[str],
     ) -> tuple[Logits, dict[str, onnxruntime.OrtValue]]:
-        """Run the decoder; the caches named come back as buffers, uncopied."""
+        """Run the decoder; return logits and the named caches, as buffers without a copy."""
         held_ids = np.ascontiguousarray(token_ids)  # a binding does not keep its arrays alive
         binding.bind_cpu_input("input_ids", held_ids)
         binding.clear_binding_outputs()
@@ -258,7 +258,7 @@ class _OnnxSession:
         return logits.numpy(), dict(zip(cache_names, caches, strict=True))
 
     def _empty_caches(self, *, batch_size: int) -> dict[str, onnxruntime.OrtValue]:
-        """Give caches of no tokens: the first step's branch ignores them, and the graph still asks for them."""
+        """Return caches of no tokens: the branch of the first step ignores them, but the graph requires them."""
         caches = [entry for entry in self._decoder.get_inputs() if entry.name.startswith(_PAST)]
         return {
             entry.name: onnxruntime.OrtValue.ortvalue_from_numpy(
@@ -269,17 +269,17 @@ class _OnnxSession:
 
 
 def _take(value: onnxruntime.OrtValue, rows: Sequence[int] | NDArray[np.int64]) -> onnxruntime.OrtValue:
-    """Copy some rows of a buffer."""
+    """Copy rows of a buffer."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.take(value.numpy(), rows, axis=0))
 
 
 def _join(values: Sequence[onnxruntime.OrtValue]) -> onnxruntime.OrtValue:
-    """Copy buffers into one, along the rows."""
+    """Concatenate buffers along the rows."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.concatenate([value.numpy() for value in values]))
 
 
 def _encode(encoder: onnxruntime.InferenceSession, input_features: NDArray[np.float32]) -> onnxruntime.OrtValue:
-    """Encode (B, M, F) log-mel into (B, F / 2, D), in a buffer the decoder reads without a copy."""
+    """Encode log-mel features (B, M, F) to (B, F / 2, D), in a buffer that the decoder reads without a copy."""
     binding = encoder.io_binding()
     held_features = np.ascontiguousarray(input_features)  # a binding does not keep its arrays alive
     binding.bind_cpu_input("input_features", held_features)
@@ -295,17 +295,17 @@ def read_attention(
     empty_caches: Mapping[str, onnxruntime.OrtValue],
     token_ids: NDArray[np.int64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read prefix, text and end token of one window at once.
+    """Read prefix, text and end token of one window in one pass.
 
     Args:
         decoder: the merged decoder, exported with its alignment scores.
         encoded: (1, P, D) from the encoder.
-        empty_caches: for a batch of one; the branch without a cache ignores them, and the graph asks for them.
-        token_ids: (T,), the last of them the end token; tokens of text have lower ids.
+        empty_caches: for a batch of one; the branch without a cache ignores them, but the graph requires them.
+        token_ids: (T,), the last one the end token; text tokens have lower ids.
 
     Returns:
-        Scores (H, T, P), and the probabilities (T - 1,) of the tokens from the second on, among the tokens of text; 0
-        for those that are none.
+        Scores (H, T, P), and the probabilities (T - 1,) of the tokens from the second on, normalized over text tokens;
+        0 for tokens that are no text.
     """
     inputs = {
         "input_ids": onnxruntime.OrtValue.ortvalue_from_numpy(token_ids[None]),
@@ -320,12 +320,12 @@ def read_attention(
 def text_probabilities(
     logits: NDArray[np.float32], token_ids: NDArray[np.int64], *, end_id: int
 ) -> NDArray[np.float32]:
-    """Give the probability of each token among the tokens of text.
+    """Return the probability of each token, normalized over text tokens.
 
     Args:
-        logits: (T, V) that each token was written from.
+        logits: (T, V) from which each token was generated.
         token_ids: (T,).
-        end_id: tokens of text have lower ids.
+        end_id: text tokens have lower ids.
 
     Returns:
         (T,), 0 for tokens that are no text.

@@ -1,4 +1,4 @@
-"""What every engine is to the rest of the platform: windows of speech in, text out."""
+"""The interface of every engine: windows of speech in, text out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ class Recognizer(Protocol):
         """ISO 639-1 codes the model knows."""
 
     def recognize(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[WindowResult]:
-        """Decode windows in batches of like length, as their options say.
+        """Decode windows in batches of equal context, each with its own options.
 
         Args:
             windows: each (S,) float32, 16 000 Hz, at most ``context.max_s`` long.
@@ -49,5 +49,5 @@ class Recognizer(Protocol):
         show_progress: bool = ...,
         **decoding: Unpack[Decoding],
     ) -> Transcript:
-        """Transcribe a recording of any length; see ``longform/transcribe.py``, which every engine takes it from."""
+        """Transcribe a recording of any length. Every engine uses the function in ``longform/transcribe.py``."""
         ...

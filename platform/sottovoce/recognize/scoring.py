@@ -1,4 +1,4 @@
-"""Score a recognizer on a manifest: word and character error rates, and how fast it was."""
+"""Score a recognizer on a manifest: word and character error rates, and speed; print and store the score."""
 
 import json
 import logging
@@ -19,28 +19,28 @@ from sottovoce.text.score import ErrorRate, Score
 
 logger = logging.getLogger(__name__)
 
-_UTTERANCES_AT_ONCE = 256  # held in memory: 256 of 30 s are 0.5 GB
+_UTTERANCES_AT_ONCE = 256  # in memory: 256 of 30 s take 0.5 GB
 _PROGRESS_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecognizerScore:
-    """How well and how fast a recognizer was on a set of utterances."""
+    """Error rates and speed of a recognizer on a set of utterances."""
 
     name: str
     """The recognizer's name."""
     score: Score
     audio_s: float
     recognition_s: float
-    """Seconds of recognition, log-mel included; reading and decoding of audio files is left out."""
+    """Seconds of recognition; includes log-mel features, excludes reading and decoding of files."""
     hypotheses: dict[str, str]
-    """What was recognized, by utterance id."""
+    """The recognized text by utterance id."""
     groups: tuple[GroupScore, ...] = ()
-    """Corpora and languages, where there are several."""
+    """Scores by corpus and language, if there are several."""
 
     @property
     def rtfx(self) -> float:
-        """Audio seconds per second of recognition (log-mel included, decoding of files excluded)."""
+        """Audio seconds per second of recognition; see ``recognition_s``."""
         return self.audio_s / max(self.recognition_s, 1e-9)
 
     @property
@@ -89,15 +89,17 @@ def score_recognizer(
     language: str | None = None,
     spelling: Mapping[str, str] | None = None,
 ) -> RecognizerScore:
-    """Recognize utterances, shortest first so that batches are of like length, and compare with what was said.
+    """Recognize utterances and compare the texts with the references.
+
+    The shortest utterances come first, so that those of a batch are of similar length.
 
     Args:
         recognizer: the engine.
-        utterances: with absolute audio paths, as ``read_manifest`` gives them; longer ones are cut at silences.
-        normalizer: how texts are made comparable; the score names it, and where ``english`` meets another language
-            ``basic`` takes its place.
+        utterances: with absolute audio paths, as ``read_manifest`` returns them. Those longer than the model's context
+            are cut at silences.
+        normalizer: applied to both texts; ``english`` is replaced by ``basic`` for other languages. The score names it.
         batch_size: windows per call of the engine.
-        language: decode all in this language; None takes each utterance's own.
+        language: decode all in this language; None uses each utterance's own.
         spelling: see ``normalize``.
 
     Raises:
@@ -139,7 +141,7 @@ def score_recognizer(
 
 
 def select_split(utterances: Sequence[Utterance], split: Split, *, limit: int | None = None) -> list[Utterance]:
-    """Give the utterances of one split, at most ``limit`` of them, the first ones.
+    """Return the first utterances of one split, at most ``limit``.
 
     Raises:
         ManifestError: a split without utterances.
@@ -158,7 +160,7 @@ def _groups(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
 def _recognize(
     recognizer: Recognizer, waveforms: Sequence[Waveform], options: Sequence[DecodeOptions], *, batch_size: int
 ) -> list[str]:
-    """Cut, recognize in batches across recordings, and join the windows of each recording."""
+    """Cut waveforms into windows, recognize them in batches across waveforms, and join the texts of each."""
     windows: list[tuple[int, Waveform]] = []
     for index, waveform in enumerate(waveforms):
         spans = window_spans(waveform, max_window_s=recognizer.context.max_s)
@@ -181,7 +183,7 @@ def _log_summary(result: RecognizerScore) -> None:
 
 
 def write_score(result: RecognizerScore, path: Path) -> None:
-    """Write rates with counts and intervals, RTFx with its parts, and every hypothesis, as JSON."""
+    """Write rates with counts and intervals, RTFx, and every hypothesis as JSON."""
     values = {
         "recognizer": result.name,
         **asdict(result.score),
@@ -197,7 +199,7 @@ def write_score(result: RecognizerScore, path: Path) -> None:
 
 
 def score_table(result: RecognizerScore) -> str:
-    """Give the rates as a plain-text table: percent, 95 % interval, and counts; then corpora and languages."""
+    """Format the rates as a plain-text table with 95 % intervals and counts, then those of corpora and languages."""
     score = result.score
     rates = [
         (f"WER ({score.normalizer})", score.wer),

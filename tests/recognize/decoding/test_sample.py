@@ -1,17 +1,17 @@
-"""Greedy writing and drawing against a decoder whose every logit is written down."""
+"""Greedy decoding and sampling, on a decoder with given logits."""
 
 import numpy as np
 import pytest
 from scripted_decoder import END, NUM_TOKENS, VOCABULARY, ScriptedSession
 
 from sottovoce.recognize.decoding.rules import TokenRules
-from sottovoce.recognize.decoding.sample import Draw, draw_texts
+from sottovoce.recognize.decoding.sample import Sampling, sample_texts
 
 
-def decode(session, *, limits, timestamps=False, draws=None):
+def decode(session, *, limits, timestamps=False, samplings=None):
     logits = session.start(np.full((len(limits), 3), 6))[:, -1]
     rules = TokenRules.of(VOCABULARY, num_tokens=NUM_TOKENS, timestamps=timestamps)
-    return draw_texts(session, logits, rules=rules, draws=draws or [Draw(limit) for limit in limits])
+    return sample_texts(session, logits, rules=rules, samplings=samplings or [Sampling(limit) for limit in limits])
 
 
 def test_decoding_stops_at_the_end_token_of_the_last_window():
@@ -65,36 +65,40 @@ def test_the_mean_log_probability_counts_the_end_token():
 FLAT = [[[]]]  # every token that may be written is as likely as any other
 
 
-def drawn(*draws: Draw) -> list[tuple[int, ...]]:
-    found = decode(ScriptedSession(*FLAT * len(draws)), limits=[draw.limit for draw in draws], draws=draws)
+def sampled(*samplings: Sampling) -> list[tuple[int, ...]]:
+    found = decode(
+        ScriptedSession(*FLAT * len(samplings)), limits=[sampling.limit for sampling in samplings], samplings=samplings
+    )
     return [one.token_ids for one in found]
 
 
-def draw_of(seed: int, *, temperature: float = 1.0) -> Draw:
-    return Draw(20, temperature, np.random.default_rng(seed))
+def sampling_of(seed: int, *, temperature: float = 1.0) -> Sampling:
+    return Sampling(20, temperature, np.random.default_rng(seed))
 
 
-def test_a_drawn_text_follows_from_its_seed_and_not_from_its_neighbours() -> None:
-    together = drawn(*(draw_of(seed) for seed in range(30)))
-    assert together == [drawn(draw_of(seed))[0] for seed in range(30)]
+def test_a_sampled_text_depends_on_its_seed_and_not_on_other_rows() -> None:
+    together = sampled(*(sampling_of(seed) for seed in range(30)))
+    assert together == [sampled(sampling_of(seed))[0] for seed in range(30)]
     assert len(set(together)) > 20
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely_at_the_temperature() -> None:
+def test_tokens_are_sampled_with_their_probability_at_the_temperature() -> None:
     temperature, wishes = 4.0, [[[0, 1, 2]]]
-    draws = [Draw(1, temperature, np.random.default_rng(seed)) for seed in range(1_000)]
-    found = decode(ScriptedSession(*wishes * len(draws)), limits=[1] * len(draws), draws=draws)
+    samplings = [Sampling(1, temperature, np.random.default_rng(seed)) for seed in range(1_000)]
+    found = decode(ScriptedSession(*wishes * len(samplings)), limits=[1] * len(samplings), samplings=samplings)
     weights = np.exp(np.array([10.0, 9.0, 8.0]) / temperature)  # token 3 may not come first, and 4 never
-    shares = np.bincount([one.token_ids[0] for one in found], minlength=3) / len(draws)
+    shares = np.bincount([one.token_ids[0] for one in found], minlength=3) / len(samplings)
     np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.05)
 
 
 def test_log_probabilities_are_those_at_temperature_one() -> None:
     (cold,) = decode(ScriptedSession([[0], [END]]), limits=[9])
-    (warm,) = decode(ScriptedSession([[0], [END]]), limits=[9], draws=[Draw(9, 0.2, np.random.default_rng(0))])
+    (warm,) = decode(ScriptedSession([[0], [END]]), limits=[9], samplings=[Sampling(9, 0.2, np.random.default_rng(0))])
     assert warm == cold
 
 
 def test_a_tiny_temperature_takes_the_likeliest() -> None:
-    (found,) = decode(ScriptedSession([[0], [1], [END]]), limits=[9], draws=[Draw(9, 1e-6, np.random.default_rng(0))])
+    (found,) = decode(
+        ScriptedSession([[0], [1], [END]]), limits=[9], samplings=[Sampling(9, 1e-6, np.random.default_rng(0))]
+    )
     assert found.token_ids == (0, 1)

@@ -16,7 +16,7 @@ from spoken_numbers import (
 
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import join_segments
-from sottovoce.recognize.longform.sequential import SequentialReader, Voices
+from sottovoce.recognize.longform.sequential import SequentialReader, SpeechDetection
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowSegment
 
 WINDOW_S = 5.0
@@ -138,7 +138,7 @@ class VoicelessRecording(Recording):
 def test_windows_without_a_voice_are_left_behind_however_short_they_are(window_s, end_in_pauses):
     recording = VoicelessRecording(np.full(20 * SAMPLING_RATE, 300, np.int16))
     window = int(window_s * SAMPLING_RATE)
-    settings = {"window_samples": window, "shortest_samples": window // 2, "voices": Voices(0.5)}
+    settings = {"window_samples": window, "shortest_samples": window // 2, "detection": SpeechDetection(0.5)}
     assert reader_of(recording, end_in_pauses=end_in_pauses, **settings).next_window() is None
     assert recording.num_stretches
 
@@ -250,8 +250,8 @@ def test_a_model_for_short_utterances_is_given_no_silence_longer_than_between_tw
         samples[first:last] = 200 + 5 * number
     spoken = SpokenNumbers(Recording(samples), spans)
     listener = Listener(spoken)
-    voices = Voices(0.5, before_samples=3 * second // 10, after_samples=second // 5)
-    reader = reader_of(HeardNumbers(spoken), end_in_pauses=True, voices=voices)
+    detection = SpeechDetection(0.5, before_samples=3 * second // 10, after_samples=second // 5)
+    reader = reader_of(HeardNumbers(spoken), end_in_pauses=True, detection=detection)
     assert join_segments(read(reader, listener)) == spoken.text
     heard = [(request.start / second, request.end / second) for request in listener.requests]
     assert heard == [(3.7, 5.5), (8.2, 10.0)]

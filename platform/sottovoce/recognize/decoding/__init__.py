@@ -1,1 +1,1 @@
-"""Decoding as Whisper does it, the same for every engine: an encoded batch in, texts with what is known of them out."""
+"""Whisper's decoding, shared by all engines: from an encoded batch to texts with scores."""

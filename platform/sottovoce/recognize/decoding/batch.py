@@ -1,4 +1,4 @@
-"""One batch of encoded windows to results: languages, prefixes, texts, and what is known of them.
+"""Decode one batch of encoded windows: languages, prefixes, texts and their scores.
 
 Shapes: B windows, T tokens.
 """
@@ -22,13 +22,13 @@ class SpokenLanguage:
     code: str
     """ISO 639-1."""
     probability: float | None = None
-    """Among all languages, in [0, 1], where it was detected."""
+    """Among all languages, in [0, 1]; None if it was given."""
 
 
 def find_languages(
     session: DecoderSession, vocabulary: Vocabulary, options: Sequence[DecodeOptions]
 ) -> list[SpokenLanguage]:
-    """Name the language of each window: the one that its options give, or the likeliest one."""
+    """Return the language of each window: the one in its options, or the likeliest one."""
     codes = [option.language for option in options]
     given = [SpokenLanguage(code) for code in codes if code is not None]
     if len(given) == len(codes):
@@ -38,9 +38,9 @@ def find_languages(
 
 
 def detect_languages(session: DecoderSession, vocabulary: Vocabulary, *, batch_size: int) -> list[SpokenLanguage]:
-    """Name the likeliest language of each of ``batch_size`` windows.
+    """Detect the likeliest language of each of ``batch_size`` windows.
 
-    Source: openai-whisper 20250625, detect_language: what follows the start token alone, without any prompt.
+    Source: openai-whisper 20250625, detect_language: the logits after the start token alone, without a prompt.
     """
     logits = session.start(np.full((batch_size, 1), vocabulary.start_id, dtype=np.int64))
     among = logits[:, 0, vocabulary.language_ids].astype(np.float64)
@@ -61,17 +61,17 @@ def decode_batch(
     durations_s: Sequence[float],
     max_rows: int,
 ) -> list[WindowResult]:
-    """Decode one batch, naming languages where none is given.
+    """Decode one batch, and detect languages that are not given.
 
     Args:
         session: the encoded batch.
-        options: B, alike in ``timestamps`` and in the number of tokens before the transcript.
-        vocabulary: of the engine.
-        durations_s: B, of the windows' sound.
-        max_rows: texts written at the same time, where windows have several.
+        options: B, equal in ``timestamps`` and in the number of tokens before the transcript.
+        vocabulary: the engine's.
+        durations_s: B lengths of the windows' audio.
+        max_rows: texts generated at the same time if windows have several.
 
     Returns:
-        B results, without words; a window that is skipped as silence has no text.
+        B results, without words. A window skipped as silence has no text.
 
     Raises:
         LanguageError: a language the model does not know.
@@ -94,7 +94,7 @@ def decode_batch(
 def _result(
     attempt: Attempt, option: DecodeOptions, language: SpokenLanguage, *, vocabulary: Vocabulary, duration_s: float
 ) -> WindowResult:
-    """Say what is known of a window's text."""
+    """Build the result of one window."""
     hypothesis = attempt.hypothesis
     skipped = is_silence(option, avg_logprob=hypothesis.avg_logprob, no_speech_prob=attempt.no_speech_prob)
     token_ids = () if skipped else hypothesis.token_ids
@@ -125,10 +125,10 @@ def _result(
 def _token_logprobs(
     token_ids: Sequence[int], logprobs: Sequence[float], vocabulary: Vocabulary
 ) -> tuple[TokenLogprob, ...]:
-    """Give the tokens of text with their log-probabilities; times and the end token are no text."""
+    """Return the text tokens with their log-probabilities; timestamps and the end token are not text."""
     return tuple(
         TokenLogprob(text=utf8.decode("utf-8", errors="replace"), logprob=logprob, utf8=utf8)
-        for token, logprob in zip(token_ids, logprobs, strict=False)  # the end token's may come after
+        for token, logprob in zip(token_ids, logprobs, strict=False)  # that of the end token may follow
         if token < vocabulary.end_id
         for utf8 in (vocabulary.utf8(token),)
     )

@@ -1,4 +1,4 @@
-"""Beam search: several texts of a window are written side by side, and the best of those that ended is kept.
+"""Beam search: several texts of a window are generated side by side, and the best finished one is kept.
 
 Shapes: B windows, R rows, K beams, T tokens, V vocabulary.
 """
@@ -14,24 +14,24 @@ from sottovoce.recognize.decoding.session import DecoderSession, Hypothesis, Log
 
 @dataclass(frozen=True)
 class BeamSettings:
-    """How one window is searched."""
+    """Settings of the search in one window."""
 
     beam_size: int
-    """Texts that go on at each step, K."""
+    """Texts that continue at each step, K."""
     patience: float
-    """Texts that must have ended, in multiples of K; see Kasai et al. 2022."""
+    """Finished texts that end the search, in multiples of K; see Kasai et al. 2022."""
     limit: int
     """The most tokens, end token included."""
 
     @property
     def num_finished(self) -> int:
-        """Texts that must have ended."""
+        """Finished texts that end the search."""
         return max(1, round(self.beam_size * self.patience))
 
 
 @dataclass
 class _Search:
-    """One window: the texts that go on, best first, and those that ended."""
+    """The search in one window: open texts, best first, and finished texts."""
 
     settings: BeamSettings
     open: list[Hypothesis]
@@ -39,19 +39,19 @@ class _Search:
 
     @property
     def goes_on(self) -> bool:
-        """Whether more can be written that counts."""
+        """Whether the search continues."""
         num_written = len(self.open[0].token_ids) if self.open else self.settings.limit
         return num_written < self.settings.limit and len(self.finished) < self.settings.num_finished
 
     def take(self, candidates: Sequence[tuple[int, Hypothesis]], *, end_id: int) -> list[int]:
-        """Keep the likeliest K that go on, and those that ended and are likelier than the last of them.
+        """Keep the K likeliest open texts, and the finished ones that are likelier than the last of them.
 
         Args:
-            candidates: each with the row it goes on from.
-            end_id: of the end token.
+            candidates: each with the row it continues.
+            end_id: the id of the end token.
 
         Returns:
-            The rows that the texts go on from.
+            The rows that the open texts continue.
         """
         self.open, sources = [], []
         for source, hypothesis in sorted(candidates, key=lambda one: one[1].sum_logprob, reverse=True):
@@ -65,7 +65,7 @@ class _Search:
         return sources
 
     def result(self) -> list[Hypothesis]:
-        """Give what ended, and the likeliest of the others where fewer than K did."""
+        """Return the finished texts, filled up to K with the likeliest open ones."""
         missing = max(0, self.settings.beam_size - len(self.finished))
         return self.finished + self.open[:missing]
 
@@ -73,12 +73,12 @@ class _Search:
 def search_beams(
     session: DecoderSession, logits: Logits, *, rules: TokenRules, settings: Sequence[BeamSettings]
 ) -> list[list[Hypothesis]]:
-    """Search the texts of each window; a window that is done leaves the batch.
+    """Search the texts of each window; a finished window leaves the batch.
 
     Args:
         session: has read the prefixes.
         logits: (B, V) of the first token.
-        rules: which tokens may be written.
+        rules: which tokens are allowed.
         settings: B.
 
     Returns:
@@ -107,12 +107,12 @@ def search_beams(
 
 
 def _written(searches: Sequence[_Search]) -> TokenIds:
-    """Give the tokens of all texts that go on, (R, T)."""
+    """Return the tokens of all open texts, (R, T)."""
     return np.array([one.token_ids for search in searches for one in search.open], dtype=np.int64)
 
 
 def _step(searches: Sequence[_Search], logits: Logits, *, end_id: int) -> list[list[int]]:
-    """Extend every text by its K + 1 likeliest tokens, of (R, V); give for each window the rows it goes on from."""
+    """Extend every text by the K + 1 likeliest tokens of (R, V); return the rows that each window continues."""
     sums = log_sums(logits)
     row = 0
     taken: list[list[int]] = []
@@ -129,7 +129,7 @@ def _step(searches: Sequence[_Search], logits: Logits, *, end_id: int) -> list[l
 
 
 def _likeliest_tokens(logits: Logits, count: int) -> list[int]:
-    """Give the tokens with the highest of (V,) logits, best first; none that may not be written."""
-    best = np.sort(np.argpartition(logits, -count)[-count:])  # of equals the lower comes first
+    """Return the allowed tokens with the highest of (V,) logits, best first."""
+    best = np.sort(np.argpartition(logits, -count)[-count:])  # of equals the lower id comes first
     ordered = best[np.argsort(-logits[best], kind="stable")]
     return [int(token) for token in ordered if np.isfinite(logits[token])]

@@ -1,4 +1,4 @@
-"""Write the text of each window, again at the next temperature where it is not plausible.
+"""Decode windows with temperature fallback: an implausible text is generated again at the next temperature.
 
 Shapes: B windows, R rows, T tokens, V vocabulary.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.recognize.decoding.beam import BeamSettings, search_beams
 from sottovoce.recognize.decoding.rules import TokenRules
-from sottovoce.recognize.decoding.sample import Draw, draw_texts
+from sottovoce.recognize.decoding.sample import Sampling, sample_texts
 from sottovoce.recognize.decoding.session import (
     DecoderSession,
     Hypothesis,
@@ -28,15 +28,15 @@ from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions
 
 
 def compression_ratio(text: str) -> float:
-    """Measure how much a text repeats itself: its UTF-8 bytes over the same bytes compressed with zlib."""
+    """Return how much a text repeats itself: its UTF-8 bytes over the same bytes compressed with zlib."""
     data = text.encode("utf-8")
     return len(data) / len(zlib.compress(data))
 
 
 def is_plausible(options: DecodeOptions, *, text: str, avg_logprob: float, no_speech_prob: float) -> bool:
-    """Tell whether a text is kept; otherwise the next temperature is tried.
+    """Whether a text is kept; otherwise the next temperature is tried.
 
-    Not kept is one that repeats itself or is unlikely on average; but an unlikely one is where silence is likely.
+    A text that repeats itself or is unlikely on average is not kept, but an unlikely one is if silence is likely.
     """
     repeats = (
         options.compression_ratio_threshold is not None
@@ -49,7 +49,7 @@ def is_plausible(options: DecodeOptions, *, text: str, avg_logprob: float, no_sp
 
 
 def is_silence(options: DecodeOptions, *, avg_logprob: float, no_speech_prob: float) -> bool:
-    """Tell whether a window is skipped: no speech is likely, and its text is not likely enough to prove otherwise."""
+    """Whether a window is skipped: silence is likely, and its text is not likely enough to outweigh that."""
     if options.no_speech_threshold is None or no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or avg_logprob <= options.logprob_threshold
@@ -57,7 +57,7 @@ def is_silence(options: DecodeOptions, *, avg_logprob: float, no_speech_prob: fl
 
 @dataclass(frozen=True)
 class Attempt:
-    """What was written for one window at one temperature."""
+    """The text of one window at one temperature."""
 
     hypothesis: Hypothesis
     no_speech_prob: float
@@ -72,17 +72,17 @@ def decode_with_fallback(
     vocabulary: Vocabulary,
     max_rows: int,
 ) -> list[Attempt]:
-    """Decode each window at its first temperature, and those whose text is not plausible at the next, until one is.
+    """Decode each window at its first temperature, and implausible ones at the next, until a text is plausible.
 
     Args:
         session: the encoded batch.
         prefix: (B, T) tokens before the transcript.
-        options: B, alike in ``timestamps``.
-        vocabulary: of the engine.
-        max_rows: texts written at the same time, where windows have several.
+        options: B, equal in ``timestamps``.
+        vocabulary: the engine's.
+        max_rows: texts generated at the same time if windows have several.
 
     Returns:
-        B attempts: the first plausible one of each window, or its last.
+        B attempts: the first plausible one of each window, else its last.
     """
     kept: dict[int, Attempt] = {}
     pending = list(range(len(options)))
@@ -113,11 +113,11 @@ def _is_kept(attempt: Attempt, options: DecodeOptions, vocabulary: Vocabulary) -
 def _groups(
     pending: Sequence[int], options: Sequence[DecodeOptions], number: int, *, max_rows: int
 ) -> Iterator[list[int]]:
-    """Divide windows into those that are decoded in one call: searched or drawn, with as many texts each."""
+    """Yield the windows of each call: all searched or all sampled, with equally many texts."""
     groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
     for row in pending:
         is_search = _is_search(options[row], number)
-        groups[is_search, options[row].beam_size if is_search else _num_draws(options[row], number)].append(row)
+        groups[is_search, options[row].beam_size if is_search else _num_samples(options[row], number)].append(row)
     for (_, num_texts), rows in groups.items():
         size = len(rows) if num_texts == 1 else max(1, max_rows // num_texts)
         yield from (rows[first : first + size] for first in range(0, len(rows), size))
@@ -127,7 +127,7 @@ def _is_search(options: DecodeOptions, number: int) -> bool:
     return options.temperatures[number] == 0.0 and options.beam_size > 1
 
 
-def _num_draws(options: DecodeOptions, number: int) -> int:
+def _num_samples(options: DecodeOptions, number: int) -> int:
     return max(1, options.best_of) if options.temperatures[number] > 0.0 else 1
 
 
@@ -139,15 +139,15 @@ def _attempt(
     *,
     vocabulary: Vocabulary,
 ) -> list[Attempt]:
-    """Decode windows of one group at their temperature of this number."""
+    """Decode the windows of one group, each at its temperature ``number``."""
     if _is_search(options[0], number) or any(one.temperatures[number] > 0.0 for one in options):
         session = without_assistant(session)
     num_read = prefix.shape[1]
-    start = int(np.flatnonzero(prefix[0] == vocabulary.start_id)[-1])  # a prompt may stand before it
+    start = int(np.flatnonzero(prefix[0] == vocabulary.start_id)[-1])  # a prompt may precede it
     logits = session.start(prefix, (start, num_read - 1))
     silence = np.exp(log_probabilities(logits[:, 0], np.full(len(prefix), vocabulary.no_speech_id)))
     rules = TokenRules.of(vocabulary, num_tokens=logits.shape[2], timestamps=options[0].timestamps)
-    # openai-whisper lets a text that fills the decoder have one token more, which no decoder position can read
+    # openai-whisper allows one more token in a full decoder, which no decoder position can read
     limits = [max(0, min(one.max_new_tokens, MAX_LABEL_TOKENS - num_read)) for one in options]
     if _is_search(options[0], number):
         texts = search_beams(
@@ -159,14 +159,14 @@ def _attempt(
             ],
         )
     else:
-        texts = _draw(session, logits[:, 1], options, number, rules=rules, limits=limits)
+        texts = _sample(session, logits[:, 1], options, number, rules=rules, limits=limits)
     return [
         Attempt(likeliest(found, length_penalty=one.length_penalty), float(quiet), one.temperatures[number])
         for found, quiet, one in zip(texts, silence, options, strict=True)
     ]
 
 
-def _draw(
+def _sample(
     session: DecoderSession,
     logits: Logits,
     options: Sequence[DecodeOptions],
@@ -175,16 +175,16 @@ def _draw(
     rules: TokenRules,
     limits: Sequence[int],
 ) -> list[list[Hypothesis]]:
-    """Write each window's texts, from its own random numbers: of its seed, the attempt and the text."""
-    num_draws = _num_draws(options[0], number)
-    draws = [
-        Draw(limit, one.temperatures[number], np.random.default_rng((one.seed, number, text)))
+    """Sample the texts of each window, with random numbers from its seed, the attempt and the text's index."""
+    num_samples = _num_samples(options[0], number)
+    samplings = [
+        Sampling(limit, one.temperatures[number], np.random.default_rng((one.seed, number, text)))
         for one, limit in zip(options, limits, strict=True)
-        for text in range(num_draws)
+        for text in range(num_samples)
     ]
-    if num_draws > 1:
-        rows = np.repeat(np.arange(len(options)), num_draws)
+    if num_samples > 1:
+        rows = np.repeat(np.arange(len(options)), num_samples)
         session.reorder(rows.tolist())
         logits = logits[rows]
-    texts = draw_texts(session, logits, rules=rules, draws=draws)
-    return [texts[first : first + num_draws] for first in range(0, len(texts), num_draws)]
+    texts = sample_texts(session, logits, rules=rules, samplings=samplings)
+    return [texts[first : first + num_samples] for first in range(0, len(texts), num_samples)]

@@ -1,4 +1,4 @@
-"""Which tokens may come next: what Whisper's logit filters do, in their order.
+"""Rules for the next token: Whisper's logit filters in their order.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -15,18 +15,19 @@ from sottovoce.recognize.decoding.session import Logits, TokenIds
 def apply_timestamp_rules(
     logits: Logits, written: TokenIds, *, timestamps_from: int, end_id: int, max_initial_index: int | None
 ) -> None:
-    """Forbid what no well-formed transcript with times would hold next, in place.
+    """Set the logits of tokens to -inf, in place, that no well-formed transcript with timestamps has next.
 
-    The first token is a time not later than the limit, or the end where nothing is said and the model may say so. Times
-    come in pairs of an end and a start, except before the first word and the end token. They never decrease, and a
-    segment is longer than nothing. A time is written where all times together are likelier than any one word.
+    The first token is a timestamp within the limit, or the end token if the window has no speech and the model may end
+    at once. Timestamps come in pairs of an end and a start, except before the first word and before the end token. They
+    never decrease, and no segment has length 0. A timestamp is generated if all timestamps together are likelier than
+    any single word.
 
     Args:
-        logits: (R, V) of the next token, tokens that may never be written already at -inf.
+        logits: (R, V) of the next token; tokens that are never allowed are at -inf already.
         written: (R, T) tokens so far, after the prefix.
         timestamps_from: the id of ``<|0.00|>``.
-        end_id: of the end token; words have lower ids.
-        max_initial_index: the latest first time, in steps of 0.02 s; no limit when None.
+        end_id: the id of the end token; words have lower ids.
+        max_initial_index: the latest first timestamp in steps of 0.02 s; no limit if None.
 
     Source: openai-whisper 20250625, ApplyTimestampRules, checked against it in test_timestamp_rules; there the end
     token is never first.
@@ -52,7 +53,7 @@ def apply_timestamp_rules(
 
 
 def _prefer_times(row: NDArray[np.float32], timestamps_from: int) -> None:
-    """Leave only times where they are likelier together than the likeliest of the rest."""
+    """Allow only timestamps if all of them together are likelier than the likeliest other token."""
     times = row[timestamps_from:]
     peak = times.max(initial=-np.inf)
     if not np.isfinite(peak):
@@ -68,20 +69,20 @@ class TokenRules:
 
     vocabulary: Vocabulary
     timestamps: bool
-    """Whether times are written."""
+    """Whether timestamps are generated."""
     first: NDArray[np.float32]
-    """(V,) what is added to the logits of the first token: 0, or -inf for one that may not be written."""
+    """(V,) added to the logits of the first token: 0, or -inf for a forbidden token."""
     later: NDArray[np.float32]
-    """(V,) and to those of all others."""
+    """(V,) added to the logits of all later tokens."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, *, num_tokens: int, timestamps: bool) -> "TokenRules":
-        """Write down the rules for logits of ``num_tokens`` entries."""
+        """Build the rules for logits of ``num_tokens`` entries."""
         first, later = (vocabulary.penalties(num_tokens, timestamps=timestamps, first=first) for first in (True, False))
         return cls(vocabulary=vocabulary, timestamps=timestamps, first=first, later=later)
 
     def apply(self, logits: Logits, written: TokenIds) -> Logits:
-        """Give the logits with -inf for what may not follow.
+        """Return the logits with -inf for forbidden tokens.
 
         Args:
             logits: (R, V).

@@ -1,1 +1,1 @@
-"""Speech of any length: where its windows begin and end, and what they say together."""
+"""Long-form transcription: cut a recording into windows and join their texts."""

@@ -1,4 +1,4 @@
-"""From settings to an algorithm with its recording; imports no engine, so that a gateway stays light."""
+"""Build the reader of a recording from settings. Imports no engine, so that a gateway stays light."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,13 +7,13 @@ from sottovoce.audio.voice_activity import Span
 from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
 from sottovoce.recognize.longform.options import LongFormOptions
 from sottovoce.recognize.longform.recording import Recording
-from sottovoce.recognize.longform.sequential import SequentialReader, Voices
+from sottovoce.recognize.longform.sequential import SequentialReader, SpeechDetection
 from sottovoce.recognize.longform.window import Reader
 from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, DecodeOptions
 
-# Of the longest context, for a model that reads trimmed ones: there a short window costs no more than its length, and
-# most of what the model was trained on is shorter. Four minutes of sentences with micro (2 to 10 s): WER 3.9 % in
-# windows of up to 10 s, 0.3 % of up to 6 s, 0.8 % as sentences alone (2026-11).
+# Share of the longest context, for a model with trimmed contexts: the cost of a window follows its length, and most
+# training speech is shorter. Four minutes of sentences with micro (2 to 10 s): WER 3.9 % in windows of up to 10 s,
+# 0.3 % in windows of up to 6 s, 0.8 % for the sentences alone (2026-11).
 _SHARE_OF_TRIMMED = 0.6
 
 
@@ -25,17 +25,17 @@ def build_reader(
     min_window_s: float,
     max_window_s: float,
 ) -> Reader:
-    """Prepare an algorithm; nothing is read before its first window.
+    """Build the reader of a recording; nothing is read before the first window is requested.
 
     Args:
-        recording: what is read.
-        options: of every window. The sequential algorithm lets a stock Whisper write times whatever they say: it moves
-            by them. A model that reads trimmed contexts writes none where its words are timed: its windows end in
-            pauses, its words say when a sentence was said, and what it writes without times is more often right (micro,
-            ten minutes of sentences: WER 2.4 to 2.8 % instead of 4.5 to 5.1 %, 2026-11).
-        long_form: which algorithm, and its settings.
+        recording: the recording to read.
+        options: the options of every window. The sequential algorithm always generates timestamps with a stock
+            Whisper, because it moves by them. A model with trimmed contexts generates none if its words are timed: its
+            windows end in pauses, word times give the times of sentences, and its text without timestamps has fewer
+            errors (micro, ten minutes of sentences: WER 2.4 to 2.8 % instead of 4.5 to 5.1 %, 2026-11).
+        long_form: algorithm and settings.
         min_window_s: the model's shortest context.
-        max_window_s: its longest, and so the longest window.
+        max_window_s: the model's longest context, and so the longest window.
     """
     is_trimmed = min_window_s < MAX_CONTEXT_S
     if is_trimmed and options.word_timestamps:
@@ -53,7 +53,7 @@ def build_reader(
         )
         return ChunkedReader(recording, options, windows)
     before_s, after_s = long_form.prefix_padding_s, long_form.min_silence_s
-    voices = Voices(long_form.threshold, round(before_s * SAMPLING_RATE), round(after_s * SAMPLING_RATE))
+    detection = SpeechDetection(long_form.threshold, round(before_s * SAMPLING_RATE), round(after_s * SAMPLING_RATE))
     return SequentialReader(
         recording,
         options if is_trimmed else replace(options, timestamps=True),
@@ -61,7 +61,7 @@ def build_reader(
         shortest_samples=shortest_samples,
         follow_text=long_form.condition_on_previous_text,
         end_in_pauses=is_trimmed,
-        voices=voices if long_form.skip_without_voice else None,
+        detection=detection if long_form.skip_without_voice else None,
     )
 
 
@@ -73,7 +73,7 @@ def _plan(
     window_samples: int,
     shortest_samples: int,
 ) -> Iterator[Span]:
-    """Cut a recording; one that fits the model's context is left whole unless nobody speaks in it."""
+    """Cut a recording into windows. One that fits the model's context is one window, or none if it has no speech."""
     if recording.is_silent(0, recording.num_samples):
         return
     speech = recording.find_speech(

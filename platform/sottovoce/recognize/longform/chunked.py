@@ -1,4 +1,4 @@
-"""Windows cut where nobody speaks, decoded side by side, and joined in order."""
+"""The chunked algorithm: windows are cut in pauses, decoded side by side, and joined in order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from sottovoce.recognize.longform.segment import Segment
 from sottovoce.recognize.longform.window import SpokenLanguage, WindowRequest, read_segments, unheard_rest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
 
-LONGEST_SILENCE_S = 2.0  # inside a window; more would be decoded for nothing, and silence invites inventions (guess)
+LONGEST_SILENCE_S = 2.0  # inside a window; a model invents words for longer ones (guess)
 
 
 def plan_windows(
@@ -23,18 +23,18 @@ def plan_windows(
     before_samples: int,
     after_samples: int,
 ) -> Iterator[Span]:
-    """Gather speech into windows, each as soon as it is full.
+    """Gather speech into windows, and yield each one as soon as it is full.
 
-    Neighbours share no sample, and every sample of speech is in a window. Speech that no window holds is cut in the
-    longest pause that leaves a window full enough.
+    Windows share no sample, and every sample of speech is in a window. Speech longer than a window is cut in the
+    longest pause that leaves the window long enough.
 
     Args:
-        recording: where speech may be cut.
+        recording: used to find pauses for cuts.
         speech: spans in order, without margins.
         window_samples: the longest window.
-        shortest_samples: the shortest that is cut off longer speech.
-        before_samples: kept before speech, where there is room.
-        after_samples: kept after speech, where there is room.
+        shortest_samples: the shortest window that is cut off longer speech.
+        before_samples: kept before speech if there is room.
+        after_samples: kept after speech if there is room.
 
     Yields:
         Spans of windows, in order.
@@ -42,7 +42,7 @@ def plan_windows(
     before, after = (min(margin, window_samples // 4) for margin in (before_samples, after_samples))
     longest = window_samples - before - after
     shortest = min(shortest_samples, longest // 2)
-    free_from = 0  # the first sample that no window has
+    free_from = 0  # the first sample that is in no window
     window: Span | None = None
     for start, end in speech:
         if window is not None and start - window[1] > LONGEST_SILENCE_S * SAMPLING_RATE:
@@ -60,29 +60,29 @@ def plan_windows(
 
 @dataclass
 class _Chunk:
-    """A planned window and those that came of it, in the recording's order."""
+    """A planned window and the windows cut out of it, in the recording's order."""
 
     waiting: list[WindowRequest]
     segments: dict[int, list[Segment]] = field(default_factory=dict)
-    """Of each request that is done, by its first sample."""
+    """Of each finished request, by its first sample."""
 
     def pop_known(self) -> list[Segment]:
-        """Take the segments out that stand before everything that is still awaited."""
+        """Remove and return the segments that precede all pending requests."""
         limit = min((request.start for request in self.waiting), default=None)
         known = sorted(start for start in self.segments if limit is None or start < limit)
         return [segment for start in known for segment in self.segments.pop(start)]
 
 
 class ChunkedReader:
-    """Reads planned windows, as many at a time as anyone asks for; see ``Reader``."""
+    """Reader of planned windows, any number of them at a time; see ``Reader``."""
 
     def __init__(self, recording: Recording, options: DecodeOptions, windows: Iterator[Span]) -> None:
-        """Take the plan.
+        """Start with a plan.
 
         Args:
-            recording: what is read.
-            options: of every window.
-            windows: each no longer than the model's context; read as windows are asked for.
+            recording: the recording to read.
+            options: the options of every window.
+            windows: planned spans, each no longer than the model's context; consumed as windows are requested.
         """
         self._recording = recording
         self._options = options
@@ -91,21 +91,21 @@ class ChunkedReader:
         self._chunks: deque[_Chunk] = deque()
         self._again: deque[WindowRequest] = deque()
         self._is_alone = False
-        self._lock = Lock()  # over everything but the plan, which only one thread reads
+        self._lock = Lock()  # guards everything but the plan, which only one thread reads
 
     @property
     def language(self) -> str | None:
-        """The one asked for, or the one of the first window with text."""
+        """The requested one, or that of the first window with text."""
         return self._language.code
 
     def next_window(self) -> WindowRequest | None:
-        """Give the next window; while the language is unknown, one at a time."""
+        """Return the next window; one at a time while the language is unknown."""
         with self._lock:
             if not self._language.is_known and self._is_alone:
                 return None
             if self._again:
                 return self._prepare(self._again.popleft())
-        span = next(self._windows, None)  # without the lock: it looks for speech, and results need not wait for that
+        span = next(self._windows, None)  # without the lock: finding speech takes time, and results need not wait
         if span is None:
             return None
         with self._lock:
@@ -114,18 +114,18 @@ class ChunkedReader:
             return self._prepare(request)
 
     def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
-        """Read a window's result, in any order, and give what is known from the beginning on without a gap."""
+        """Accept a window's result, in any order; return the segments that now follow without a gap."""
         with self._lock:
             return self._read(request, result)
 
     def _prepare(self, request: WindowRequest) -> WindowRequest:
-        """Say what language a window is in, where that is known."""
+        """Set the language of a window if it is known."""
         self._is_alone = not self._language.is_known
         language = self._language.code if self._language.is_known else None
         return replace(request, options=replace(request.options, language=language))
 
     def _read(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
-        self._language.hear(result)
+        self._language.update(result)
         self._is_alone = False
         chunk = next(chunk for chunk in self._chunks if any(_is_same(request, one) for one in chunk.waiting))
         rest = unheard_rest(request, result, self._recording)
@@ -146,5 +146,5 @@ class ChunkedReader:
 
 
 def _is_same(one: WindowRequest, other: WindowRequest) -> bool:
-    """Say whether two requests are for the same stretch; the language may have become known between them."""
+    """Whether two requests are for the same span; the language may have become known between them."""
     return (one.start, one.end) == (other.start, other.end)

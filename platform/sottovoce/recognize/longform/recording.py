@@ -1,4 +1,4 @@
-"""A decoded recording, read window by window: no more of it is ever in memory as float32.
+"""A decoded recording that is read window by window; only one window at a time is converted to float32.
 
 Shapes: S samples.
 """
@@ -13,12 +13,12 @@ from sottovoce.audio.voice_activity import Span, as_waveform, find_speech, load_
 from sottovoce.audio.waveform import to_pcm
 from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
 
-_MARGIN_SAMPLES = SAMPLING_RATE // 8  # heard on both sides of where a cut may be: more than half of what is averaged
-_BLOCK_SAMPLES = 30 * SAMPLING_RATE  # looked at together
+_MARGIN_SAMPLES = SAMPLING_RATE // 8  # read on both sides of a possible cut: more than half the averaging window
+_BLOCK_SAMPLES = 30 * SAMPLING_RATE  # converted at once
 
 
 class Recording:
-    """The samples, and where they can be cut."""
+    """The samples of a recording, its pauses and its speech."""
 
     def __init__(self, samples: Pcm | Waveform) -> None:
         """Wrap (S,) int16, or float32 in [-1, 1]; mono, 16 000 Hz."""
@@ -26,37 +26,37 @@ class Recording:
 
     @property
     def num_samples(self) -> int:
-        """S."""
+        """Number of samples, S."""
         return len(self.samples)
 
     @property
     def duration_s(self) -> float:
-        """Seconds."""
+        """Length in seconds."""
         return self.num_samples / SAMPLING_RATE
 
     def waveform(self, start: int, end: int) -> Waveform:
-        """Give a stretch as float32 in [-1, 1]."""
+        """Return a span as float32 in [-1, 1]."""
         return as_waveform(self.samples[start:end])
 
     def pcm(self, start: int, end: int) -> Pcm:
-        """Give a stretch as int16."""
+        """Return a span as int16."""
         stretch = self.samples[start:end]
         return cast("Pcm", stretch) if stretch.dtype == np.int16 else to_pcm(cast("Waveform", stretch))
 
     def find_pause(self, start: int, end: int) -> int:
-        """Find the middle of the longest pause in (start, end], or the quietest place where nobody pauses."""
+        """Return the middle of the longest pause in (start, end], or the quietest sample if there is no pause."""
         first = max(0, start - _MARGIN_SAMPLES)
-        heard = self.waveform(first, end + _MARGIN_SAMPLES)
+        waveform = self.waveform(first, end + _MARGIN_SAMPLES)
         low, high = start - first, end - first
-        spans = [(round(s * SAMPLING_RATE), round(e * SAMPLING_RATE)) for s, e in find_pauses(heard)]
+        spans = [(round(s * SAMPLING_RATE), round(e * SAMPLING_RATE)) for s, e in find_pauses(waveform)]
         inside = [(max(s, low), min(e, high)) for s, e in spans if s < high and e > low]
         if not inside:
-            return first + quietest_place(heard, low, high)
+            return first + quietest_place(waveform, low, high)
         longest = max(inside, key=lambda span: span[1] - span[0])
         return first + max(low + 1, sum(longest) // 2)
 
     def find_speech(self, start: int, end: int, *, threshold: float, min_silence_s: float) -> Iterator[Span]:
-        """Find where somebody speaks in a stretch; see ``voice_activity.find_speech``."""
+        """Find the spans of speech in a span; see ``voice_activity.find_speech``."""
         stretch = self.samples[start:end]
         spans = find_speech(
             load_voice_activity().probabilities(stretch, gain=voice_gain(stretch)),
@@ -67,6 +67,6 @@ class Recording:
         return ((start + first, start + last) for first, last in spans)
 
     def is_silent(self, start: int, end: int) -> bool:
-        """Say whether a stretch is so quiet that nothing can be said in it."""
-        places = range(start, end, _BLOCK_SAMPLES)
-        return all(peak_dbfs(self.waveform(at, min(at + _BLOCK_SAMPLES, end))) < SILENCE_DBFS for at in places)
+        """Whether a span is too quiet to contain speech."""
+        starts = range(start, end, _BLOCK_SAMPLES)
+        return all(peak_dbfs(self.waveform(at, min(at + _BLOCK_SAMPLES, end))) < SILENCE_DBFS for at in starts)

@@ -1,4 +1,4 @@
-"""A transcript of a recording of any length, in timed segments, and the one rule by which their texts are joined."""
+"""The transcript of a recording in timed segments, and the rule that joins their texts."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,59 +9,59 @@ from sottovoce.text.normalize import LANGUAGES_WITHOUT_SPACES
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A timed piece of a transcript; times in seconds since the recording's beginning."""
+    """A timed part of a transcript; times in seconds since the recording's beginning."""
 
     seek_s: float
-    """Where the window it was heard in begins."""
+    """Start of the window it was decoded in."""
     start_s: float
     end_s: float
     text: str
-    """As decoded: a leading space where the model wrote one."""
+    """As decoded, with a leading space if the model generated one."""
     token_ids: tuple[int, ...]
-    """Timestamp tokens included; they count from ``seek_s``."""
+    """Timestamp tokens included; their times count from ``seek_s``."""
     language: str
     """ISO 639-1."""
     language_probability: float | None = None
-    """Where the language was detected."""
+    """None if the language was given."""
     temperature: float
     avg_logprob: float
-    """Of the whole window, as the three below."""
+    """Of the whole window, like the two fields below."""
     compression_ratio: float
     no_speech_prob: float
     words: tuple[WordTime, ...] = ()
-    """In order, where they were asked for."""
+    """In order, if they were requested."""
     token_logprobs: tuple[TokenLogprob, ...] = ()
-    """Of the tokens of text, in order, where they were asked for."""
+    """Of the text tokens in order, if they were requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """What was heard in one recording."""
+    """The transcript of one recording."""
 
     duration_s: float
     language: str
-    """ISO 639-1: the one asked for, or the one detected in the first window with text; a guess where there is none."""
+    """ISO 639-1: the requested one, or the one detected in the first window with text; unreliable without text."""
     segments: tuple[Segment, ...]
 
     @property
     def text(self) -> str:
-        """All segments' texts; see ``join_segments``."""
+        """The text of all segments; see ``join_segments``."""
         return join_segments(self.segments)
 
 
 def join_segments(segments: Iterable[Segment]) -> str:
-    """Join the segments' texts to the transcript's.
+    """Join the texts of segments.
 
-    A single space stands between two segments; in a language written without spaces only where the model wrote one, as
-    it does in a translation.
+    A single space separates two segments. In a language written without spaces it does so only if the model generated
+    one, as in a translation.
     """
     return "".join(deltas(segments))
 
 
 def deltas(segments: Iterable[Segment]) -> Iterator[str]:
-    """Give what each segment adds to the transcript; together they are ``join_segments`` exactly.
+    """Yield what each segment adds to the transcript; joined, they equal ``join_segments``.
 
-    A piece ends with its segment's last letter, so that it can be given out before the next segment is known.
+    A delta ends with the last letter of its segment, so that it can be sent before the next segment is known.
     """
     has_text = False
     for segment in segments:

@@ -1,4 +1,4 @@
-"""Whisper's own algorithm: one window after the other, moved by what was heard, conditioned on the text before."""
+"""Whisper's own algorithm: one window after the other, moved by timestamps and conditioned on the text before."""
 
 from collections import deque
 from dataclasses import dataclass, replace
@@ -17,25 +17,25 @@ from sottovoce.recognize.longform.window import (
 )
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult, WindowSegment
 
-_DRAWN_ABOVE = 0.5  # temperature: text drawn above it is no context to follow on from, as in openai-whisper
-_NUM_TRIALS = 3  # windows that are decoded with and without the text before them
-_ONSET_SAMPLES = SAMPLING_RATE // 4  # heard again after a window without a voice: a word may begin at its end
-_LEAST_LENGTH = 0.8  # of the text without: a model may be certain of an end that comes too soon (guess)
-_EDGE_S = 0.1  # words that last to this near a window's end may be cut by it (guess: shorter than a syllable)
+_SAMPLED_ABOVE = 0.5  # temperature: text sampled above it does not condition the next window, as in openai-whisper
+_NUM_TRIALS = 3  # windows that are decoded both with and without the text before them
+_ONSET_SAMPLES = SAMPLING_RATE // 4  # decoded again after a window without speech: a word may begin at its end
+_LEAST_LENGTH = 0.8  # of the text without context: a model may be certain of an end that comes too early (guess)
+_EDGE_S = 0.1  # words that end this close to a window's end may be cut by it (guess: shorter than a syllable)
 
 
 @dataclass(frozen=True)
-class Voices:
-    """What counts as a voice, and what a window keeps around it where windows end in pauses."""
+class SpeechDetection:
+    """What counts as speech, and the margins around it in windows that end in pauses."""
 
     threshold: float
-    """Probability."""
+    """Probability above which a frame is speech."""
     before_samples: int = 0
     after_samples: int = 0
 
 
 class SequentialReader:
-    """Reads a recording window by window; see ``Reader``."""
+    """Reader of one window after the other; see ``Reader``."""
 
     def __init__(
         self,
@@ -46,22 +46,22 @@ class SequentialReader:
         shortest_samples: int,
         follow_text: bool,
         end_in_pauses: bool,
-        voices: Voices | None = None,
+        detection: SpeechDetection | None = None,
     ) -> None:
         """Start at the beginning.
 
         Args:
-            recording: what is read.
-            options: of every window.
+            recording: the recording to read.
+            options: the options of every window.
             window_samples: the longest window.
-            shortest_samples: the shortest that is cut in a pause.
-            follow_text: whether a window's decoder reads the text before it. The first windows are decoded without it
-                too: where that gives likelier or many more words, the model was not trained to follow a text, and falls
-                silent or invents when it is given one, so it gets none from then on.
-            end_in_pauses: end every window where nobody speaks, for a model that was trained on whole utterances and
-                does not tell the one that a window's end cuts through. Otherwise windows end so only while the model
-                writes no times.
-            voices: leave windows out in which there is none; None decodes all but silence.
+            shortest_samples: the shortest window that is cut in a pause.
+            follow_text: condition each window on the text before it. The first windows are decoded without it, too: if
+                that yields likelier or many more words, the model was not trained with context and loses or invents
+                words with it, so it gets none from then on.
+            end_in_pauses: end every window in a pause, for a model trained on whole utterances that does not notice
+                an utterance cut by the window's end. Otherwise windows end in pauses only while the model generates no
+                timestamps.
+            detection: leave out windows without speech; None decodes everything but silence.
         """
         self._recording = recording
         self._options = options
@@ -71,23 +71,23 @@ class SequentialReader:
         self._trials_left = _NUM_TRIALS
         self._with_text: tuple[WindowRequest, WindowResult] | None = None
         self._end_in_pauses = end_in_pauses
-        self._voices = voices
+        self._detection = detection
         self._writes_times = True
         self._language = SpokenLanguage(options.language)
         self._position = 0
         self._previous_ids: tuple[int, ...] = ()
         self._again: deque[WindowRequest] = deque()
-        # Whose the state above is: ``take``'s while a result is awaited, else ``next_window``'s. Each of them hands it
-        # over with its last step: a thread that asks for a window while another takes a result finds nothing half done.
+        # The owner of the state above: ``take`` while a result is pending, else ``next_window``. Each hands it over in
+        # its last step, so that a thread that requests a window during ``take`` never sees a half-updated state.
         self._is_waiting = False
 
     @property
     def language(self) -> str | None:
-        """The one asked for, or the one of the first window with text."""
+        """The requested one, or that of the first window with text."""
         return self._language.code
 
     def next_window(self) -> WindowRequest | None:
-        """Give the window that begins where the last one was heard to; None while its result is awaited."""
+        """Return the window that begins where the last one was transcribed to; None while a result is pending."""
         if self._is_waiting:
             return None
         request = self._again.popleft() if self._again else self._next_stretch()
@@ -100,7 +100,7 @@ class SequentialReader:
         return replace(request, options=options)
 
     def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
-        """Read a window's result and move on: to the unfinished rest of it, else to its end."""
+        """Accept a window's result and move on to its unfinished rest, else to its end."""
         segments = self._read(request, result)
         self._is_waiting = False
         return segments
@@ -112,10 +112,10 @@ class SequentialReader:
             return []
         if self._with_text is not None:
             request, result = self._judge(*self._with_text, without_text=result)
-        self._language.hear(result)
+        self._language.update(result)
         is_newest = request.start == self._position
         rest = self._rest(request, result)
-        if rest and rest[0].start == request.start:  # what it says does not count
+        if rest and rest[0].start == request.start:  # its text does not count
             self._again.extendleft(reversed(rest))
             self._position = rest[-1].end if is_newest else self._position
             return []
@@ -130,7 +130,7 @@ class SequentialReader:
     def _judge(
         self, request: WindowRequest, with_text: WindowResult, *, without_text: WindowResult
     ) -> tuple[WindowRequest, WindowResult]:
-        """Choose between a window's results, and stop giving text to a model that does worse with it."""
+        """Choose between a window's two results, and stop conditioning a model that does worse with context."""
         self._with_text = None
         self._trials_left -= 1
         is_whole = len(with_text.text) >= _LEAST_LENGTH * len(without_text.text)
@@ -140,45 +140,45 @@ class SequentialReader:
         return replace(request, options=replace(request.options, previous_ids=())), without_text
 
     def _next_stretch(self) -> WindowRequest | None:
-        """Give the next window with any sound in it."""
+        """Return the next window that has to be decoded."""
         while self._recording.num_samples - self._position >= MIN_WINDOW_SAMPLES:
             end = self._find_end(self._position)
             spoken = self._find_spoken(self._position, end)
             if spoken is not None:
                 self._position = spoken[0]
                 return WindowRequest(start=spoken[0], end=spoken[1], options=self._options)
-            half_way = (self._position + end + 1) // 2  # a window shorter than the onset would never be left
+            half_way = (self._position + end + 1) // 2  # else a window shorter than the onset would never be passed
             self._position = end if end == self._recording.num_samples else max(half_way, end - _ONSET_SAMPLES)
         return None
 
     def _find_end(self, start: int) -> int:
-        """Find where a window ends that begins at a sample."""
+        """Return the end of a window that begins at a sample."""
         end = start + self._window_samples
         if end >= self._recording.num_samples:
             return self._recording.num_samples
         return self._recording.find_pause(start + self._shortest_samples, end) if self._cuts_in_pauses else end
 
     def _find_spoken(self, start: int, end: int) -> Span | None:
-        """Give what of a stretch is to be decoded, None where it is nothing.
+        """Return the part of a span to decode; None if there is none.
 
-        That is all of it, or, where windows end in pauses, what begins with the first voice and ends before a silence
-        that a model for short utterances has never heard between two of them; what comes after is the next window's.
+        That is the whole span. If windows end in pauses, it begins with the first speech and ends before a silence
+        longer than any between the utterances of training; the rest belongs to the next window.
         """
         if self._recording.is_silent(start, end):
             return None
-        voices = self._voices
-        if voices is None:
+        detection = self._detection
+        if detection is None:
             return start, end
-        speech = self._recording.find_speech(start, end, threshold=voices.threshold, min_silence_s=0.0)
+        speech = self._recording.find_speech(start, end, threshold=detection.threshold, min_silence_s=0.0)
         first = next(speech, None)
         if first is None or not self._end_in_pauses:
             return None if first is None else (start, end)
-        start = max(start, first[0] - voices.before_samples)
+        start = max(start, first[0] - detection.before_samples)
         end = self._find_end(start)
-        speech = self._recording.find_speech(start, end, threshold=voices.threshold, min_silence_s=0.0)
+        speech = self._recording.find_speech(start, end, threshold=detection.threshold, min_silence_s=0.0)
         for (_, silent_from), (silent_to, _) in pairwise(chain(speech, [(end, end)])):
             if silent_to - silent_from > LONGEST_SILENCE_S * SAMPLING_RATE:
-                return start, silent_from + voices.after_samples
+                return start, silent_from + detection.after_samples
         return start, end
 
     @property
@@ -186,10 +186,10 @@ class SequentialReader:
         return self._end_in_pauses or not self._writes_times
 
     def _rest(self, request: WindowRequest, result: WindowResult) -> list[WindowRequest]:
-        """Give what is left to be heard of a window; see ``unheard_rest``.
+        """Return what remains to be decoded of a window; see ``unheard_rest``.
 
-        Where a window's end may cut a word, and the window must be decoded again or has one segment that runs on to
-        the cut, it is decoded again up to a pause.
+        A window whose end may cut a word is decoded again up to a pause, if it must be decoded again or if it has one
+        segment that lasts to the cut.
         """
         rest = unheard_rest(request, result, self._recording)
         is_cut = (
@@ -207,23 +207,22 @@ class SequentialReader:
         return [replace(request, end=pause, options=options, is_final=True)]
 
     def _remember(self, result: WindowResult, segments: list[Segment]) -> None:
-        """Keep what the next window follows on from."""
-        if not self._follow_text or result.temperature > _DRAWN_ABOVE:
+        """Keep the text that conditions the next window."""
+        if not self._follow_text or result.temperature > _SAMPLED_ABOVE:
             self._previous_ids = ()
         else:
             self._previous_ids += tuple(token for segment in segments for token in segment.token_ids)
 
 
 def _runs_on(request: WindowRequest, result: WindowResult) -> bool:
-    """Say whether a window is one segment that lasts to its end, as it is where no times were written."""
-    written_s = {
-        _written_s(segment) for segment in result.segments
-    }  # one also where a text was divided at its sentences
+    """Whether a window is one segment that lasts to its end, as it is without timestamps."""
+    # a text that was divided at its sentences counts as one segment, too
+    written_s = {_written_s(segment) for segment in result.segments}
     if result.heard_s is not None or len(written_s) != 1:
         return False
     return written_s.pop()[1] >= (request.end - request.start) / SAMPLING_RATE - _EDGE_S
 
 
 def _written_s(segment: WindowSegment) -> tuple[float, float]:
-    """Give when the model says a segment starts and ends, and not when its first and last word do."""
+    """Return start and end by the model's timestamps, not by the first and last word."""
     return segment.written_s or (segment.start_s, segment.end_s)

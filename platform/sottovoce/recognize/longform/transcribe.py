@@ -30,17 +30,17 @@ def transcribe(
 
     Args:
         recognizer: the engine.
-        audio: a file or URI of any format, which is held as 16-bit PCM; or (S,) float32 in [-1, 1], 16 000 Hz.
-        long_form: how a recording longer than one window is cut; the class's own defaults where None.
-        batch_size: windows decoded at once, where the algorithm gives several.
-        show_progress: show a bar while it is transcribed.
+        audio: a file or URI of any format, held in memory as 16-bit PCM; or (S,) float32 in [-1, 1], 16 000 Hz.
+        long_form: how a recording longer than one window is cut; the defaults of ``LongFormOptions`` if None.
+        batch_size: windows decoded at once, if the algorithm has several ready.
+        show_progress: show a progress bar.
         decoding: ``language``, ``prompt``, ``word_timestamps`` and more; see ``Decoding``.
 
     Raises:
-        FileNotFoundError: nothing there.
+        FileNotFoundError: no such file.
         AudioError: audio that cannot be used.
         LanguageError: a language the model does not know.
-        CheckpointError, WordTimesUnavailableError: word times that this model or engine cannot give.
+        CheckpointError, WordTimesUnavailableError: word times that this model or engine does not support.
     """
     recording = Recording(read_pcm(audio) if isinstance(audio, str | Path) else audio)
     return transcribe_recording(
@@ -66,21 +66,23 @@ def transcribe_recording(
 
     Raises:
         LanguageError: a language the model does not know.
-        CheckpointError, WordTimesUnavailableError: word times that this model or engine cannot give.
+        CheckpointError, WordTimesUnavailableError: word times that this model or engine does not support.
     """
     context = recognizer.context
     reader = build_reader(recording, options, long_form, min_window_s=context.min_s, max_window_s=context.max_s)
-    segments = hear(recognizer, recording, reader, batch_size=batch_size)
-    heard = tuple(_with_bar(segments, recording.duration_s) if show_progress else segments)
-    return Transcript(duration_s=recording.duration_s, language=reader.language or UNHEARD_LANGUAGE, segments=heard)
+    segments = decode_windows(recognizer, recording, reader, batch_size=batch_size)
+    shown = tuple(_with_bar(segments, recording.duration_s) if show_progress else segments)
+    return Transcript(duration_s=recording.duration_s, language=reader.language or UNHEARD_LANGUAGE, segments=shown)
 
 
-def hear(recognizer: Recognizer, recording: Recording, reader: Reader, *, batch_size: int) -> Iterator[Segment]:
-    """Decode what a reader asks for, and give segments as soon as they are known.
+def decode_windows(
+    recognizer: Recognizer, recording: Recording, reader: Reader, *, batch_size: int
+) -> Iterator[Segment]:
+    """Decode the windows of a reader, and yield segments as soon as they are complete.
 
     Raises:
         LanguageError: a language the model does not know.
-        CheckpointError, WordTimesUnavailableError: word times that this model or engine cannot give.
+        CheckpointError, WordTimesUnavailableError: word times that this model or engine does not support.
     """
     while batch := _next_windows(reader, batch_size):
         waveforms = [recording.waveform(request.start, request.end) for request in batch]
@@ -97,8 +99,8 @@ def _next_windows(reader: Reader, batch_size: int) -> list[WindowRequest]:
 
 
 def _with_bar(segments: Iterator[Segment], duration_s: float) -> Iterator[Segment]:
-    """Show how many seconds of the recording are heard."""
-    from rich.progress import Progress  # here: most callers show no bar
+    """Show how many seconds of the recording are transcribed."""
+    from rich.progress import Progress  # imported here: most callers show no bar
 
     with Progress() as progress:
         task = progress.add_task("transcribing", total=duration_s)

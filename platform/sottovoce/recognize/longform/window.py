@@ -1,4 +1,4 @@
-"""One window of a recording: what is asked of a recognizer, what its answer says, and what it leaves to be heard."""
+"""One window of a recording: its request, its segments and its rest; the interface of a reader."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -7,16 +7,17 @@ from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment
 from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, DecodeOptions, WindowResult, WordTime
 
-MIN_WINDOW_SAMPLES = SAMPLING_RATE // 10  # of 0.1 s: in less no word is heard
-_LEAST_ROOM = (
-    MAX_LABEL_TOKENS // 2 - 4
-)  # tokens that a decoder has for text behind the longest prompt and a prefix of 4
-_MAX_COMPRESSION_RATIO = 2.4  # Whisper's threshold: text above it repeats itself, and is not long because much is said
+UNHEARD_LANGUAGE = "en"
+"""The language reported for a recording without speech."""
+MIN_WINDOW_SAMPLES = SAMPLING_RATE // 10  # 0.1 s: less contains no word
+# tokens of text that fit a decoder behind the longest prompt and a prefix of 4
+_LEAST_ROOM = MAX_LABEL_TOKENS // 2 - 4
+_MAX_COMPRESSION_RATIO = 2.4  # Whisper's threshold: text above it repeats itself, and its length shows nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowRequest:
-    """A stretch of a recording to be decoded."""
+    """A span of a recording to decode."""
 
     start: int
     """First sample."""
@@ -24,16 +25,16 @@ class WindowRequest:
     """Last-plus-one sample."""
     options: DecodeOptions
     is_final: bool = False
-    """It has been cut out of another window to be decoded again, and is not cut once more."""
+    """Whether the window was cut out of another one to be decoded again; it is not cut once more."""
 
     @property
     def start_s(self) -> float:
-        """Seconds since the recording's beginning."""
+        """Start in seconds since the recording's beginning."""
         return self.start / SAMPLING_RATE
 
 
 def read_segments(request: WindowRequest, result: WindowResult) -> list[Segment]:
-    """Give what a window says as segments in the recording's time."""
+    """Return the segments of a window's result, with times since the recording's beginning."""
     return [
         Segment(
             seek_s=request.start_s,
@@ -55,16 +56,16 @@ def read_segments(request: WindowRequest, result: WindowResult) -> list[Segment]
 
 
 def unheard_rest(request: WindowRequest, result: WindowResult, recording: Recording) -> list[WindowRequest]:
-    """Give what must be decoded again of a window, so that no word of it is lost.
+    """Return the parts of a window that must be decoded again, so that no word is lost.
 
     Args:
         request: the window.
-        result: its answer, whose segments stand unless the rest begins with the window.
-        recording: where a window may be cut.
+        result: its result. Its segments count unless the rest begins at the window's start.
+        recording: used to find pauses for cuts.
 
     Returns:
-        Nothing for a window that was heard to its end; the rest of one whose last segment is unfinished; all of it,
-        without times, where the times do not get on; two parts where the text fills the decoder.
+        Nothing for a window that was transcribed to its end; the rest of one whose last segment is unfinished; all of
+        it, without timestamps, if the timestamps do not advance; two parts if the text fills the decoder.
     """
     if result.heard_s is not None:
         heard = request.start + round(result.heard_s * SAMPLING_RATE)
@@ -85,48 +86,44 @@ def _later(word: WordTime, offset_s: float) -> WordTime:
     return replace(word, start_s=offset_s + word.start_s, end_s=offset_s + word.end_s)
 
 
-UNHEARD_LANGUAGE = "en"
-"""Named where nobody speaks, and any answer is a guess."""
-
-
 class Reader(Protocol):
-    """One recording on its way to a transcript; knows no engine, no network and no clock.
+    """The state of transcribing one recording, independent of engine, network and clock.
 
-    Windows may be decoded side by side and their results taken in any order; segments come in the recording's order.
-    The recording has been read when no window comes and no result is awaited.
+    Windows may be decoded side by side and their results passed in any order; segments come in the recording's order.
+    The recording is finished when there is no next window and no result is pending.
     """
 
     @property
     def language(self) -> str | None:
-        """ISO 639-1: the one asked for, or the one detected; None before that."""
+        """ISO 639-1 code, requested or detected; None before that."""
 
     def next_window(self) -> WindowRequest | None:
-        """Give the next window to decode, or None where a result is needed first, or where nothing is left.
+        """Return the next window to decode; None if a result is needed first or nothing is left.
 
-        It may take a while (finding speech), and another thread may take results meanwhile. One thread at a time asks
-        for windows, and one takes results.
+        The call may take a while (finding speech), and another thread may call ``take`` meanwhile. One thread at a time
+        calls ``next_window``, and one calls ``take``.
         """
 
     def take(self, request: WindowRequest, result: WindowResult) -> list[Segment]:
-        """Read a window's result, and give the segments that are now known."""
+        """Accept a window's result, and return the segments that are complete now."""
 
 
 class SpokenLanguage:
-    """The language of a whole recording: the one asked for, or what the first window with text is in."""
+    """The language of a whole recording: the requested one, or that of the first window with text."""
 
     def __init__(self, given: str | None) -> None:
         self._given = given
-        self._guess: str | None = None
+        self._detected: str | None = None
         self.is_known = given is not None
 
     @property
     def code(self) -> str | None:
-        """ISO 639-1; a guess from silence while nothing was heard."""
-        return self._given or self._guess
+        """ISO 639-1; unreliable until a window with text was decoded."""
+        return self._given or self._detected
 
-    def hear(self, result: WindowResult) -> None:
-        """Settle on the language of the first window that has text, as openai-whisper does on the first of all."""
+    def update(self, result: WindowResult) -> None:
+        """Keep the language of the first window with text; openai-whisper keeps that of the first window."""
         if self.is_known:
             return
-        self._guess = result.language
+        self._detected = result.language
         self.is_known = bool(result.segments)
