@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
@@ -23,7 +24,7 @@ from serve.http.events import EventStream, transcript_events
 from serve.http.formats import format_transcript
 from serve.http.forms import TranscriptionForm, TranslationForm
 from serve.http.keys import read_api_keys
-from serve.http.openapi import install_schema, json_docs, speech_docs
+from serve.http.openapi import RouteDocs, install_schema, json_docs, speech_docs
 from serve.http.problems import problem_response
 from serve.http.speech_request import SpeechRequest, read_transcription, read_translation
 from serve.http.upload import read_form
@@ -39,6 +40,41 @@ from sottovoce.recognize.longform.options import LongFormOptions
 _READY_TIMEOUT_S = 5.0  # a replica answers between two batches, and a batch of int8 windows takes one second (guess)
 
 _log = logging.getLogger(__name__)
+
+
+class Route(NamedTuple):
+    """One route of the API."""
+
+    method: str
+    path: str
+    handler: str
+    """Name of the method of ``Gateway`` that answers it."""
+    docs: RouteDocs
+    """Its form, responses and description in the schema."""
+    needs_key: bool = True
+    """False for probes, which carry no key."""
+
+
+ROUTES = (
+    Route("POST", "/v1/audio/transcriptions", "create_transcription", speech_docs(TranscriptionForm)),
+    Route("POST", "/v1/audio/translations", "create_translation", speech_docs(TranslationForm)),
+    Route(
+        "GET",
+        "/v1/models",
+        "list_models",
+        json_docs(ModelList, 401, 500, description="Every model, variant and alias that can be named."),
+    ),
+    Route("GET", "/v1/models/{model_id:path}", "get_model", json_docs(Model, 401, 404, 500, description="The model.")),
+    Route("GET", "/healthz", "get_health", json_docs(Health, description="The gateway runs."), needs_key=False),
+    Route(
+        "GET",
+        "/readyz",
+        "get_readiness",
+        json_docs(Readiness, 503, description="A transcriber answers."),
+        needs_key=False,
+    ),
+)
+"""Every route. To add one, write its handler below and its wire models in ``http/api.py``."""
 
 
 class Gateway:
@@ -91,18 +127,12 @@ class Gateway:
         application = FastAPIOffline(
             title="Sottovoce", lifespan=self._lifespan, redoc_url=None, static_url=DOCS_FILES.rstrip("/")
         )
-        speech = "/v1/audio"
-        application.post(f"{speech}/transcriptions", **speech_docs(TranscriptionForm))(self.create_transcription)
-        application.post(f"{speech}/translations", **speech_docs(TranslationForm))(self.create_translation)
-        models = json_docs(ModelList, 401, 500, description="Every model, variant and alias that can be named.")
-        application.get("/v1/models", **models)(self.list_models)
-        model = json_docs(Model, 401, 404, 500, description="The model.")
-        application.get("/v1/models/{model_id:path}", **model)(self.get_model)
-        application.get("/healthz", **json_docs(Health, description="The gateway runs."))(self.get_health)
-        ready = json_docs(Readiness, 503, description="A transcriber answers.")
-        application.get("/readyz", **ready)(self.get_readiness)
+        for route in ROUTES:
+            handler = getattr(self, route.handler)
+            application.add_api_route(route.path, handler, methods=[route.method], **route.docs)
         application.exception_handler(HTTPException)(_answer_refused)
-        application.add_middleware(Edge, keys=self._keys, is_behind_serve=is_behind_serve)
+        public = [route.path for route in ROUTES if not route.needs_key]
+        application.add_middleware(Edge, keys=self._keys, public_paths=public, is_behind_serve=is_behind_serve)
         install_schema(application, wants_keys=self._keys.are_wanted)
         return application
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from sottovoce.config import Config
 from sottovoce.model.variants import ServedVariant
 from sottovoce.recognize.longform.options import LongFormOptions
+from sottovoce.schema import MAX_DURATION_S
 
 QUICKSTART_FOLDER = Path("runs/quickstart")
 """Where the quickstart leaves everything, the models it serves included."""
@@ -21,7 +22,7 @@ class Limits(Config):
 
     max_body_bytes: int = Field(default=25 * 2**20, gt=0)
     """Largest request body; OpenAI's own limit."""
-    max_duration_s: float = Field(default=7200.0, gt=0.0)
+    max_duration_s: float = Field(default=MAX_DURATION_S, gt=0.0)
     """Longest audio after decoding."""
     deadline_s: float = Field(default=300.0, gt=0.0)
     """Longest time from a request's first byte to its answer; 504 after it."""

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,9 +14,8 @@ REQUEST_ID_HEADER = "x-request-id"
 DOCS_FILES = "/docs/files/"
 """Where the documentation's own script and style are, so that it needs nothing from another host."""
 _MAX_REQUEST_ID_LENGTH = 128
-# Probes carry no key. The documentation is the same for every service and names nothing of this one, and a browser
-# that opens a page has no way to send a key: with one wanted, nobody could read it.
-_PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+# The documentation is the same for every service, and a browser that opens a page has no way to send a key.
+_DOCS_PATHS = frozenset({"/docs", "/openapi.json"})
 
 _log = logging.getLogger(__name__)
 
@@ -23,17 +23,18 @@ _log = logging.getLogger(__name__)
 class Edge:
     """ASGI middleware around every route."""
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, is_behind_serve: bool) -> None:
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, public_paths: Collection[str], is_behind_serve: bool) -> None:
         """Wrap an application.
 
         Args:
             app: the routes.
-            keys: who is let in.
-            is_behind_serve: whether Serve's proxy writes the request id on responses, which it takes from the request
-                or makes.
+            keys: the accepted keys.
+            public_paths: routes that need no key, besides the documentation.
+            is_behind_serve: whether Serve's proxy adds the request id to responses itself.
         """
         self._app = app
         self._keys = keys
+        self._public_paths = _DOCS_PATHS | set(public_paths)
         self._writes_id = not is_behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +44,7 @@ class Edge:
             return
         exchange = _Exchange(scope, send, writes_id=self._writes_id)
         try:
-            if scope["path"] not in _PUBLIC_PATHS and not scope["path"].startswith(DOCS_FILES):
+            if scope["path"] not in self._public_paths and not scope["path"].startswith(DOCS_FILES):
                 scope["state"]["client"] = self._keys.check(Headers(scope=scope).get("authorization"))
             await self._app(scope, receive, exchange.send)
         except Exception as error:  # noqa: BLE001 - the one place where any exception becomes a response

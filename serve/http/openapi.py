@@ -22,11 +22,11 @@ _ERRORS: Mapping[int, str] = {
     401: "No API key, or a wrong one.",
     404: "No such model, or no such path.",
     413: "More bytes or more seconds of audio than the limits.",
-    415: "A body that is no multipart/form-data.",
-    422: "Audio that decodes and cannot be transcribed: no samples, or samples that are no finite numbers.",
-    429: "This API key has as many requests open as it may; `retry-after` says when to try again.",
-    500: "A fault of ours; the service's log has it under the id in the message.",
-    503: "No place, no replica or no memory now; `retry-after` says when to try again.",
+    415: "The body is not multipart/form-data.",
+    422: "The audio decodes but cannot be transcribed: no samples, or samples that are not finite.",
+    429: "This API key has too many open requests; `retry-after` says when to try again.",
+    500: "An internal error; look for the id in the message in the service's log.",
+    503: "The service is at its limit, or no replica answers; `retry-after` says when to try again.",
     504: "No answer within the deadline.",
 }
 _SPEECH_ERRORS = tuple(_ERRORS)
@@ -35,17 +35,8 @@ _ID_HEADER = {
 }
 _RETRY_HEADER = {"retry-after": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}}
 
-_ANSWERS = (
-    api.Transcription,
-    api.VerboseTranscription,
-    api.TextDelta,
-    api.TextDone,
-    api.Model,
-    api.ModelList,
-    api.Health,
-    api.Readiness,
-    api.ErrorResponse,
-)
+_ANSWERS = tuple(model for model in vars(api).values() if isinstance(model, type) and issubclass(model, api.BaseModel))
+"""Every wire model, so that a new response needs no entry here."""
 
 
 class RouteDocs(TypedDict):

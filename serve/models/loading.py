@@ -28,8 +28,6 @@ from sottovoce.recognize.recognizer import Recognizer
 _TOKENIZER_BYTES = 65 * 2**20
 _FIXED_BYTES = 8 * 2**20
 _FLOAT32_BYTES = 4  # weights are float32 in memory, whatever their file holds
-# ONNX Runtime's memory divided by file size; it keeps a packed copy of each matrix. micro, same measurement.
-_ONNX_FACTOR = {"fp32": 2.5, "int8": 1.25}
 
 _log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from serve.models.registry import (
     change_record,
     read_record,
     release_folder,
-    sync_folder,
 )
 from serve.settings import ModelFiles, ServeConfig, ServedFiles, checked_name
+from sottovoce.atomic_write import sync_folder
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.variants import TORCH
 

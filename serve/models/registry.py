@@ -7,7 +7,6 @@ A file is replaced atomically, so readers see the old or the new one. A lock ser
 """
 
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import quote, unquote
 from pydantic import Field, ValidationError
 
 from serve.settings import ServedFiles
+from sottovoce.atomic_write import atomic_write
 from sottovoce.errors import CheckpointError
 from sottovoce.model.variants import ServedVariant
 from sottovoce.schema import Record
@@ -123,7 +123,8 @@ def change_record(models_folder: Path, name: str, change: Callable[[ModelRecord 
     """
     with _locked(models_folder, name):
         record = change(read_record(models_folder, name))
-        _replace(_record_path(models_folder, name), record.model_dump_json(indent=2) + "\n")
+        text = record.model_dump_json(indent=2) + "\n"
+        atomic_write(_record_path(models_folder, name), text, survives_power_loss=True)
     return record
 
 
@@ -140,25 +141,6 @@ def _read(path: Path) -> ModelRecord | None:
     if path != _record_path(path.parent, record.name):
         raise CheckpointError(path, f"it is a copy of the record of {record.name!r}; move it elsewhere")
     return record
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that its list of names survives a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Check all rows of a corpus on the Ray cluster, and account for each of them.
 
-A task that dies with its worker runs again, as often as it takes: Ray Data gives its tasks unlimited retries. A row's
-outcome depends on the row alone and is put back at the row's place, so neither the number of workers nor their deaths
-show in the result.
+A task that dies with its worker runs again, since Ray Data retries its tasks without limit. The outcome of a row
+depends on the row alone and is stored at the row's index, so the number of workers and their deaths do not affect the
+result.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from sottovoce.cluster import explained_wait, join_cluster
 from sottovoce.data.check import Checked, CheckRules, check_row, reject_duplicate
 from sottovoce.data.corpora.files import CorpusFiles, list_files
 from sottovoce.data.corpora.parquet import ParquetFile, list_rows, parquet_files, parse_parquet_row, stream_parquet
-from sottovoce.data.corpora.read import CorpusFormat, detect_format, read_corpus
+from sottovoce.data.corpora.read import LAYOUTS, CorpusFormat, detect_format, read_corpus
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.errors import RowsLostError, StorageError
 
@@ -35,7 +35,7 @@ _LINE_INTERVAL_S = 5.0
 
 
 class RowProgress:
-    """Counts rows as they come; built by ``shown_rows``."""
+    """Counts the checked rows; built by ``shown_rows``."""
 
     def __init__(self, progress: Progress, num_rows: int, *, interval_s: float) -> None:
         self._progress = progress
@@ -47,7 +47,7 @@ class RowProgress:
         self._started = self._shown = 0.0
 
     def advance(self) -> None:
-        """Count one more row; the pace is measured from the first on, since workers take seconds to start."""
+        """Count one more row; the rate is measured from the first row on, since workers take seconds to start."""
         self.num_done += 1
         self._progress.advance(self._task)
         if self.num_done == 1:
@@ -86,29 +86,30 @@ def shown_rows(
 
 _ROW = TypeAdapter(CorpusRow)
 _CHECKED = TypeAdapter(Checked)
-_ROWS_PER_TASK = 64  # decoding them takes about a second: long against a task's overhead, short against a retry
+_ROWS_PER_TASK = 64  # decoding them takes a second: long compared to a task's overhead, and short enough to retry
 _NUM_NAMED = 3  # ids in the message of an error
 
 
 def check_corpus(location: str | Path, layout: CorpusFormat, rules: CheckRules) -> list[Checked]:
-    """Check every row of a corpus; the outcomes stand in the order of the corpus.
+    """Check every row of a corpus; the outcomes are in the order of the corpus.
 
-    Of rows with the same id the first is checked and the others are rejected.
+    Of several rows with the same id, the first is checked and the others are rejected.
 
     Args:
         location: path or URI of the corpus.
-        layout: as ``read_corpus`` takes it, and ``parquet``.
-        rules: what a row must be.
+        layout: of the corpus; ``auto`` to detect it.
+        rules: limits for rows.
 
     Raises:
         ManifestError: the corpus cannot be read.
-        RowsLostError: a row without an outcome, or with another row's.
-        StorageError: storage of a recording does not answer, so that nobody knows whether the row is good.
+        RowsLostError: a row has no outcome, or that of another row.
+        StorageError: the storage of a recording does not answer, so that it is unknown whether the row is good.
     """
     join_cluster()
     files = list_files(location)
     found = detect_format(files, layout)
-    return check_parquet(files, rules) if found == "parquet" else check_listed(read_corpus(files, found), rules)
+    is_streamed = LAYOUTS[found].read is None
+    return check_parquet(files, rules) if is_streamed else check_listed(read_corpus(files, found), rules)
 
 
 def _started_soon(progress: RowProgress) -> AbstractContextManager[None]:
@@ -117,41 +118,43 @@ def _started_soon(progress: RowProgress) -> AbstractContextManager[None]:
 
 
 def check_listed(rows: Sequence[CorpusRow], rules: CheckRules) -> list[Checked]:
-    """Check rows whose audio lies elsewhere; see ``check_corpus``.
+    """Check rows that refer to their audio; see ``check_corpus``.
 
     Raises:
         RowsLostError, StorageError: as ``check_corpus``.
     """
     first_of_id: dict[str, int] = {}
-    for place, row in enumerate(rows):
-        first_of_id.setdefault(row.id, place)
-    places = list(first_of_id.values())
-    outcomes = list(_check_places(rows, places, rules))
-    require_same_rows("check", (rows[place].id for place in places), (each.outcome.id for _, each in outcomes))
+    for index, row in enumerate(rows):
+        first_of_id.setdefault(row.id, index)
+    indices = list(first_of_id.values())
+    outcomes = list(_check_indices(rows, indices, rules))
+    require_same_rows("check", (rows[index].id for index in indices), (each.outcome.id for _, each in outcomes))
     checked = dict(outcomes)
-    duplicates = (reject_duplicate(row.id, row.audio) for place, row in enumerate(rows) if place not in checked)
-    return [checked.get(place) or next(duplicates) for place in range(len(rows))]
+    duplicates = (reject_duplicate(row.id, row.audio) for index, row in enumerate(rows) if index not in checked)
+    return [checked.get(index) or next(duplicates) for index in range(len(rows))]
 
 
-def _check_places(rows: Sequence[CorpusRow], places: Sequence[int], rules: CheckRules) -> Iterable[tuple[int, Checked]]:
-    """Give place and outcome, in whatever order they come."""
-    if not places:
+def _check_indices(
+    rows: Sequence[CorpusRow], indices: Sequence[int], rules: CheckRules
+) -> Iterable[tuple[int, Checked]]:
+    """Yield index and outcome, in the order of completion."""
+    if not indices:
         return
-    items = [{"place": place, "record": _ROW.dump_json(rows[place]).decode()} for place in places]
+    items = [{"index": index, "record": _ROW.dump_json(rows[index]).decode()} for index in indices]
     dataset = ray.data.from_items(items, override_num_blocks=-(-len(items) // _ROWS_PER_TASK)).map(build_check(rules))
     dataset.context.enable_progress_bars = False  # ours counts rows; Ray's count blocks of operators
     with shown_rows(len(items)) as progress, _started_soon(progress):
         for item in dataset.iter_rows():
             if item["fault"]:
                 raise StorageError(*json.loads(item["fault"]))
-            yield item["place"], _CHECKED.validate_json(item["record"])
+            yield item["index"], _CHECKED.validate_json(item["record"])
             progress.advance()
 
 
 def check_parquet(files: CorpusFiles, rules: CheckRules) -> list[Checked]:
-    """Check rows that bring their audio along; see ``check_corpus``.
+    """Check rows that contain their audio; see ``check_corpus``.
 
-    A row does not know its number, so order and counting give it, and the footers tell how many there must be.
+    A row does not contain its number, so it follows from the order; the footers say how many rows there must be.
     """
     shards = parquet_files(files)
     dataset = stream_parquet(files, shards).map(build_parquet_check(rules))
@@ -175,23 +178,23 @@ def check_parquet(files: CorpusFiles, rules: CheckRules) -> list[Checked]:
 def number_rows(
     items: Iterable[dict[str, Any]], shards: Sequence[ParquetFile]
 ) -> Iterator[tuple[dict[str, Any], tuple[ParquetFile, int]]]:
-    """Give each row of ``stream_parquet`` with its shard and its number there, which it does not know itself.
+    """Yield each row of ``stream_parquet`` with its shard and its number in it.
 
     Raises:
-        RowsLostError: a shard gave fewer or more rows than its footer says.
+        RowsLostError: a shard has fewer or more rows than its footer says.
     """
     num_rows = sum(shard.num_rows for shard in shards)
-    for num_read, (item, place) in enumerate(zip_longest(items, list_rows(shards))):
-        if item is None or place is None or not item["path"].endswith(place[0].name):
-            where = "after the last shard" if place is None else f"at row {place[1]} of {place[0].name}"
-            raise RowsLostError("read", num_rows, num_read, f"the footers tell otherwise {where}")
-        yield item, place
+    for num_read, (item, position) in enumerate(zip_longest(items, list_rows(shards))):
+        if item is None or position is None or not item["path"].endswith(position[0].name):
+            where = "after the last shard" if position is None else f"at row {position[1]} of {position[0].name}"
+            raise RowsLostError("read", num_rows, num_read, f"the footers say otherwise {where}")
+        yield item, position
 
 
 def build_parquet_check(rules: CheckRules) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Give the function that Ray Data maps over the rows of ``stream_parquet``; it raises on no bad row.
+    """Return the function that Ray Data maps over the rows of ``stream_parquet``; bad rows raise no error.
 
-    It gives the shard's ``path``, and as ``record`` the JSON of a ``Checked`` that has no id where the row has none.
+    Its result has the shard's ``path``, and as ``record`` the JSON of a ``Checked``, without id if the row has none.
     """
 
     def check(values: dict[str, Any]) -> dict[str, Any]:
@@ -203,27 +206,27 @@ def build_parquet_check(rules: CheckRules) -> Callable[[dict[str, Any]], dict[st
 
 
 def build_check(rules: CheckRules) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Give the function that Ray Data maps over ``place`` and ``record``; it raises on no bad row.
+    """Return the function that Ray Data maps over ``index`` and ``record``; bad rows raise no error.
 
-    The record is JSON: of a ``CorpusRow`` before, of a ``Checked`` after. ``fault`` is empty, or the JSON of a
-    ``StorageError``'s fields: an error that a task raises reaches the driver as Ray's, its class and cause left out.
+    The record is the JSON of a ``CorpusRow`` before and of a ``Checked`` after. ``fault`` is empty, or the JSON of a
+    ``StorageError``'s fields, since an error raised in a task reaches the driver as Ray's, without class and cause.
     """
 
     def check(item: dict[str, Any]) -> dict[str, Any]:
         try:
             checked = check_row(_ROW.validate_json(item["record"]), rules)
         except StorageError as error:
-            return {"place": item["place"], "record": "", "fault": json.dumps(error.args)}
-        return {"place": item["place"], "record": _CHECKED.dump_json(checked).decode(), "fault": ""}
+            return {"index": item["index"], "record": "", "fault": json.dumps(error.args)}
+        return {"index": item["index"], "record": _CHECKED.dump_json(checked).decode(), "fault": ""}
 
     return check
 
 
 def require_same_rows(stage: str, ids_in: Iterable[str], ids_out: Iterable[str]) -> None:
-    """Hold that a stage's rows out are its rows in, whatever their order.
+    """Check that a stage returned the rows it received, in any order.
 
     Raises:
-        RowsLostError: ids that are missing, or that were not there before, or came more often.
+        RowsLostError: ids are missing, were added, or occur more often.
     """
     counts_in, counts_out = Counter(ids_in), Counter(ids_out)
     if counts_in == counts_out:
