@@ -1,9 +1,14 @@
 import dataclasses
+import inspect
+import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from serve.settings import Limits
 from sottovoce import schema
+from sottovoce.audio.decode import decode_audio
 from sottovoce.schema import DecodeOptions, Reject, Utterance, WindowResult
 
 
@@ -15,6 +20,13 @@ def test_constants_agree_with_each_other() -> None:
     assert schema.FRAMES_PER_SECOND == 100
     assert schema.POSITIONS_PER_SECOND * schema.MAX_CONTEXT_S == 1500
     assert schema.SAMPLING_RATE * schema.MAX_CONTEXT_S == 480_000
+
+
+def test_the_limit_on_decoded_audio_is_written_once(root: Path) -> None:
+    files = [path for folder in ("platform", "serve", "jobs") for path in (root / folder).rglob("*.py")]
+    assert [path.name for path in files if re.search(r"\b7_?200\b", path.read_text(encoding="utf-8"))] == ["schema.py"]
+    assert Limits().max_duration_s == schema.MAX_DURATION_S
+    assert inspect.signature(decode_audio).parameters["max_duration_s"].default == schema.MAX_DURATION_S
 
 
 def test_an_utterance_reads_back_from_its_own_json() -> None:
