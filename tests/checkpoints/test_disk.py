@@ -61,7 +61,7 @@ def test_a_checked_file_can_be_copied_on_the_way(disk: Disk, tmp_path: Path) -> 
     ("expected", "message"),
     [
         (FileDigest(size=6, sha256=""), "here/a/one: it has 7 bytes and was written with 6"),
-        (FileDigest(size=7, sha256="00"), "here/a/one: its sha256 is not that of what was written"),
+        (FileDigest(size=7, sha256="00"), "here/a/one: its sha256 differs from that of the written content"),
     ],
 )
 def test_a_file_that_is_not_what_it_was_is_named(disk: Disk, expected: FileDigest, message: str) -> None:
@@ -82,11 +82,11 @@ def test_a_missing_file_is_damage_and_storage_that_does_not_answer_is_not(disk: 
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.ENOSPC, "No space left on device; free some space there, or name another place in the setting"),
+        (errno.ENOSPC, "No space left on device; free some space there, or name another location in the setting"),
         (errno.EDQUOT, "free some of your quota"),
         (errno.EROFS, "Read-only file system; let this user write there"),
-        (errno.EIO, "look after the disk"),
-        (errno.ETIMEDOUT, "see that the storage can be reached"),
+        (errno.EIO, "check the disk"),
+        (errno.ETIMEDOUT, "check that the storage can be reached"),
     ],
 )
 def test_a_refused_write_says_where_why_and_what_to_do(number: int, remedy: str) -> None:
@@ -99,7 +99,7 @@ def test_a_refused_write_says_where_why_and_what_to_do(number: int, remedy: str)
 
 def test_what_was_read_back_wrong_points_at_the_disk() -> None:
     error = name_write_fault(CheckpointError("a/one", "it has 3 bytes and was written with 7"), "a")
-    assert "it has 3 bytes and was written with 7; look after the disk" in str(error)
+    assert "it has 3 bytes and was written with 7; check the disk" in str(error)
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])

@@ -12,16 +12,16 @@ def saved(sequence: int, *, wer: float | None = None) -> Saved:
     return Saved(name=f"step-{sequence}", sequence=sequence, step=10 * sequence, wer=wer, files=files)
 
 
-def test_a_manifest_reads_back_as_what_it_was_made_of() -> None:
+def test_a_manifest_reads_back_unchanged() -> None:
     one = saved(3, wer=0.1 + 0.2)
     assert manifest_to_saved(saved_to_manifest(one), location="m") == one
 
 
-def test_every_bit_of_a_manifest_matters_or_changes_nothing() -> None:
+def test_a_manifest_with_a_flipped_bit_is_refused_or_means_the_same() -> None:
     one = saved(3, wer=0.25)
     manifest = saved_to_manifest(one)
-    for place in range(len(manifest)):
-        changed = manifest[:place] + bytes([manifest[place] ^ 1]) + manifest[place + 1 :]
+    for index in range(len(manifest)):
+        changed = manifest[:index] + bytes([manifest[index] ^ 1]) + manifest[index + 1 :]
         try:
             assert manifest_to_saved(changed, location="m") == one
         except CheckpointError:
@@ -36,7 +36,7 @@ def test_a_manifest_of_another_format_is_refused_with_both_versions() -> None:
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'{"format_version": 1', b"\xff\xfe"])
 def test_what_is_no_manifest_is_refused(manifest: bytes) -> None:
-    with pytest.raises(CheckpointError, match="it is no manifest"):
+    with pytest.raises(CheckpointError, match="it is not a manifest"):
         manifest_to_saved(manifest, location="m")
 
 
@@ -50,11 +50,11 @@ def test_a_whole_manifest_that_describes_no_checkpoint_is_refused() -> None:
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "checkpoint/../../outside", ""])
 def test_a_manifest_cannot_name_files_outside_its_folder(path: str) -> None:
-    with pytest.raises(ValidationError, match="no path below"):
+    with pytest.raises(ValidationError, match="not a path below"):
         Saved(name="a", sequence=1, step=1, files={path: FileDigest(size=1, sha256="")})
 
 
-def test_the_best_and_the_newest_stay_and_never_fewer_than_two() -> None:
+def test_the_best_and_the_newest_are_kept_and_never_fewer_than_two() -> None:
     rising = [saved(1, wer=0.1), saved(2, wer=0.3), saved(3, wer=0.2), saved(4)]
     assert {one.sequence for one in choose_kept(rising, keep_best=1)} == {1, 4}
     assert {one.sequence for one in choose_kept(rising, keep_best=2)} == {1, 3, 4}
@@ -63,6 +63,6 @@ def test_the_best_and_the_newest_stay_and_never_fewer_than_two() -> None:
     assert [one.sequence for one in choose_kept(falling[:1], keep_best=1)] == [1]
 
 
-def test_of_equally_good_ones_the_earlier_is_the_best() -> None:
+def test_of_equally_good_checkpoints_the_earlier_is_the_best() -> None:
     equal = [saved(sequence, wer=0.2) for sequence in (1, 2, 3)]
     assert {one.sequence for one in choose_kept(equal, keep_best=1)} == {1, 3}

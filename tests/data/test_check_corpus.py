@@ -22,10 +22,10 @@ def read_checked(item: dict[str, Any]) -> Checked:
 def test_a_mapped_row_carries_the_outcome_as_json(tmp_path: Path):
     soundfile.write(tmp_path / "a.wav", 0.3 * np.sin(np.arange(16_000) * 0.2), 16_000)
     rules = build_rules(PrepareConfig(language="de"), name="corpus")
-    item = {"place": 3, "record": json.dumps({"id": "a", "audio": str(tmp_path / "a.wav"), "text": " Said. "})}
+    item = {"index": 3, "record": json.dumps({"id": "a", "audio": str(tmp_path / "a.wav"), "text": " Said. "})}
     mapped = build_check(pickle.loads(pickle.dumps(rules)))(item)
     checked = read_checked(mapped)
-    assert mapped["place"] == 3
+    assert mapped["index"] == 3
     assert checked.outcome.model_dump(include={"text", "language", "corpus"}) == {
         "text": "Said.",
         "language": "de",
@@ -100,6 +100,6 @@ def test_storage_that_does_not_answer_is_a_fault_of_its_own_and_no_reject(monkey
         raise StorageError("s3://bucket/a.wav", "SlowDown")
 
     monkeypatch.setattr("sottovoce.data.check.read_audio_with_format", fail)
-    item = {"place": 3, "record": json.dumps({"id": "a", "audio": "s3://bucket/a.wav", "text": "Said."})}
+    item = {"index": 3, "record": json.dumps({"id": "a", "audio": "s3://bucket/a.wav", "text": "Said."})}
     mapped = build_check(build_rules(PrepareConfig(), name="corpus"))(item)
-    assert mapped == {"place": 3, "record": "", "fault": '["s3://bucket/a.wav", "SlowDown"]'}
+    assert mapped == {"index": 3, "record": "", "fault": '["s3://bucket/a.wav", "SlowDown"]'}

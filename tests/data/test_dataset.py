@@ -197,10 +197,10 @@ def test_what_tasks_share_is_read_in_place() -> None:
 @pytest.mark.parametrize(
     ("came", "complaint"),
     [
-        ([(4, 0), (4, 2), (4, 2)], r"\(4, 2\) came in the place of \(5, 0\)"),
-        ([(4, 0), (5, 0)], r"\(5, 0\) came in the place of \(4, 2\)"),
+        ([(4, 0), (4, 2), (4, 2)], r"\(4, 2\) came instead of \(5, 0\)"),
+        ([(4, 0), (5, 0)], r"\(5, 0\) came instead of \(4, 2\)"),
         ([(4, 0), (4, 2), (5, 0)], r"3 came out .*\(5, 2\) never came"),
-        ([(4, 0), (4, 2), (5, 0), (5, 2), (6, 0)], r"\(6, 0\) came in the place of None"),
+        ([(4, 0), (4, 2), (5, 0), (5, 2), (6, 0)], r"\(6, 0\) came instead of None"),
         ([], r"\(4, 0\) never came"),
     ],
 )

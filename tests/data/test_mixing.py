@@ -39,7 +39,9 @@ def test_a_split_is_that_of_all_manifests(tmp_path: Path) -> None:
 
 def test_an_id_in_two_manifests_names_both_and_the_remedy(tmp_path: Path) -> None:
     first, second = write(tmp_path / "1" / "data", ["a"]), write(tmp_path / "2" / "data", ["a"])
-    with pytest.raises(ManifestError, match=r"'data/a' is in .*1/data/manifest.jsonl too; give each corpus a name"):
+    with pytest.raises(
+        ManifestError, match=r"'data/a' is also in .*1/data/manifest.jsonl; prepare each corpus with a name"
+    ):
         read_speech([first, second])
 
 

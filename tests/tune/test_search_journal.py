@@ -1,4 +1,4 @@
-"""A trial's journal is written whole, read back, and never mixed with another's settings."""
+"""A trial's journal is written atomically, read back, and never mixed with other settings."""
 
 from pathlib import Path
 
@@ -27,6 +27,14 @@ def test_a_journal_comes_back_as_it_was_and_a_trial_without_one_waits(tmp_path: 
     assert read[1] == Trial(number=1, settings=trials[1].settings, state="waiting")
 
 
+def test_a_journal_of_release_0_1_has_another_word_for_pruned(tmp_path: Path) -> None:
+    trial = make_trial(0, [0.9, 0.5], state="pruned")
+    write_trial(trial, tmp_path)
+    path = trial_folder(tmp_path, 0) / "trial.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"pruned"', '"given_up"'), encoding="utf-8")
+    assert read_trials(tmp_path, (trial.settings,)) == (trial,)
+
+
 def test_a_journal_of_other_settings_is_refused(tmp_path: Path) -> None:
     write_trial(make_trial(0, [0.9]), tmp_path)
     with pytest.raises(CheckpointError, match=r"other settings \(learning rate 1.00e-03"):
@@ -42,14 +50,14 @@ def test_a_damaged_journal_is_refused_by_name(tmp_path: Path) -> None:
         read_trials(tmp_path, (trial.settings,))
 
 
-def test_a_resumed_trials_evaluations_take_the_place_of_those_it_repeats() -> None:
+def test_the_evaluations_of_a_resumed_trial_replace_those_it_repeats() -> None:
     trial = make_trial(0, [0.9, 0.7, 0.5], state="failed", error="it died")
     resumed = trial.with_row(make_row(10, 0.6))
     assert [(row.step, row.wer) for row in resumed.rows] == [(0, 0.9), (10, 0.6)]
     assert (resumed.state, resumed.error) == ("running", None)
 
 
-def test_the_base_models_evaluation_is_nobodys_best() -> None:
+def test_the_evaluation_of_the_base_model_is_never_the_best() -> None:
     best = make_trial(0, [0.1, 0.7, 0.5]).best
     assert best is not None
     assert best.wer == 0.5
@@ -81,6 +89,6 @@ def test_a_record_names_the_best_trial_and_adds_up_its_cost() -> None:
     assert (record.best, record.num_steps, record.seconds) == (1, 20, 60.0)
 
 
-def test_what_happened_is_the_last_line_of_a_traceback() -> None:
+def test_the_last_line_of_a_traceback_says_what_happened() -> None:
     assert last_line("Traceback\n  File\nValueError: no\n\n") == "ValueError: no"
     assert last_line(None) == "no message"

@@ -1,4 +1,4 @@
-"""Settings are drawn before anything starts: the same for the same seed, spread over the whole range."""
+"""Settings are sampled before the first trial starts: reproducibly, and spread over the whole range."""
 
 import math
 from pathlib import Path
@@ -8,47 +8,48 @@ from pydantic import ValidationError
 
 from sottovoce.errors import ConfigError
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.methods import count_weights, known_range
+from sottovoce.train.methods import known_range
+from sottovoce.train.worker_model import count_weights
 from sottovoce.tune.space import (
     SearchConfig,
     TrialSettings,
     apply_settings,
     complete_ranges,
-    draw_settings,
+    sample_settings,
 )
 
 RATES = (1e-6, 1e-3)
 
 
-def test_each_trial_draws_its_learning_rate_from_its_own_slice_of_the_range() -> None:
-    drawn = draw_settings(SearchConfig(learning_rate=RATES, num_trials=6), TrainingConfig())
-    places = sorted(math.log10(one.learning_rate / RATES[0]) / 3 * 6 for one in drawn)
-    assert [int(place) for place in places] == [0, 1, 2, 3, 4, 5]
-    assert [one.learning_rate for one in drawn] != sorted(one.learning_rate for one in drawn)
+def test_each_trial_samples_its_learning_rate_from_its_own_slice_of_the_range() -> None:
+    sampled = sample_settings(SearchConfig(learning_rate=RATES, num_trials=6), TrainingConfig())
+    slices = sorted(math.log10(one.learning_rate / RATES[0]) / 3 * 6 for one in sampled)
+    assert [int(index) for index in slices] == [0, 1, 2, 3, 4, 5]
+    assert [one.learning_rate for one in sampled] != sorted(one.learning_rate for one in sampled)
 
 
 def test_choices_come_about_equally_often() -> None:
     config = SearchConfig(learning_rate=RATES, warmup_steps=(0, 50), num_trials=5)
-    warmups = [one.warmup_steps for one in draw_settings(config, TrainingConfig())]
+    warmups = [one.warmup_steps for one in sample_settings(config, TrainingConfig())]
     assert sorted(warmups) == [0, 0, 0, 50, 50]
 
 
-def test_the_same_seed_draws_the_same_and_another_seed_something_else() -> None:
+def test_the_same_seed_samples_the_same_and_another_seed_something_else() -> None:
     config = SearchConfig(learning_rate=RATES, num_trials=4)
-    drawn = draw_settings(config, TrainingConfig())
-    assert draw_settings(config, TrainingConfig()) == drawn
-    assert draw_settings(config.model_copy(update={"seed": 1}), TrainingConfig()) != drawn
+    sampled = sample_settings(config, TrainingConfig())
+    assert sample_settings(config, TrainingConfig()) == sampled
+    assert sample_settings(config.model_copy(update={"seed": 1}), TrainingConfig()) != sampled
 
 
 def test_what_is_not_searched_stays_the_trainings_own() -> None:
-    drawn = draw_settings(SearchConfig(learning_rate=RATES, num_trials=2), TrainingConfig(warmup_steps=7))
-    assert {one.warmup_steps for one in drawn} == {7}
-    assert {one.lora_rank for one in drawn} == {None}
+    sampled = sample_settings(SearchConfig(learning_rate=RATES, num_trials=2), TrainingConfig(warmup_steps=7))
+    assert {one.warmup_steps for one in sampled} == {7}
+    assert {one.lora_rank for one in sampled} == {None}
 
 
 def test_one_learning_rate_leaves_the_other_settings_to_be_compared() -> None:
     config = SearchConfig(learning_rate=(3e-4, 3e-4), warmup_steps=(1, 2), num_trials=2)
-    assert {one.learning_rate for one in draw_settings(config, TrainingConfig())} == {3e-4}
+    assert {one.learning_rate for one in sample_settings(config, TrainingConfig())} == {3e-4}
 
 
 def test_learning_rates_are_searched_around_what_is_known_where_no_range_is_given(micro_assets: Path) -> None:
@@ -62,7 +63,7 @@ def test_learning_rates_are_searched_around_what_is_known_where_no_range_is_give
 def test_an_adapter_keeps_its_scale_whatever_its_rank() -> None:
     training = TrainingConfig.model_validate({"method": "lora", "lora": {"rank": 8, "alpha": 16}})
     config = SearchConfig(learning_rate=RATES, lora_rank=(4, 32), num_trials=4)
-    trials = [apply_settings(training, one) for one in draw_settings(config, training)]
+    trials = [apply_settings(training, one) for one in sample_settings(config, training)]
     assert sorted((trial.lora.rank, trial.lora.alpha) for trial in trials) == [(4, 8), (4, 8), (32, 64), (32, 64)]
 
 
@@ -78,12 +79,12 @@ def test_alpha_is_the_nearest_whole_number_and_never_none(rank: int, alpha: int,
 
 def test_an_adapter_whose_rank_is_not_searched_keeps_its_own() -> None:
     training = TrainingConfig.model_validate({"method": "lora", "lora": {"rank": 8, "alpha": 16}})
-    drawn = draw_settings(SearchConfig(learning_rate=RATES, num_trials=2), training)
-    assert {one.lora_rank for one in drawn} == {8}
-    assert apply_settings(training, drawn[0]).lora == training.lora
+    sampled = sample_settings(SearchConfig(learning_rate=RATES, num_trials=2), training)
+    assert {one.lora_rank for one in sampled} == {8}
+    assert apply_settings(training, sampled[0]).lora == training.lora
 
 
-def test_settings_of_a_trial_replace_the_trainings() -> None:
+def test_settings_of_a_trial_reindex_the_trainings() -> None:
     settings = TrialSettings(learning_rate=2e-5, warmup_steps=3)
     training = apply_settings(TrainingConfig(num_epochs=4), settings)
     assert (training.learning_rate, training.warmup_steps, training.num_epochs) == (2e-5, 3, 4)
@@ -92,12 +93,12 @@ def test_settings_of_a_trial_replace_the_trainings() -> None:
 
 def test_ranks_without_an_adapter_are_refused() -> None:
     with pytest.raises(ConfigError, match="method full trains no adapter; set method to lora"):
-        draw_settings(SearchConfig(learning_rate=RATES, lora_rank=(4, 8)), TrainingConfig())
+        sample_settings(SearchConfig(learning_rate=RATES, lora_rank=(4, 8)), TrainingConfig())
 
 
 def test_a_search_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to search"):
-        draw_settings(SearchConfig(learning_rate=(1e-4, 1e-4), warmup_steps=(5,)), TrainingConfig())
+        sample_settings(SearchConfig(learning_rate=(1e-4, 1e-4), warmup_steps=(5,)), TrainingConfig())
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_trial_gives_every_evaluation_and_ends_with_the_run(start: Any) -> Non
     assert steps == [0, 10, 20]
 
 
-def test_a_trial_that_is_given_up_ends_its_run_at_the_evaluation_it_waits_at(start: Any) -> None:
+def test_a_pruned_trial_ends_its_run_at_the_evaluation_it_waits_at(start: Any) -> None:
     trial, steps = start(run_to_its_end)
     trial.step()
     trial.step()

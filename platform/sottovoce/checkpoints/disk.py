@@ -1,7 +1,7 @@
-"""Where checkpoints are kept: a folder of this machine, or any storage that fsspec writes to.
+"""The storage of checkpoints: a folder of this machine, or any storage that fsspec can write to.
 
-A disk offers single steps only, so that whoever writes decides what is on it when one of them fails, and a test can
-fail each. Paths are relative to the disk's root, with ``/``; the root itself is the empty path.
+A disk offers single steps only: the caller decides the order of the steps, and so what is on the disk if one fails, and
+a test can make each of them fail. Paths are relative to the disk's root, with ``/``; the root itself is the empty path.
 """
 
 import errno
@@ -15,67 +15,67 @@ from sottovoce.audio.remote import open_file_system
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # some mounts (FUSE, SMB) know it for files only
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # some mounts (FUSE, SMB) support fsync for files only
 BLOCK_BYTES = 8 * 2**20
-"""Read, hashed and written at once: large enough to leave Python's lock alone for milliseconds (guess)."""
+"""Size of a block that is read, hashed or written: large enough to release Python's lock for milliseconds (guess)."""
 
 
 class Entry(NamedTuple):
-    """What stands in a folder."""
+    """A file or folder in a folder."""
 
     name: str
     is_folder: bool
 
 
 class NewFile(Protocol):
-    """A file that is being written."""
+    """A file open for writing."""
 
     def write(self, data: memoryview, /) -> int:
-        """Write bytes, and give how many of them were taken."""
+        """Write bytes; return how many were written."""
 
     def sync(self) -> None:
-        """Wait until what was written survives a loss of power; nothing to do where closing promises it."""
+        """Wait until the written bytes survive a power loss; does nothing if closing guarantees it."""
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
 
 
 class Disk(Protocol):
-    """The steps of reading and writing; each raises what its storage raises, OSError in most cases."""
+    """The steps of reading and writing; each raises the error of its storage, in most cases an OSError."""
 
     @property
     def renames_folders(self) -> bool:
-        """Whether a folder gets its name at once, with all that is in it."""
+        """Whether a folder can be renamed atomically with its content."""
 
     def make_folder(self, path: str) -> None:
-        """Make a folder and those above it, if they are not there."""
+        """Make a folder and its parents if they are missing."""
 
     def create(self, path: str) -> NewFile:
-        """Begin a new file."""
+        """Open a new file for writing."""
 
     def rename(self, path: str, new_path: str) -> None:
-        """Give a file, or a folder where the disk can, another name."""
+        """Rename a file, or a folder if ``renames_folders``."""
 
     def sync_folder(self, path: str) -> None:
-        """Wait until the names in a folder survive a loss of power."""
+        """Wait until the names in a folder survive a power loss."""
 
     def remove(self, path: str) -> None:
         """Remove a file."""
 
     def remove_folder(self, path: str) -> None:
-        """Remove an empty folder; none is no error."""
+        """Remove an empty folder; a missing one is not an error."""
 
     def entries(self, path: str) -> list[Entry]:
-        """List a folder; nothing where there is none."""
+        """List a folder; empty if it does not exist."""
 
     def read(self, path: str) -> Iterator[bytes]:
         """Read a file in blocks."""
 
     def size(self, path: str) -> int:
-        """Give a file's bytes."""
+        """Return the size of a file in bytes."""
 
     def folder(self, path: str) -> Path | None:
-        """Give the folder on this machine, or None where it has to be fetched."""
+        """Return the local folder, or None if the storage is remote."""
 
 
 def open_disk(root: str) -> Disk:
@@ -84,14 +84,14 @@ def open_disk(root: str) -> Disk:
     Raises:
         ConfigError: a protocol that is unknown, or whose package is not installed.
     """
-    from fsspec.implementations.local import LocalFileSystem  # costs 50 ms, and importing this file does nothing
+    from fsspec.implementations.local import LocalFileSystem  # costs 50 ms, and importing this file must be cheap
 
     file_system, path = open_file_system(root)
     return LocalDisk(Path(path)) if isinstance(file_system, LocalFileSystem) else RemoteDisk(file_system, path)
 
 
 class LocalDisk:
-    """A folder of this machine, or one it has mounted."""
+    """A folder of this machine, or a mounted one."""
 
     renames_folders = True
 
@@ -99,7 +99,7 @@ class LocalDisk:
         self._root = root
 
     def make_folder(self, path: str) -> None:
-        """Make a folder and those above it; all of their names are synced."""
+        """Make a folder and its parents, and sync the folders that hold their names."""
         folder = self._root / path
         missing = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class LocalDisk:
             _sync_folder(one.parent)
 
     def create(self, path: str) -> NewFile:
-        """Begin a new file; FileExistsError where there is one."""
+        """Open a new file for writing; raises FileExistsError if it exists."""
         return _LocalFile(self._root / path)
 
     def rename(self, path: str, new_path: str) -> None:
@@ -115,7 +115,7 @@ class LocalDisk:
         (self._root / path).rename(self._root / new_path)
 
     def sync_folder(self, path: str) -> None:
-        """Sync a folder's names."""
+        """Sync a folder."""
         _sync_folder(self._root / path)
 
     def remove(self, path: str) -> None:
@@ -144,16 +144,16 @@ class LocalDisk:
                 yield block
 
     def size(self, path: str) -> int:
-        """Give a file's bytes."""
+        """Return the size of a file in bytes."""
         return (self._root / path).stat().st_size
 
     def folder(self, path: str) -> Path | None:
-        """Give the folder itself."""
+        """Return the local folder."""
         return self._root / path
 
 
 class RemoteDisk:
-    """Storage behind fsspec; a file is there when it is closed, and a folder has no name of its own to change."""
+    """Storage behind fsspec; a file exists once it is closed, and folders cannot be renamed."""
 
     renames_folders = False
 
@@ -161,31 +161,31 @@ class RemoteDisk:
         self._files, self._root = file_system, root.rstrip("/")
 
     def make_folder(self, path: str) -> None:
-        """Make a folder where the storage knows folders."""
+        """Make a folder if the storage has folders."""
         self._files.makedirs(self._path(path), exist_ok=True)
 
     def create(self, path: str) -> NewFile:
-        """Begin a new file, or write one anew."""
+        """Open a file for writing; an existing one is replaced."""
         return _RemoteFile(self._files.open(self._path(path), "wb"))
 
     def rename(self, path: str, new_path: str) -> None:
-        """Rename a file; object stores copy it, and the copy is there as a whole or not at all."""
+        """Rename a file; object stores copy it, and the copy appears as a whole or not at all."""
         self._files.mv(self._path(path), self._path(new_path))
 
     def sync_folder(self, path: str) -> None:
-        """Do nothing: storage keeps what it has acknowledged."""
+        """Do nothing: the storage keeps what it has acknowledged."""
 
     def remove(self, path: str) -> None:
         """Remove a file."""
         self._files.rm_file(self._path(path))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder where it is left when its files have gone."""
+        """Remove a folder if it still exists after its files were removed."""
         if self._files.exists(self._path(path)):
             self._files.rm(self._path(path), recursive=True)
 
     def entries(self, path: str) -> list[Entry]:
-        """List a folder, not from a cache: others write there too."""
+        """List a folder without the cache, since other processes write there too."""
         self._files.invalidate_cache()
         folder = self._path(path)
         try:
@@ -203,12 +203,12 @@ class RemoteDisk:
                 yield block
 
     def size(self, path: str) -> int:
-        """Give a file's bytes, as storage counts them."""
+        """Return the size of a file in bytes, as the storage reports it."""
         self._files.invalidate_cache()
         return int(self._files.size(self._path(path)))
 
     def folder(self, path: str) -> Path | None:
-        """Give none: it has to be fetched."""
+        """Return None: the storage is remote."""
         return None
 
     def _path(self, path: str) -> str:
@@ -234,11 +234,11 @@ class _RemoteFile:
         self._file = file
 
     def write(self, data: memoryview, /) -> int:
-        self._file.write(data)  # buffered: all is taken, and some file systems do not say so
+        self._file.write(data)  # buffered: all bytes are accepted, but some file systems return None
         return len(data)
 
     def sync(self) -> None:
-        """Nothing: storage keeps what it acknowledges when the file is closed."""
+        """Do nothing: the storage keeps what it acknowledges when the file is closed."""
 
     def close(self) -> None:
         self._file.close()

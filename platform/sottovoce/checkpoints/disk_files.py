@@ -1,4 +1,4 @@
-"""Whole files on a disk: written with their digest, compared with it, removed; and what the errors of a disk mean."""
+"""Write files on a disk, verify them by their digest, remove them, and explain a disk's errors."""
 
 import errno
 import hashlib
@@ -23,44 +23,44 @@ _DAMAGE = frozenset(
     {errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.EBADMSG, errno.EILSEQ}
     | {getattr(errno, name) for name in ("EUCLEAN", "ENODATA", "EREMOTEIO") if hasattr(errno, name)}
 )
-"""Errors of a file that is not there or cannot be read from its medium; any other may pass."""
+"""Errors that mean a missing or unreadable file; any other may be temporary."""
 _REMEDIES = {
-    errno.ENOSPC: "free some space there, or name another place in the setting checkpoints",
-    errno.EDQUOT: "free some of your quota there, or name another place in the setting checkpoints",
-    errno.EROFS: "let this user write there, or name another place in the setting checkpoints",
-    errno.EACCES: "let this user write there, or name another place in the setting checkpoints",
-    errno.EPERM: "let this user write there, or name another place in the setting checkpoints",
-    errno.EIO: "look after the disk, or name another place in the setting checkpoints",
+    errno.ENOSPC: "free some space there, or name another location in the setting checkpoints",
+    errno.EDQUOT: "free some of your quota there, or name another location in the setting checkpoints",
+    errno.EROFS: "let this user write there, or name another location in the setting checkpoints",
+    errno.EACCES: "let this user write there, or name another location in the setting checkpoints",
+    errno.EPERM: "let this user write there, or name another location in the setting checkpoints",
+    errno.EIO: "check the disk, or name another location in the setting checkpoints",
 }
-_REMEDY = "see that the storage can be reached and written to"
+_REMEDY = "check that the storage can be reached and written to"
 
 
 def write_file(disk: Disk, path: str, content: Iterable[bytes | memoryview]) -> FileDigest:
-    """Write a new file, sync it, and give the digest of what it was given to hold."""
+    """Write a new file and sync it; return the digest of the content."""
     digest, size = hashlib.sha256(), 0
     with closing(disk.create(path)) as file:
         for block in _blocks(content):
             digest.update(block)
             size += len(block)
             rest = block
-            while rest:  # a file may take less than it is given
+            while rest:  # a write may accept only a part
                 rest = rest[file.write(rest) :]
         file.sync()
     return FileDigest(size=size, sha256=digest.hexdigest())
 
 
 def check_file(disk: Disk, path: str, expected: FileDigest, *, location: str, copy: Path | None = None) -> None:
-    """Read a file and compare it with its digest.
+    """Read a file and verify it against its digest.
 
     Args:
-        disk: where it is.
-        path: its path there.
-        expected: what it must be.
-        location: the disk's own place, for errors.
-        copy: receives what was read.
+        disk: the storage.
+        path: the file's path on the disk.
+        expected: its size and hash.
+        location: path or URI of the disk, for errors.
+        copy: local file that receives the content; None for no copy.
 
     Raises:
-        CheckpointError: the file is not what it must be, or not there.
+        CheckpointError: the file is damaged or missing.
         StorageError: the disk does not answer.
         CheckpointCopyError: the copy cannot be written.
     """
@@ -71,14 +71,14 @@ def check_file(disk: Disk, path: str, expected: FileDigest, *, location: str, co
         size += len(block)
     check_size(size, expected, name=name)
     if digest.hexdigest() != expected.sha256:
-        raise CheckpointError(name, "its sha256 is not that of what was written")
+        raise CheckpointError(name, "its sha256 differs from that of the written content")
 
 
 def check_size(size: int, expected: FileDigest, *, name: str) -> None:
-    """Compare a file's bytes with those it had.
+    """Compare the size of a file with the expected one.
 
     Raises:
-        CheckpointError: there are more or fewer.
+        CheckpointError: they differ.
     """
     if size != expected.size:
         raise CheckpointError(name, f"it has {size} bytes and was written with {expected.size}")
@@ -95,21 +95,21 @@ def read_file(disk: Disk, path: str, *, location: str) -> bytes:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give a folder on this machine, which goes with the block.
+    """Yield a local folder that is removed when the block ends.
 
     Raises:
-        CheckpointCopyError: none can be made.
+        CheckpointCopyError: it cannot be made.
     """
     try:
         folder = TemporaryDirectory(prefix="sottovoce-checkpoint-")
-    except OSError as error:  # of which tempfile says itself where it looked
+    except OSError as error:  # tempfile's message says where it looked
         raise CheckpointCopyError("a temporary folder", str(error)) from error
     with folder:
         yield Path(folder.name)
 
 
 def remove_tree(disk: Disk, path: str) -> None:
-    """Remove a folder and all that is in it."""
+    """Remove a folder and its content."""
     for entry in disk.entries(path):
         if entry.is_folder:
             remove_tree(disk, f"{path}/{entry.name}")
@@ -119,7 +119,7 @@ def remove_tree(disk: Disk, path: str) -> None:
 
 
 def name_read_fault(error: Exception, name: str) -> SottovoceError:
-    """Tell damage, which another checkpoint can stand in for, from storage that does not answer."""
+    """Return the error to raise for a failed read: a damaged file, which has substitutes, or unreachable storage."""
     if isinstance(error, SottovoceError):
         return error
     if isinstance(error, OSError) and (error.errno in _DAMAGE or isinstance(error, FileNotFoundError)):
@@ -128,8 +128,8 @@ def name_read_fault(error: Exception, name: str) -> SottovoceError:
 
 
 def name_write_fault(error: Exception, name: str) -> CheckpointWriteError:
-    """Say what could not be written, why, and what to do."""
-    if isinstance(error, SottovoceError):  # a CheckpointError: read back, it was not what had been written
+    """Return the error to raise for a failed write: what could not be written, why, and what to do."""
+    if isinstance(error, SottovoceError):  # a CheckpointError: the content read back differs from what was written
         remedy = _REMEDIES[errno.EIO] if isinstance(error, CheckpointError) else _REMEDY
         return CheckpointWriteError(name, f"{error}; {remedy}")
     number = error.errno if isinstance(error, OSError) else None
@@ -144,14 +144,14 @@ def _read(disk: Disk, path: str, name: str) -> Iterator[bytes]:
 
 
 def _copied(blocks: Iterable[bytes], copy: Path) -> Iterator[bytes]:
-    """Pass on what is written to a file of this machine."""
+    """Yield the blocks while writing them to a local file."""
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with copy.open("wb") as file:
             for block in blocks:
                 file.write(block)
                 yield block
-    except SottovoceError:  # of where the blocks come from
+    except SottovoceError:  # raised by the source of the blocks
         raise
     except OSError as error:
         raise CheckpointCopyError(str(copy), _describe(error)) from error

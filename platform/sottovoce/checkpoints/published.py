@@ -1,4 +1,4 @@
-"""A run's outcome taken from its store: how it ended, and its best model in the output folder."""
+"""The outcome of a run, read from its checkpoint store: its last state, and its best model in the output folder."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,37 +16,37 @@ from sottovoce.errors import CheckpointError
 
 
 def read_last_state(store: CheckpointStore) -> RunState:
-    """Read where a run that has ended stands.
+    """Read the last state of a run that has ended.
 
     Raises:
         NoGoodCheckpointError: see ``CheckpointStore.latest``.
-        CheckpointError: its last checkpoint was lost or damaged since.
+        CheckpointError: its last checkpoint has been lost or damaged.
     """
     with store.latest(under=STATE_FILE) as last:
         state = None if last is None else read_run_state(last.folder)
     if state is None or not state.is_finished:
-        reached = "there is none" if state is None else f"the last that is whole was written at step {state.step}"
+        reached = "there is none" if state is None else f"the last intact one was written at step {state.step}"
         raise CheckpointError(
             store.location,
-            f"the checkpoint of the run's end is missing ({reached}); run the same command again, and it goes on there",
+            f"the checkpoint of the run's end is missing ({reached}); run the same command again to resume from there",
         )
     return state
 
 
 @contextmanager
 def published_best(store: CheckpointStore, target: Path) -> Iterator[tuple[Saved, Path]]:
-    """Give a verified copy of the best model to complete; it takes the place of ``target`` when the block ends well.
+    """Yield a verified copy of the best model to complete; it replaces ``target`` if the block ends without an error.
 
     Args:
-        store: of a run that has ended.
-        target: the folder that receives the model; it is there as a whole or as it was before.
+        store: that of a run that has ended.
+        target: the model's folder; it is replaced as a whole or left unchanged.
 
     Yields:
         The best checkpoint, and the folder of the copy.
 
     Raises:
         NoGoodCheckpointError: see ``CheckpointStore.latest``.
-        CheckpointError: none was scored.
+        CheckpointError: no checkpoint was scored.
         CheckpointWriteError: the copy could not be written.
     """
     partial = target.with_name(f"{target.name}.partial")
@@ -68,7 +68,7 @@ def published_best(store: CheckpointStore, target: Path) -> Iterator[tuple[Saved
 
 
 def _copy(best: Opened, partial: Path) -> None:
-    """Copy the model's files, sync them, and compare what lies there with the manifest."""
+    """Copy the model's files, sync them, and verify the copies against the manifest."""
     shutil.rmtree(partial, ignore_errors=True)
     source, copy = LocalDisk(best.folder), LocalDisk(partial)
     for path, digest in best.saved.files.items():

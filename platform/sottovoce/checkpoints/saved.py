@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what it consists of, written last and so its commit."""
+"""The manifest of a checkpoint: it lists the files, and writing it, last of all, commits the checkpoint."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from sottovoce.schema import Record
 
 FORMAT_VERSION = 1
 MIN_KEPT = 2
-"""Checkpoints that stay whatever the settings: should the newest be damaged, there is one before it."""
+"""Checkpoints that are kept whatever the settings say: if the newest is damaged, there is an older one."""
 
 
 class FileDigest(Record):
-    """What a file must be."""
+    """The expected size and hash of a file."""
 
     size: int
     """Bytes."""
@@ -28,14 +28,14 @@ class Saved(Record):
     """One checkpoint as its manifest describes it."""
 
     name: str
-    """Its folder below the store's root."""
+    """The checkpoint's folder below the store's root."""
     sequence: int
-    """Counts up with each checkpoint of a store: the highest is the newest."""
+    """Increases with each checkpoint of a store: the highest is the newest."""
     step: int
     wer: float | None = None
-    """Fraction; none between evaluations."""
+    """Fraction; None for a checkpoint between evaluations."""
     files: Mapping[str, FileDigest] = Field(min_length=1)
-    """By path below the folder."""
+    """Digests by path below the folder."""
 
     @field_validator("files")
     @classmethod
@@ -43,12 +43,12 @@ class Saved(Record):
         for name in files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise ValueError(f"{name!r} is no path below the checkpoint's folder")
+                raise ValueError(f"{name!r} is not a path below the checkpoint's folder")
         return files
 
 
 def saved_to_manifest(saved: Saved) -> bytes:
-    """Write a manifest, with the digest of its own content."""
+    """Serialize a manifest, with the digest of its own content."""
     content = saved.model_dump(mode="json")
     document = {"format_version": FORMAT_VERSION, "sha256": _digest_content(content), "checkpoint": content}
     return (json.dumps(document, indent=1) + "\n").encode()
@@ -59,19 +59,19 @@ def manifest_to_saved(manifest: bytes, *, location: str) -> Saved:
 
     Args:
         manifest: its bytes.
-        location: where it stands, for the error.
+        location: its path or URI, for the error message.
 
     Raises:
-        CheckpointError: it is damaged, or written by a release whose format is another.
+        CheckpointError: it is damaged, or a release with another format wrote it.
     """
     try:
         document = json.loads(manifest)
         version, content = document["format_version"], document["checkpoint"]
         is_whole = document["sha256"] == _digest_content(content)
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(location, f"it is no manifest: {error!r}") from error
+        raise CheckpointError(location, f"it is not a manifest: {error!r}") from error
     if not is_whole:
-        raise CheckpointError(location, "its content is not what its sha256 says")
+        raise CheckpointError(location, "its content does not match its sha256")
     if version != FORMAT_VERSION:
         raise CheckpointError(location, f"it has format version {version!r}, and this release reads {FORMAT_VERSION}")
     try:
@@ -81,11 +81,11 @@ def manifest_to_saved(manifest: bytes, *, location: str) -> Saved:
 
 
 def choose_kept(checkpoints: Sequence[Saved], *, keep_best: int) -> tuple[Saved, ...]:
-    """Give those that stay: the best by WER, the newest, and never fewer than ``MIN_KEPT``.
+    """Choose the checkpoints to keep: the best by WER and the newest, and at least ``MIN_KEPT``.
 
     Args:
-        checkpoints: all there are.
-        keep_best: how many of the best.
+        checkpoints: all committed ones.
+        keep_best: how many of those with the lowest WER to keep.
     """
     newest = by_age(checkpoints)
     kept = {saved.name: saved for saved in (*newest[:1], *by_wer(checkpoints)[:keep_best])}
@@ -96,12 +96,12 @@ def choose_kept(checkpoints: Sequence[Saved], *, keep_best: int) -> tuple[Saved,
 
 
 def by_age(checkpoints: Sequence[Saved]) -> list[Saved]:
-    """Sort, the newest first."""
+    """Sort checkpoints, newest first."""
     return sorted(checkpoints, key=lambda saved: (saved.sequence, saved.step, saved.name), reverse=True)
 
 
 def by_wer(checkpoints: Sequence[Saved]) -> list[Saved]:
-    """Sort those that were scored, the lowest WER first, and of equal ones the earlier step."""
+    """Sort the checkpoints that were scored by WER, lowest first; ties go to the earlier step."""
     scored = [(saved.wer, saved.step, -saved.sequence, saved) for saved in checkpoints if saved.wer is not None]
     return [saved for *_, saved in sorted(scored, key=lambda one: one[:3])]
 

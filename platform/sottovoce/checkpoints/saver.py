@@ -1,7 +1,8 @@
-"""Checkpoints of a run on their way to storage and back.
+"""Save the checkpoints of a run in the background, and find the one to resume from.
 
-The first rank copies weights and optimizer state in memory and goes on training; a thread of it writes the copy. So a
-checkpoint costs a run the copying, and one more copy of weights and optimizer state in the first rank's memory.
+The first rank copies weights and optimizer state in memory and continues training; one of its threads writes the copy.
+A checkpoint therefore costs the time of copying, and memory for one more copy of weights and optimizer state on the
+first rank.
 """
 
 import logging
@@ -46,24 +47,24 @@ _METADATA = {"format": "pt"}  # transformers refuses to read weights without it
 
 @dataclass(frozen=True)
 class ModelPart:
-    """A model on its way to storage: what stays the same during a run is read once."""
+    """A model to be saved; the files that do not change during a run are read once."""
 
     checkpoint: Checkpoint
     files: Mapping[str, bytes]
-    """All but the weights, by name."""
+    """All files but the weights, by name."""
     weights_file: str
     metadata: Mapping[str, str]
-    """Of the weights' file."""
+    """Metadata of the weights' file."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Give the weights under the names of the file: what an adapter adds, or all of the model, tied ones once."""
+        """Return the weights by their names in the file: the adapter's, or all of the model's, tied ones once."""
         if self.checkpoint.adapter is not None:
             return self.checkpoint.adapter.state()
         return untied(self.checkpoint.model.state_dict())
 
 
 def read_model_part(checkpoint: Checkpoint) -> ModelPart:
-    """Read what of a model does not change while it is trained: configs, tokenizer, feature extractor."""
+    """Read the files of a model that training does not change: configs, tokenizer, feature extractor."""
     with TemporaryDirectory() as name:
         folder, metadata = Path(name), dict(_METADATA)
         if checkpoint.adapter is None:
@@ -81,14 +82,14 @@ def read_model_part(checkpoint: Checkpoint) -> ModelPart:
 
 
 def untied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out names of what stands under an earlier name already: Whisper's output layer is its embedding."""
+    """Drop weights that already appear under an earlier name: Whisper's output layer is its embedding."""
     seen: set[tuple[int, int]] = set()
     own: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        place = (tensor.data_ptr(), tensor.numel())
-        if tensor.numel() == 0 or place not in seen:
+        storage = (tensor.data_ptr(), tensor.numel())
+        if tensor.numel() == 0 or storage not in seen:
             own[name] = tensor
-        seen.add(place)
+        seen.add(storage)
     return own
 
 
@@ -98,11 +99,11 @@ _FOLDER = "checkpoints"
 
 
 def build_store(checkpoints: str | None, *, output: Path) -> CheckpointStore:
-    """Open the store of a run.
+    """Open the checkpoint store of a run.
 
     Args:
-        checkpoints: folder or URI that may hold those of many runs; None for one below ``output``.
-        output: the run's, which names it.
+        checkpoints: folder or URI for the checkpoints of many runs; None for a folder below ``output``.
+        output: the run's output folder; its name is the name of the run.
 
     Raises:
         ConfigError: a protocol that is unknown, or whose package is not installed.
@@ -111,10 +112,10 @@ def build_store(checkpoints: str | None, *, output: Path) -> CheckpointStore:
 
 
 def resolve_root(checkpoints: str | None) -> str | None:
-    """Give the setting ``checkpoints`` as every worker understands it, in whatever folder it runs.
+    """Make the setting ``checkpoints`` absolute, so that workers in other folders find the same place.
 
     Raises:
-        ConfigError: storage that other processes do not see.
+        ConfigError: other processes cannot see that storage.
     """
     if checkpoints is None:
         return None
@@ -124,23 +125,23 @@ def resolve_root(checkpoints: str | None) -> str | None:
 
 
 def checkpoints_below(checkpoints: str | None, *names: str) -> str | None:
-    """Give the setting ``checkpoints`` for a group of runs whose output folders are called like those of other groups.
+    """Return the setting ``checkpoints`` for a group of runs; other groups may use the same names of output folders.
 
     Args:
-        checkpoints: as it is set; None stays None, for then every run keeps its own.
-        names: of the group, outermost first.
+        checkpoints: the setting; None stays None, since each run then has its own store.
+        names: folder names of the group, outermost first.
     """
     return None if checkpoints is None else "/".join((checkpoints.rstrip("/"), *names))
 
 
 class Saver:
-    """What writes a run's checkpoints; every rank has part in it.
+    """Writes the checkpoints of a run; every rank takes part.
 
     Args:
-        checkpoint: the model that is trained.
-        accelerator: knows the ranks.
+        checkpoint: the model in training.
+        accelerator: has the ranks.
         optimizer: its state is saved too.
-        store: where to.
+        store: receives the checkpoints.
         keep_best: see ``CheckpointStore.write``.
     """
 
@@ -171,17 +172,17 @@ class Saver:
         except SottovoceError as fault:
             if error is None:
                 raise
-            logger.warning("%s", fault)  # what ends the run is the other error
+            logger.warning("%s", fault)  # the other error ends the run
 
     def save(self, state: RunState, *, wer: float | None) -> None:
-        """Copy what a checkpoint consists of and let it be written.
+        """Copy the content of a checkpoint, and start writing the copy.
 
         Args:
-            state: where the run stands.
-            wer: fraction; None where it was not measured.
+            state: the run's progress.
+            wer: fraction; None if it was not measured.
 
         Raises:
-            CheckpointWriteError: the checkpoint before this one could not be written.
+            CheckpointWriteError: the previous checkpoint could not be written.
         """
         random_states: list[RandomState] = gather_object([read_random_state()])
         if self._part is None:
@@ -196,7 +197,7 @@ class Saver:
         """Wait until the last checkpoint is written.
 
         Raises:
-            CheckpointWriteError: it could not be.
+            CheckpointWriteError: it could not be written.
         """
         written, self._written = self._written, None
         if written is not None:
@@ -206,7 +207,7 @@ class Saver:
         """Wait until the last checkpoint is written, and end the thread.
 
         Raises:
-            CheckpointWriteError: it could not be.
+            CheckpointWriteError: it could not be written.
         """
         try:
             self.wait()
@@ -214,7 +215,7 @@ class Saver:
             self._thread.shutdown()
 
     def _copy(self, part: ModelPart, state: RunState, random_states: list[RandomState]) -> Files:
-        """Take a copy of everything that the next step changes."""
+        """Copy everything that the next step changes."""
         moments, values = split_state(self._optimizer.state_dict())
         weights = part.weights()
         copies = self._copies.take({f"weights.{name}": tensor for name, tensor in weights.items()} | moments)
@@ -238,14 +239,14 @@ class Saver:
 
 @contextmanager
 def found_checkpoint(store: CheckpointStore) -> Iterator[Path | None]:
-    """Give all workers the folder of one and the same verified checkpoint; None at the start of a run.
+    """Yield the folder of the checkpoint to resume from, the same on all workers; None at the start of a run.
 
-    The first rank chooses the newest that is whole and tells the others.
+    The first rank chooses the newest intact checkpoint and broadcasts its name.
 
     Raises:
-        NoGoodCheckpointError: there are some, and all are damaged.
-        CheckpointError: this worker does not find the chosen one as the first rank did.
-        StorageError: storage does not answer.
+        NoGoodCheckpointError: there are checkpoints, but all are damaged.
+        CheckpointError: this worker finds the chosen checkpoint missing or damaged.
+        StorageError: the storage does not answer.
     """
     if ray.train.get_context().get_world_rank() == 0:
         with store.latest() as opened:

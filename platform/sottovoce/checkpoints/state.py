@@ -1,10 +1,10 @@
-"""What a checkpoint of a run holds: the model as Hugging Face files, and beside it all that a resumed run needs.
+"""The content of a run's checkpoint: the model as Hugging Face files, and everything a resumed run needs.
 
-checkpoint/                       the model, ready to be loaded anywhere
+checkpoint/                       the model, which transformers can load
 training/optimizer.safetensors    the optimizer's tensors
-training/optimizer.json           the rest of its state
-training/scaler.json              of the gradient scaler, where there is one
-training/random.json              every rank's random state
+training/optimizer.json           the rest of the optimizer's state
+training/scaler.json              the gradient scaler's state, if there is one
+training/random.json              the random state of every rank
 run_state.json                    step, rows and rejects so far
 """
 
@@ -30,15 +30,15 @@ from sottovoce.schema import Record
 
 
 class OptimizerValues(Record):
-    """What of an optimizer's state is no tensor."""
+    """The part of an optimizer's state that is not tensors."""
 
     state: dict[int, dict[str, Any]]
-    """By number of the parameter."""
+    """Values by number of the parameter."""
     param_groups: list[dict[str, Any]]
 
 
 def split_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], OptimizerValues]:
-    """Divide an ``Optimizer.state_dict()``.
+    """Split an ``Optimizer.state_dict()`` into tensors and other values.
 
     Returns:
         Tensors under ``<number of the parameter>.<key>``, and everything else.
@@ -56,7 +56,7 @@ def split_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], OptimizerV
 
 
 def join_state(tensors: Mapping[str, Tensor], values: OptimizerValues) -> dict[str, Any]:
-    """Give what ``Optimizer.load_state_dict`` reads."""
+    """Build the dictionary that ``Optimizer.load_state_dict`` reads."""
     state: dict[int, dict[str, Any]] = {number: dict(entries) for number, entries in values.state.items()}
     for name, tensor in tensors.items():
         number, _, key = name.partition(".")
@@ -66,25 +66,25 @@ def join_state(tensors: Mapping[str, Tensor], values: OptimizerValues) -> dict[s
 
 
 def _restore(key: str, value: object) -> object:
-    """Turn lists back into the tuples JSON does not know, such as betas; parameters are numbered in a list."""
+    """Turn lists back into tuples, such as betas, which JSON does not have; ``params`` was a list before."""
     return tuple(value) if isinstance(value, list) and key != "params" else value
 
 
 class RandomState(Record):
-    """Where every generator of a process stands."""
+    """The state of every random generator of a process."""
 
     python: tuple[int, tuple[int, ...], float | None]
     """``random.getstate()``."""
     numpy: tuple[str, tuple[int, ...], int, int, float]
     """``numpy.random.get_state()``."""
     torch: str
-    """Base64 of the CPU generator's bytes."""
+    """State of the CPU generator, in Base64."""
     cuda: tuple[str, ...] = ()
-    """The same for each device this process sees."""
+    """The same for each CUDA device of this process."""
 
 
 def read_random_state() -> RandomState:
-    """Read the state of this process."""
+    """Read the random state of this process."""
     name, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     python: Any = random.getstate()
@@ -97,7 +97,7 @@ def read_random_state() -> RandomState:
 
 
 def set_random_state(state: RandomState) -> None:
-    """Put this process where another stood; GPUs that were not there before keep their own state."""
+    """Set the random state of this process; GPUs that the saved state does not cover keep theirs."""
     random.setstate(state.python)
     name, key, position, has_gauss, gauss = state.numpy
     np.random.set_state((name, np.array(key, dtype=np.uint32), position, has_gauss, gauss))
@@ -133,13 +133,16 @@ def state_files(
     scaler: Mapping[str, Any] | None,
     random_states: Sequence[RandomState],
 ) -> dict[str, list[bytes]]:
-    """Give the small files of a checkpoint, by path.
+    """Serialize the small files of a checkpoint.
 
     Args:
-        state: where the run stands.
-        optimizer: all but its tensors.
+        state: the run's progress.
+        optimizer: the optimizer's state without its tensors.
         scaler: state of the gradient scaler; None without one.
-        random_states: of the ranks, in their order.
+        random_states: one for each rank, in order.
+
+    Returns:
+        Content in parts, by path.
     """
     files = {
         STATE_FILE: [state.model_dump_json(indent=2).encode(), b"\n"],
@@ -152,14 +155,14 @@ def state_files(
 
 
 def load_training_state(folder: Path, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> None:
-    """Put optimizer, scaler and this rank's random state back.
+    """Restore the optimizer, the scaler and this rank's random state.
 
-    A rank that was not there when the checkpoint was written keeps the random state it has.
+    A rank that did not exist when the checkpoint was written keeps its random state.
 
     Args:
         folder: a verified checkpoint.
-        accelerator: gives the scaler and the rank.
-        optimizer: of the same parameters in the same groups.
+        accelerator: has the scaler and the rank.
+        optimizer: one with the same parameters in the same groups.
 
     Raises:
         CheckpointError: files are missing, or belong to another model or release.
@@ -178,10 +181,10 @@ def load_training_state(folder: Path, accelerator: Accelerator, optimizer: torch
 
 
 def read_run_state(folder: Path) -> RunState:
-    """Read where a run stood.
+    """Read the progress of a run from one of its checkpoints.
 
     Raises:
-        CheckpointError: no such file, or another release's.
+        CheckpointError: there is no such file, or an unknown release wrote it.
     """
     try:
         return RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
@@ -190,7 +193,7 @@ def read_run_state(folder: Path) -> RunState:
 
 
 def read_resumed(folder: Path) -> RunState:
-    """Read where a run stood, and note that it goes on from there, unless it was at its end.
+    """Read the progress of a run and, unless the run was finished, note that it resumes from there.
 
     Raises:
         CheckpointError: see ``read_run_state``.

@@ -1,14 +1,14 @@
-"""Checkpoints that can be trusted: written so that each is whole or not there, and verified before they are used.
+"""A store of trusted checkpoints: each is written as a whole or not at all, and verified before it is used.
 
 step-00000200-1f3ac2b0/               one checkpoint
     manifest.json                     step, WER, and size and sha256 of every other file; written last
     ...
-.partial-step-00000300-9d0e77c1/      one that was not finished
+.partial-step-00000300-9d0e77c1/      an unfinished checkpoint
 
-A checkpoint is there when its manifest is. On a disk with atomic renames all files are written and synced under a
-name of their own, the folder is renamed, and then the manifest is written, synced and renamed into it. Object stores
-rename no folders: there the manifest alone, written after everything else, decides. Nothing is removed before a newer
-checkpoint has been committed and read back; a checkpoint that is removed loses its manifest first.
+A checkpoint exists when its manifest exists. On a disk with atomic renames, all files are written and synced in a
+temporary folder, the folder is renamed, and then the manifest is written, synced and renamed into it. Object stores
+cannot rename folders: there, only the manifest, written after everything else, decides. Nothing is removed before a
+newer checkpoint has been committed and read back, and a checkpoint that is removed loses its manifest first.
 """
 
 import logging
@@ -54,7 +54,7 @@ _NAME = "step-"
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint that was verified."""
+    """A verified checkpoint."""
 
     saved: Saved
     folder: Path
@@ -63,11 +63,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What lies in a store, as far as the manifests tell."""
+    """The content of a store, according to the manifests."""
 
     committed: list[Saved] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
-    """Reasons, by folder."""
+    """Reasons by folder."""
     unfinished: list[str] = field(default_factory=list)
 
 
@@ -77,8 +77,8 @@ class CheckpointStore:
     One process writes at a time; any number may read.
 
     Args:
-        root: a folder of this run alone, as a path or any URI that fsspec writes to; made when it is first needed.
-        disk: what stands behind ``root``, where that is not for fsspec to find.
+        root: a folder for this run alone, as a path or any URI that fsspec can write to; created when first needed.
+        disk: the storage behind ``root``; None to find it with fsspec.
 
     Raises:
         ConfigError: a protocol that is unknown, or whose package is not installed.
@@ -86,22 +86,22 @@ class CheckpointStore:
 
     def __init__(self, root: str, *, disk: Disk | None = None) -> None:
         self.location = redact(root)
-        """Where it is, without secrets."""
+        """Path or URI of the store, without secrets."""
         self._disk = open_disk(root) if disk is None else disk
-        self._refused: set[str] = set()  # damaged: they count for nothing, and go when another has been committed
+        self._refused: set[str] = set()  # damaged: never used, and removed after the next commit
         self._is_swept = False
 
     def write(self, files: Files, *, step: int, wer: float | None, keep_best: int) -> Saved:
-        """Add a checkpoint, then remove those that need not stay.
+        """Add a checkpoint, then remove those that need not be kept.
 
         Args:
             files: its content.
-            step: of the run.
-            wer: fraction; None where it was not measured.
-            keep_best: how many of the lowest WER stay, besides the newest.
+            step: the run's step.
+            wer: fraction; None if it was not measured.
+            keep_best: how many checkpoints with the lowest WER to keep, besides the newest.
 
         Raises:
-            CheckpointWriteError: storage refuses; all checkpoints before this one are still there.
+            CheckpointWriteError: writing failed; all earlier checkpoints are still there.
         """
         name = f"{_NAME}{step:08d}-{uuid.uuid4().hex[:8]}"
         folder = _PARTIAL + name if self._disk.renames_folders else name
@@ -124,54 +124,54 @@ class CheckpointStore:
         return saved
 
     def committed(self) -> tuple[Saved, ...]:
-        """List what was committed, the newest first, by manifests alone: files are not verified.
+        """List the committed checkpoints, newest first, from their manifests; files are not verified.
 
         Raises:
-            StorageError: storage does not answer.
+            StorageError: the storage does not answer.
         """
         return tuple(by_age(self._survey().committed))
 
     @contextmanager
     def latest(self, *, under: str = "") -> Iterator[Opened | None]:
-        """Give the newest checkpoint that is whole, or None where there never was one.
+        """Yield the newest intact checkpoint, or None if there never was one.
 
-        Damaged ones are refused by name in the log.
+        The log names each damaged one that is skipped.
 
         Args:
-            under: file or folder in the checkpoint that is needed; all of it when empty.
+            under: the file or folder of the checkpoint that is needed; everything if empty.
 
         Raises:
-            NoGoodCheckpointError: there are some, and all are damaged.
-            StorageError: storage does not answer, or there is no room here for a copy.
+            NoGoodCheckpointError: there are checkpoints, but all are damaged.
+            StorageError: the storage does not answer, or a local copy does not fit.
         """
         with self._first_good(by_age, under) as opened:
             yield opened
 
     @contextmanager
     def best(self, *, under: str = "") -> Iterator[Opened | None]:
-        """Give the whole checkpoint with the lowest WER; otherwise as ``latest``."""
+        """Yield the intact checkpoint with the lowest WER; otherwise as ``latest``."""
         with self._first_good(by_wer, under) as opened:
             yield opened
 
     @contextmanager
     def opened(self, name: str, *, under: str = "") -> Iterator[Opened]:
-        """Give the checkpoint of a name.
+        """Yield the checkpoint with this name.
 
         Raises:
-            CheckpointError: it is damaged, or not there.
-            StorageError: storage does not answer.
+            CheckpointError: it is damaged or missing.
+            StorageError: the storage does not answer.
         """
         with ExitStack() as stack:
             yield self._fetch(self._read_manifest(name), under, stack)
 
     def clear(self) -> None:
-        """Remove all there is; what cannot be removed is named, and stays."""
+        """Remove all checkpoints; the log names those that cannot be removed."""
         survey = self._survey()
         for name in (*survey.unfinished, *survey.damaged, *(saved.name for saved in survey.committed)):
             self._discard(name)
 
     def _write_files(self, folder: str, files: Files) -> dict[str, FileDigest]:
-        """Write and sync every file and the names of all."""
+        """Write and sync every file, then sync the folders."""
         parents = sorted(
             {str(parent) for path in files for parent in PurePosixPath(folder, path).parents if parent.name}
         )
@@ -183,7 +183,7 @@ class CheckpointStore:
         return digests
 
     def _read_back(self, saved: Saved) -> None:
-        """Compare what lies on the disk with what was written; elsewhere the sizes, for reading may cost money."""
+        """Verify the written files on a local disk; elsewhere only their sizes, since reading may cost money."""
         for path, digest in saved.files.items():
             if self._disk.folder("") is not None:
                 check_file(self._disk, f"{saved.name}/{path}", digest, location=self.location)
@@ -192,13 +192,13 @@ class CheckpointStore:
                 check_size(size, digest, name=f"{self.location}/{saved.name}/{path}")
 
     def _commit(self, saved: Saved) -> None:
-        """Write the manifest: from its renaming on, the checkpoint is there."""
+        """Write the manifest; renaming it commits the checkpoint."""
         partial = f"{saved.name}/{_PARTIAL}{MANIFEST_FILE}"
         digest = write_file(self._disk, partial, [saved_to_manifest(saved)])
         check_file(self._disk, partial, digest, location=self.location)
         self._disk.rename(partial, f"{saved.name}/{MANIFEST_FILE}")
         self._disk.sync_folder(saved.name)
-        self._read_manifest(saved.name)  # raises where a disk only said it had done so
+        self._read_manifest(saved.name)  # raises if the disk only claimed to have written it
 
     def _survey(self) -> _Survey:
         """Read all manifests."""
@@ -238,10 +238,10 @@ class CheckpointStore:
 
     @contextmanager
     def _first_good(self, order: _Order, under: str) -> Iterator[Opened | None]:
-        """Try one checkpoint after the other."""
+        """Yield the first intact checkpoint in this order."""
         survey = self._survey()
         for name in survey.unfinished:
-            logger.warning("%s/%s was never finished: it has no manifest and is not used", self.location, name)
+            logger.warning("%s/%s was never finished: it has no manifest and is ignored", self.location, name)
         reasons = list(survey.damaged.values())
         for name, reason in survey.damaged.items():
             self._refuse(name, reason)
@@ -264,7 +264,7 @@ class CheckpointStore:
         logger.warning("refused checkpoint %s: %s", name, reason)
 
     def _fetch(self, saved: Saved, under: str, stack: ExitStack) -> Opened:
-        """Verify what is needed of a checkpoint, and bring it here where it is elsewhere."""
+        """Verify the needed files of a checkpoint, and copy them to this machine if they are remote."""
         files = {path: digest for path, digest in saved.files.items() if _is_under(path, under)}
         here = self._disk.folder(saved.name)
         folder = here or stack.enter_context(temporary_folder())
@@ -274,7 +274,7 @@ class CheckpointStore:
         return Opened(saved, folder)
 
     def _prune(self, checkpoints: Sequence[Saved], *, keep_best: int) -> None:
-        """Remove what need not stay; what cannot be removed is named, and stays."""
+        """Remove checkpoints that need not be kept; the log names those that cannot be removed."""
         whole = [saved for saved in checkpoints if saved.name not in self._refused]
         kept = {saved.name for saved in choose_kept(whole, keep_best=keep_best)}
         for name in sorted(({saved.name for saved in checkpoints} | self._refused) - kept):
@@ -282,14 +282,14 @@ class CheckpointStore:
                 self._refused.discard(name)
 
     def _sweep(self) -> None:
-        """Remove, before the first checkpoint is added, what another process has left unfinished."""
+        """Before the first checkpoint is added, remove what other processes left unfinished."""
         if not self._is_swept:
             for name in self._survey().unfinished:
                 self._discard(name)
         self._is_swept = True
 
     def _discard(self, name: str) -> bool:
-        """Remove a folder, its manifest first, so that it never looks damaged; tells whether it has gone."""
+        """Remove a folder, manifest first so that it never looks damaged; return whether it is gone."""
         try:
             if self._has_manifest(name):
                 self._disk.remove(f"{name}/{MANIFEST_FILE}")

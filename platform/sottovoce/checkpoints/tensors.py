@@ -1,8 +1,8 @@
-"""Tensors as the bytes of a safetensors file, in parts, so that nothing is copied on the way to storage.
+"""Serialize tensors as a safetensors file in parts, without a copy of the whole file in memory.
 
 The library's own ``save_file`` writes to local paths only, and its ``save`` needs the whole file in memory.
-The layout is the library's, byte for byte: an 8-byte little-endian length, a JSON header padded with spaces to a
-multiple of 8, then the data; wide types first, then by name (checked against it in test_tensor_file).
+The layout is byte for byte the library's (checked in test_tensor_file): an 8-byte little-endian length, a JSON header
+padded with spaces to a multiple of 8, then the data; tensors of wide types come first, then the order is by name.
 Source: https://github.com/huggingface/safetensors, section Format.
 """
 
@@ -16,16 +16,16 @@ from torch import Tensor
 
 
 class HostCopies:
-    """Memory that is filled anew with each copy: asking the system for it costs more than the copying.
+    """Buffers for copies of tensors, reused by each copy since allocating them costs more than copying.
 
-    A copy is good until the next one is taken.
+    A copy is valid until the next one is taken.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copy tensors, from whatever device.
+        """Copy tensors from any device.
 
         Returns:
             The copies under the same names, on the CPU.
@@ -44,11 +44,11 @@ class HostCopies:
         buffer = self._buffers.get(name)
         if buffer is not None and buffer.shape == tensor.shape and buffer.dtype == tensor.dtype:
             return buffer
-        # pinned memory takes what a GPU sends without a stop on the way
+        # a GPU can copy into pinned memory without an intermediate buffer
         return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
 
 
-# The library's order of types among the widest first; rank by place.
+# The library's order of types, widest first; the rank of a type is its index here.
 _TYPES = {
     torch.int64: "I64",
     torch.float64: "F64",
@@ -67,7 +67,7 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file that is made while it is read.
+    """A safetensors file that is generated while it is read.
 
     Args:
         tensors: on the CPU; they must not change before the file has been read.
@@ -78,7 +78,7 @@ class TensorFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
-        """Give the header, then the bytes of one tensor after the other."""
+        """Yield the header, then the bytes of each tensor."""
         ordered = sorted(self.tensors.items(), key=lambda item: (_RANKS[item[1].dtype], item[0]))
         header: dict[str, object] = {"__metadata__": dict(self.metadata)} if self.metadata else {}
         end = 0
@@ -93,5 +93,5 @@ class TensorFile:
         text += b" " * (-len(text) % _ALIGNMENT)
         yield len(text).to_bytes(8, "little") + text
         for _, tensor in ordered:
-            raw: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()  # its type knows no buffer
+            raw: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()  # typed without buffer protocol
             yield memoryview(raw)

@@ -1,7 +1,7 @@
-"""What a Ray task does for the stream: decode, change and pack the recordings of a few steps.
+"""The work of a Ray task of the stream: decode, augment and pack the recordings of a few steps.
 
-Everything tasks share stands in the object store once, as columns that a task reads in place: it starts as fast for a
-million utterances as for ten.
+The data that tasks share is in the object store once, as columns that a task reads without copying: a task starts as
+fast with a million utterances as with ten.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,34 +24,34 @@ BATCH_SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
         ("microbatch", pa.int64()),
-        ("pcm", pa.large_binary()),  # the recordings' int16 samples, one after the other
-        ("num_samples", pa.list_(pa.int32())),  # of each recording; 0 where it could not be decoded
-        ("rejects", pa.list_(pa.string())),  # JSON of why some could not
+        ("pcm", pa.large_binary()),  # the int16 samples of all recordings, concatenated
+        ("num_samples", pa.list_(pa.int32())),  # of each recording; 0 if it could not be decoded
+        ("rejects", pa.list_(pa.string())),  # JSON of a Reject for each of these
     ]
 )
-"""A row of the Dataset: one microbatch of one step."""
+"""Schema of the Dataset: a row is one microbatch of one step."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpeechTable:
-    """Where the recordings of all examples are, as columns."""
+    """The locations of the recordings of all examples, as columns."""
 
     ids: pa.Array
-    """Of the utterances, example after example."""
+    """Ids of the utterances, example after example."""
     audio: pa.Array
     start_s: NDArray[np.float64]
     duration_s: NDArray[np.float64]
     first: NDArray[np.int64]
-    """(E + 1,) place of each example's first utterance."""
+    """(E + 1,) index of each example's first utterance, and the number of utterances."""
 
     @property
     def example_s(self) -> NDArray[np.float64]:
-        """(E,) seconds of each example."""
+        """(E,) duration of each example [s]."""
         return np.add.reduceat(self.duration_s, self.first[:-1])
 
 
 def build_table(examples: Sequence[Example]) -> SpeechTable:
-    """Put what tasks need of examples into columns."""
+    """Build the columns that tasks need from examples."""
     utterances = [one for example in examples for one in example.utterances]
     return SpeechTable(
         ids=pa.array([one.id for one in utterances], pa.large_string()),
@@ -64,17 +64,17 @@ def build_table(examples: Sequence[Example]) -> SpeechTable:
 
 @dataclass(frozen=True, eq=False)
 class BatchReader:
-    """Read the batches of a plan, on any machine that sees the recordings."""
+    """Reads the batches of a plan, on any machine that can read the recordings."""
 
     table: SpeechTable
     plan: BatchPlan
     augmenter: Augmenter | None
-    """Changes each utterance; None leaves it as it is."""
+    """Augments each utterance; None for no augmentation."""
     max_example_s: float
-    """No example is slowed beyond this."""
+    """Augmentation makes no example longer than this."""
 
     def read(self, step: int, *, microbatch: int) -> pa.Table:
-        """Decode the recordings of one microbatch of one step; one that fails has no samples and becomes a Reject.
+        """Decode the recordings of one microbatch of one step; a failed one has no samples and becomes a Reject.
 
         Returns:
             One row of ``BATCH_SCHEMA``.
@@ -83,10 +83,10 @@ class BatchReader:
         recordings: list[Pcm] = []
         rejects: list[str] = []
         for example in self.plan.batch(step, microbatch=microbatch).tolist():
-            first, stop = (int(place) for place in self.table.first[example : example + 2])
+            first, stop = (int(index) for index in self.table.first[example : example + 2])
             stretch = self.max_example_s / float(self.table.duration_s[first:stop].sum())
-            for place in range(first, stop):
-                outcome = self.read_recording(place, epoch=epoch, stretch=stretch)
+            for index in range(first, stop):
+                outcome = self.read_recording(index, epoch=epoch, stretch=stretch)
                 if isinstance(outcome, Reject):
                     rejects.append(outcome.model_dump_json())
                     outcome = np.zeros(0, np.int16)
@@ -95,64 +95,64 @@ class BatchReader:
         columns = [[step], [microbatch], _one_binary(np.concatenate(recordings)), [num_samples], [rejects]]
         return pa.table(dict(zip(BATCH_SCHEMA.names, columns, strict=True)), schema=BATCH_SCHEMA)
 
-    def read_recording(self, place: int, *, epoch: int, stretch: float) -> Pcm | Reject:
-        """Decode and change one utterance, or say why it cannot be used.
+    def read_recording(self, index: int, *, epoch: int, stretch: float) -> Pcm | Reject:
+        """Decode and augment one utterance, or say why it cannot be used.
 
         Args:
-            place: in the table.
-            epoch: decides on the changes.
-            stretch: by which factor it may at most become longer.
+            index: of the utterance in the table.
+            epoch: determines the augmentation.
+            stretch: largest factor by which augmentation may lengthen it.
 
         Returns:
             (S,) int16.
         """
-        audio = self.table.audio[place].as_py()
+        audio = self.table.audio[index].as_py()
         try:
             waveform = read_audio(
-                audio, start_s=float(self.table.start_s[place]), duration_s=float(self.table.duration_s[place])
+                audio, start_s=float(self.table.start_s[index]), duration_s=float(self.table.duration_s[index])
             )
         except FileNotFoundError:
-            return self._refuse(place, "missing_file", f"there is no file {audio}")
+            return self._refuse(index, "missing_file", f"there is no file {audio}")
         except AudioError as error:
-            return self._refuse(place, reject_reason(error), str(error))
-        return to_pcm(self._change(waveform, place, epoch=epoch, stretch=stretch))
+            return self._refuse(index, reject_reason(error), str(error))
+        return to_pcm(self._augment(waveform, index, epoch=epoch, stretch=stretch))
 
-    def _change(self, waveform: Waveform, place: int, *, epoch: int, stretch: float) -> Waveform:
+    def _augment(self, waveform: Waveform, index: int, *, epoch: int, stretch: float) -> Waveform:
         if self.augmenter is None:
             return waveform
         longest = max(len(waveform), int(len(waveform) * stretch))
-        utterance_id = self.table.ids[place].as_py()
+        utterance_id = self.table.ids[index].as_py()
         return self.augmenter.augment(
             waveform, seed=self.plan.seed, epoch=epoch, utterance_id=utterance_id, max_num_samples=longest
         )
 
-    def _refuse(self, place: int, reason: RejectReason, detail: str) -> Reject:
+    def _refuse(self, index: int, reason: RejectReason, detail: str) -> Reject:
         return Reject(
-            id=self.table.ids[place].as_py(), audio=self.table.audio[place].as_py(), reason=reason, detail=detail
+            id=self.table.ids[index].as_py(), audio=self.table.audio[index].as_py(), reason=reason, detail=detail
         )
 
 
 def read_steps(ranges: pa.Table, *, reader: Any, microbatches: Sequence[int]) -> Iterator[pa.Table]:  # noqa: ANN401 - Ray's are untyped
-    """Read ranges of batches: what Ray Data maps over them.
+    """Read ranges of batches; Ray Data maps this function over the ranges.
 
     Args:
-        ranges: rows of ``first`` and ``last``, the latter not included: places among the batches of these microbatches.
+        ranges: rows of ``first`` and ``last`` (exclusive), indices into the batches of these microbatches of all steps.
         reader: reference to a BatchReader in the object store.
-        microbatches: of each step, in this order.
+        microbatches: those to read of each step, in this order.
     """
-    import ray  # here, so that the rest can be read and tested without it
+    import ray  # here, so that the rest can be tested without Ray
 
     found: BatchReader = ray.get(reader)
     for row in ranges.to_pylist():
-        for place in range(row["first"], row["last"]):
-            step, number = divmod(place, len(microbatches))
+        for index in range(row["first"], row["last"]):
+            step, number = divmod(index, len(microbatches))
             yield found.read(step, microbatch=microbatches[number])
 
 
 def in_order(
     rows: Iterable[pa.Table], *, microbatches: Sequence[int], first_step: int, last_step: int
 ) -> Iterator[tuple[int, int, pa.Table]]:
-    """Give rows with their steps and microbatches, and make sure that each comes once and in its turn.
+    """Yield step, microbatch and row, and check that each row comes once and in order.
 
     Raises:
         RowsLostError: a row came twice, too early, or not at all.
@@ -163,7 +163,7 @@ def in_order(
         found, wanted = (row["step"][0].as_py(), row["microbatch"][0].as_py()), next(expected, None)
         if found != wanted:
             raise RowsLostError(
-                "stream", num_expected, num_given, f"(step, microbatch) {found} came in the place of {wanted}"
+                "stream", num_expected, num_given, f"(step, microbatch) {found} came instead of {wanted}"
             )
         yield *found, row
         num_given += 1
@@ -172,7 +172,7 @@ def in_order(
 
 
 def to_batch(row: pa.Table, examples: Sequence[Example], *, epoch: int) -> PcmBatch:
-    """Turn one row of ``BATCH_SCHEMA`` into the batch it describes; samples stay where they are."""
+    """Convert one row of ``BATCH_SCHEMA`` to a batch, without copying the samples."""
     pcm = np.frombuffer(row["pcm"][0].as_buffer(), np.int16)
     parts = iter(np.split(pcm, np.cumsum(row["num_samples"][0].as_py())[:-1]))
     return PcmBatch(
@@ -186,6 +186,6 @@ def to_batch(row: pa.Table, examples: Sequence[Example], *, epoch: int) -> PcmBa
 
 
 def _one_binary(samples: Pcm) -> pa.Array:
-    """Give an array of one value that holds the samples without copying them."""
+    """Wrap samples as an array of one binary value, without copying them."""
     offsets = pa.py_buffer(np.array([0, samples.nbytes], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(samples)])

@@ -1,4 +1,4 @@
-"""The check every corpus row passes: read, decoded, measured, and then an utterance or a reject with its reason."""
+"""Check a row of a corpus: decode and measure its audio, and accept it as an utterance or reject it with a reason."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -27,11 +27,13 @@ from sottovoce.schema import (
 )
 from sottovoce.text.clean import CleaningRule, clean_text
 
+EmptyText = Literal["reject", "no_speech"]
+
 _USUAL_BITS = 16
 _MIN_USUAL_RATE, _MAX_USUAL_RATE = 8_000, 48_000  # Hz: telephone to studio
 _MAX_USUAL_CHANNELS = 2
-# From here on guesses, untested.
-_FULL_SCALE = 0.999  # of 1.0: resampling bends the flat tops a little
+# The limits below are guesses, untested.
+_FULL_SCALE = 0.999  # of 1.0: resampling lowers clipped peaks a little
 _MAX_CLIPPED = 0.001  # of the samples; a healthy recording touches full scale in a few samples at most
 _DURATION_TOLERANCE_S, _DURATION_TOLERANCE = 0.1, 0.01  # the larger of the two: metadata is often rounded
 
@@ -39,12 +41,12 @@ _DURATION_TOLERANCE_S, _DURATION_TOLERANCE = 0.1, 0.01  # the larger of the two:
 def find_warnings(
     waveform: Waveform, audio_format: AudioFormat, *, declared_s: float | None
 ) -> list[tuple[WarningKind, str]]:
-    """Say what is unusual and what was done about it.
+    """Return what is unusual about a recording, and how it was handled.
 
     Args:
-        waveform: (S,) as decoded, resampled and averaged.
-        audio_format: what the container held.
-        declared_s: how long the row says it is; a recording that goes on is cut there and is no surprise.
+        waveform: (S,) decoded, resampled and averaged to one channel.
+        audio_format: the format in the container.
+        declared_s: duration that the row declares; a longer recording is cut there without a warning.
     """
     warnings: list[tuple[WarningKind, str]] = []
     if audio_format.bits is not None and audio_format.bits < _USUAL_BITS:
@@ -63,49 +65,46 @@ def find_warnings(
     return warnings
 
 
-EmptyText = Literal["reject", "no_speech"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class CheckRules:
-    """What a row must be, and what is filled in where it says nothing."""
+    """Limits for rows, and defaults for what a row does not declare."""
 
     corpus: str
     """Name of the corpus, written into every utterance."""
     language: str
-    """Of rows that name none."""
+    """Default for rows that declare none."""
     languages: Mapping[str, str]
-    """Code by code and by name, of the languages that have a token."""
+    """Codes of the languages that have a token, by code and by name."""
     task: Task
-    """Of rows that name none."""
+    """Default for rows that declare none."""
     cleaning: tuple[CleaningRule, ...]
     """Applied to every transcript, in this order."""
     empty_text: EmptyText
-    """Whether a row without text is rejected or kept as a recording without speech."""
+    """Whether a row with an empty text is rejected or accepted as a recording without speech."""
     min_duration_s: float
     """Shorter audio is rejected."""
     max_duration_s: float
-    """Longer audio is rejected, after decoding no more than this."""
+    """Longer audio is rejected; no more than this is decoded."""
     silence_dbfs: float
-    """Audio whose peak stays below is rejected, unless its text is empty too."""
+    """Audio with a lower peak is rejected, unless its text is empty too."""
     count_tokens: Callable[[str], int]
-    """The length of a transcript's label with prefix and end token."""
+    """Returns the number of tokens of a transcript's label, with prefix and end token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What became of one row."""
+    """The result of checking one row."""
 
     outcome: Utterance | Reject
     warnings: tuple[RowWarning, ...] = ()
-    """What was unusual about an utterance; none about a reject."""
+    """Warnings about an utterance; none about a reject."""
     digest: str | None = None
     """SHA-256 in hex of the int16 PCM of an utterance."""
     split: Split | None = None
-    """As the corpus declares it; None where it does not."""
+    """The split that the corpus declares; None if it declares none."""
 
     def located(self, row_id: str, audio: str, *, split: Split | None) -> "Checked":
-        """Name the row and its recording, where both are known only after the check, and the split if it has none."""
+        """Fill in id, recording and default split, for a row whose position is known only after the check."""
         name = {"id": row_id, "audio": audio}
         return replace(
             self,
@@ -116,18 +115,18 @@ class Checked:
 
 
 def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -> Checked:
-    """Decode a row's audio and decide whether it can be trained on; bad input raises nothing.
+    """Decode a row's audio and decide whether it can be used for training; bad input raises no error.
 
     Args:
         row: from a corpus reader.
         rules: limits and defaults.
-        data: the recording's bytes where the reader brought them along; read from ``row.audio`` when None.
+        data: the recording's bytes, if the reader has them; None to read ``row.audio``.
 
     Returns:
-        An utterance of the training split with warnings and digest, or the reject.
+        An utterance with warnings and digest, its split still ``train``, or the reject.
 
     Raises:
-        StorageError: the recording's storage does not answer; not the row's fault.
+        StorageError: the recording's storage does not answer, which is not the row's fault.
     """
     text = clean_text(row.text or "", rules.cleaning).strip()
     reject = _check_text(row, text, rules)
@@ -149,13 +148,13 @@ def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -
 
 
 def reject_duplicate(row_id: str, audio: str) -> Checked:
-    """Reject a row whose id an earlier row of the corpus bears."""
+    """Reject a row with the id of an earlier row of the corpus."""
     detail = f"an earlier row bears the id {row_id!r}"
     return Checked(outcome=Reject(id=row_id, audio=audio, reason="duplicate_id", detail=detail))
 
 
 def reject_reason(error: AudioError) -> RejectReason:
-    """Name why a recording cannot be used."""
+    """Return the reason for which a recording cannot be used."""
     if isinstance(error, EmptyAudioError):
         return "empty"
     if isinstance(error, NonFiniteAudioError):
@@ -164,7 +163,7 @@ def reject_reason(error: AudioError) -> RejectReason:
 
 
 def _check_text(row: CorpusRow, text: str, rules: CheckRules) -> Checked | None:
-    """Reject what needs no decoding to be refused."""
+    """Return a reject if the row is unusable before any decoding; else None."""
     if row.fault is not None:
         return _reject(row, row.fault_reason, row.fault)
     if not text and (rules.empty_text == "reject" or row.text is None):

@@ -1,7 +1,7 @@
-"""Connected digits of real people, joined from a corpus of single spoken digits.
+"""Make connected digits of real speakers from a corpus of single spoken digits.
 
-Made for the Free Spoken Digit Dataset (Jakobovski, CC BY-SA 4.0): an audio folder with ``train/`` and ``test/``, one
-digit in each recording. Its test recordings end in test utterances only, and those that validate train nothing.
+It is meant for the Free Spoken Digit Dataset (Jakobovski, CC BY-SA 4.0): an audio folder with ``train/`` and ``test/``
+and one digit per recording. Test recordings occur in test utterances only, and validation recordings not in training.
 """
 
 import csv
@@ -26,13 +26,13 @@ _VALIDATION_SHARE = 0.1  # of the training recordings
 
 
 class ConnectedDigitsConfig(Config):
-    """How many utterances are joined, and how long they are."""
+    """Number and length of the utterances to make."""
 
     num_train: int = 1_200
     num_validation: int = 60
     num_test: int = 200
     min_digits: int = 3
-    """In test and validation utterances; training also has shorter ones, down to a single digit."""
+    """Fewest digits of validation and test utterances; training utterances have one or more."""
     max_digits: int = 7
     seed: int = 0
 
@@ -48,15 +48,15 @@ def make_connected_digits(source: Path, output: Path, config: ConnectedDigitsCon
     """Join digits of one speaker, with short pauses, into an audio folder at the recordings' own sampling rate.
 
     Args:
-        source: audio folder whose rows hold one spoken digit each and declare splits and speakers.
-        output: receives WAV files and ``metadata.csv`` with file_name, transcription, speaker, split.
+        source: audio folder with one spoken digit per row, and with splits and speakers.
+        output: folder that receives WAV files and ``metadata.csv`` with file_name, transcription, speaker, split.
         config: sizes and seed.
 
     Returns:
         ``output``.
 
     Raises:
-        ManifestError: a source that is no such corpus.
+        ManifestError: the source is not such a corpus.
     """
     digits, sampling_rate = _read_digits(source, config)
     counts: Mapping[Split, int] = {
@@ -82,7 +82,7 @@ def make_connected_digits(source: Path, output: Path, config: ConnectedDigitsCon
 
 
 def _read_digits(source: Path, config: ConnectedDigitsConfig) -> tuple[dict[Split, dict[str, list[_Digit]]], int]:
-    """Read every recording, by split and speaker; a tenth of the training recordings go to validation."""
+    """Read every recording, by split and speaker; move a tenth of the training recordings to validation."""
     digits: dict[Split, dict[str, list[_Digit]]] = defaultdict(lambda: defaultdict(list))
     rates: set[int] = set()
     generator = random.Random(config.seed)
@@ -100,7 +100,7 @@ def _read_digits(source: Path, config: ConnectedDigitsConfig) -> tuple[dict[Spli
 
 
 def _read_recording(row: CorpusRow) -> tuple[Waveform, int]:
-    """Read one file at its own rate: only the joined utterance goes through the platform's decoder."""
+    """Read one file at its own sampling rate; only the joined utterance goes through the platform's decoder."""
     try:
         recording, rate = soundfile.read(row.audio, dtype="float32")
     except soundfile.SoundFileError as error:

@@ -1,8 +1,9 @@
-"""Stream speech through Ray Data to the training workers: one row is one batch, one microbatch of one step.
+"""Stream speech through Ray Data to the training workers: a row is one microbatch of one step.
 
 Audio is decoded and augmented by Ray tasks anywhere on the cluster and travels as int16 PCM through the object store;
-log-mel is made by the consumer. Each worker has one stream of its own microbatches, which starts at whatever step the run
-resumes from. Tasks that die are run again by Ray, and a batch follows from step and microbatch: nothing is lost or doubled.
+the consumer computes log-mel spectrograms. Each worker has one stream of its own microbatches, which starts at the step
+from which the run resumes. Ray restarts tasks that die, and step and microbatch determine a batch: no batch is lost or
+read twice.
 """
 
 import hashlib
@@ -31,17 +32,17 @@ from sottovoce.data.packing import make_examples
 from sottovoce.errors import ConfigError
 from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, Example, PcmBatch, Utterance
 
-_IDLE_STEP_S = 0.01  # a step with nothing to do takes 2 ms; one that waits for tasks takes up to 100
-_NUM_IDLE_STEPS = 5  # in a row: those right after a task's end are short too, and should not be held up
-_PAUSE_S = 0.05  # against batches that take a tenth of a second and more, and are prefetched
+_IDLE_STEP_S = 0.01  # an idle step takes 2 ms; one that waits for tasks up to 100
+_NUM_IDLE_STEPS = 5  # in a row: steps right after the end of a task are short too, and must not be delayed
+_PAUSE_S = 0.05  # short compared to a batch, which takes 0.1 s or more
 
 
 class IdlePause(ExecutionCallback):
-    """Sleep a little once several scheduling steps in a row had nothing to do.
+    """Sleeps briefly after several idle scheduling steps in a row.
 
-    When enough is prefetched and nothing more may run, Ray 2.60's loop does not wait: its thread takes 93 % of a core
-    of each training worker, and 4 % with this (measured on two cores). Can go when ``StreamingExecutor.run`` waits by
-    itself.
+    When enough is prefetched and no further task may run, Ray 2.60's loop does not wait: its thread takes 93 % of a
+    core of each training worker, and 4 % with this callback (measured on two cores). Remove it when
+    ``StreamingExecutor.run`` waits by itself.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class IdlePause(ExecutionCallback):
         self._step_started = time.perf_counter()
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
-        """Called by Ray after each step of the loop."""
+        """Sleep if the last steps were idle; Ray calls this after each step of its loop."""
         is_idle = time.perf_counter() - self._step_started < _IDLE_STEP_S
         self._num_idle = self._num_idle + 1 if is_idle else 0
         if self._num_idle >= _NUM_IDLE_STEPS:
@@ -59,8 +60,8 @@ class IdlePause(ExecutionCallback):
 
 logger = logging.getLogger(__name__)
 
-_TASKS_IN_STORE = 3  # for each that runs, and for the one being read: its output, and twice as much that waits
-_ROWS_PER_DATASET = 4_096  # Ray Data makes all its input before it starts; between two Datasets lies a second or so
+_TASKS_IN_STORE = 3  # for each running task and the one being read: its output and twice that waiting
+_ROWS_PER_DATASET = 4_096  # Ray Data creates all input before it starts; starting a Dataset takes a second
 
 
 def _as_sequence(value: object) -> object:
@@ -73,27 +74,26 @@ class DatasetConfig(Config):
     manifest: Annotated[tuple[Path, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
     """One ``manifest.jsonl`` or several; their train splits train, their validation splits validate."""
     weights: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
-    """How often the utterances of each manifest are read in an epoch, on average: 0.25 reads another quarter in each
-    of four epochs, 2 reads all of them twice. None given: each once."""
+    """How often the utterances of each manifest are read in an epoch, on average: 0.25 reads a different quarter in
+    each of four epochs, 2 reads all of them twice. Default: each once."""
     batch_size: int = Field(default=16, ge=1)
-    """Most examples a worker puts through the model at once; a step has num_workers times accumulation_steps of such
-    batches."""
+    """Largest number of examples in a microbatch; a step has num_workers times accumulation_steps microbatches."""
     batch_s: float = Field(default=16 * MAX_CONTEXT_S, gt=0.0)
-    """Most seconds of audio of such a batch, padding included: the longest times the number of examples."""
+    """Longest microbatch [s], padding included: the longest example times the number of examples."""
     pack_s: float | None = Field(default=None, gt=0.0, le=MAX_CONTEXT_S)
-    """Join utterances of one recording or speaker to examples of up to this many seconds, so that the model goes on
-    transcription long speech; the model's longest context is a good choice."""
+    """Join utterances of one recording or speaker into examples of up to this many seconds, so that the model keeps its
+    ability to transcribe long speech; the model's longest context is a good choice."""
     augment: AugmentConfig = AugmentConfig()
-    """Changes to training speech; validation speech stays as it is."""
+    """Augmentation of training speech; validation speech is not changed."""
     steps_per_task: int = Field(default=16, ge=1)
-    """Batches one Ray task decodes: more make tasks cheaper, fewer take less memory, which counts where batches hold
-    many minutes of audio."""
+    """Microbatches that one Ray task decodes. More of them reduce the overhead of tasks; fewer take less memory, which
+    matters if a microbatch holds many minutes of audio."""
     tasks_per_worker: int = Field(default=1, ge=1)
     """Decoding tasks that run at a time for each worker."""
     cpus_per_task: float = Field(default=0.25, gt=0.0)
     """CPUs each decoding task reserves."""
     prefetch_batches: int = Field(default=2, ge=0)
-    """Batches each worker holds ready."""
+    """Microbatches that each worker prefetches."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> "DatasetConfig":
@@ -104,13 +104,13 @@ class DatasetConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechStream:
-    """The training split and how it is batched; light to send, nothing is read before ``batches``."""
+    """The training split and how it is batched; cheap to send, since only ``batches`` reads audio."""
 
     examples: tuple[Example, ...]
     manifest_sizes: tuple[int, ...]
-    """Examples of each manifest, one after the other."""
+    """Number of examples of each manifest, in order."""
     weights: tuple[float, ...]
-    """Of each manifest."""
+    """Weight of each manifest."""
     batch_size: int
     batch_s: float
     augment: AugmentConfig
@@ -121,28 +121,31 @@ class SpeechStream:
 
     @property
     def utterances(self) -> tuple[Utterance, ...]:
-        """The training split, example after example."""
+        """The utterances of the training split, example after example."""
         return tuple(one for example in self.examples for one in example.utterances)
 
     @property
     def longest_s(self) -> float:
-        """Seconds of the longest example; augmentation slows none beyond it, so that what fits a model still fits."""
+        """Duration of the longest example [s]; augmentation makes none longer, so that all fit the model's context."""
         return max(example.duration_s for example in self.examples)
 
     def steps_per_epoch(self, num_microbatches: int) -> int:
-        """Give the steps of an epoch."""
+        """Return the number of steps in an epoch."""
         return self.plan(num_microbatches=num_microbatches, seed=0).steps_per_epoch
 
     def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
-        """Identify what is read at every step: other utterances or other batches give another value."""
+        """Hash what is read at every step: other utterances or other batches give another value.
+
+        A resumed run compares it with the one in its checkpoint, so its value must stay the same between releases.
+        """
         plan = self.plan(num_microbatches=num_microbatches, seed=seed)
         digest = hashlib.sha256(repr((plan.num_microbatches, plan.seed, plan.buckets)).encode())
-        for place in plan.order.tolist():
-            digest.update("\n".join(one.id for one in self.examples[place].utterances).encode() + b"\n\n")
+        for index in plan.order.tolist():
+            digest.update("\n".join(one.id for one in self.examples[index].utterances).encode() + b"\n\n")
         return digest.hexdigest()
 
     def plan(self, *, num_microbatches: int, seed: int) -> BatchPlan:
-        """Plan the batches for the longest that augmentation may make of each example.
+        """Plan the batches, assuming the longest duration that augmentation may give each example.
 
         Raises:
             ConfigError: see ``build_plan``.
@@ -162,14 +165,14 @@ class SpeechStream:
     def batches(
         self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
     ) -> Iterator[PcmBatch]:
-        """Read some microbatches of the steps from ``first_step`` up to, not including, ``last_step``; needs a running Ray.
+        """Read some microbatches of the steps from ``first_step`` to ``last_step``; needs a running Ray.
 
         Args:
-            microbatches: of each step, in the order they are read.
-            num_microbatches: of a step, those of all workers.
+            microbatches: those to read of each step, in reading order.
+            num_microbatches: all microbatches of a step, of all workers.
             seed: of the batches and of augmentation.
-            first_step: the first.
-            last_step: the step after the last.
+            first_step: the first step.
+            last_step: the step after the last one.
 
         Raises:
             RowsLostError: see ``in_order``.
@@ -182,11 +185,11 @@ class SpeechStream:
         for step, microbatch, row in in_order(
             rows, microbatches=microbatches, first_step=first_step, last_step=last_step
         ):
-            examples = [self.examples[place] for place in plan.batch(step, microbatch=microbatch).tolist()]
+            examples = [self.examples[index] for index in plan.batch(step, microbatch=microbatch).tolist()]
             yield to_batch(row, examples, epoch=plan.epoch_of(step))
 
     def build_reader(self, *, num_microbatches: int, seed: int) -> BatchReader:
-        """Give what all tasks share."""
+        """Build the reader that all tasks share."""
         return BatchReader(
             build_table(self.examples),
             self.plan(num_microbatches=num_microbatches, seed=seed),
@@ -195,17 +198,17 @@ class SpeechStream:
         )
 
     def build_dataset(self, reader: Any, *, microbatches: Sequence[int], first: int, last: int) -> ray.data.Dataset:  # noqa: ANN401
-        """Describe a Dataset whose rows, of ``BATCH_SCHEMA``, are batches of some microbatches.
+        """Build the Dataset of some microbatches, with rows of ``BATCH_SCHEMA``.
 
         Args:
-            reader: reference to a BatchReader in the object store; Ray's are untyped.
-            microbatches: of each step, in the order they are read.
-            first: the first row: a place among the batches of these microbatches, those of step 0 first.
-            last: the row after the last.
+            reader: reference to a BatchReader in the object store; Ray's references are untyped.
+            microbatches: those to read of each step, in reading order.
+            first: index of the first row among these microbatches of all steps, starting with those of step 0.
+            last: index after the last row.
         """
         size = self.steps_per_task
-        tasks = [{"first": place, "last": min(place + size, last)} for place in range(first, last, size)]
-        # from_items, not range: reading a range is an operator of its own, whose tasks ask for a whole CPU.
+        tasks = [{"first": start, "last": min(start + size, last)} for start in range(first, last, size)]
+        # from_items, not range: reading a range is a separate operator, whose tasks request a whole CPU.
         dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             partial(read_steps, reader=reader, microbatches=tuple(microbatches)),
             batch_size=None,
@@ -217,18 +220,18 @@ class SpeechStream:
         options.preserve_order = True
         options.resource_limits = ExecutionResources(object_store_memory=self._store_bytes)
         dataset.context.enable_progress_bars = False
-        dataset.context.raise_original_map_exception = True  # else Ray gives an error of its own, the cause left out
+        dataset.context.raise_original_map_exception = True  # otherwise Ray raises its own error, without the cause
         dataset.context.custom_execution_callback_classes.append(IdlePause)
         return dataset
 
     @property
     def _store_bytes(self) -> float:
-        """Bytes of batches that may wait or be in the making; Ray Data alone would fill half the store."""
+        """Memory [bytes] for batches that wait or are being read; by default Ray Data would fill half the store."""
         step_bytes = min(self.batch_s, self.batch_size * self.longest_s) * SAMPLING_RATE * np.dtype(np.int16).itemsize
         return _TASKS_IN_STORE * (1 + self.tasks_per_worker) * self.steps_per_task * step_bytes
 
     def _read_rows(self, reader: Any, *, microbatches: Sequence[int], first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
-        """Give tables of one row."""
+        """Yield tables of one row."""
         stop = last_step * len(microbatches)
         for first in range(first_step * len(microbatches), stop, _ROWS_PER_DATASET):
             dataset = self.build_dataset(
@@ -240,10 +243,10 @@ class SpeechStream:
 
 
 def build_stream(speech: Speech, config: DatasetConfig) -> SpeechStream:
-    """Describe how the workers read the training split.
+    """Build the stream that the workers read the training split from.
 
     Raises:
-        ConfigError: a manifest without training utterances.
+        ConfigError: a manifest has no training utterances.
     """
     manifests = [make_examples(utterances, pack_s=config.pack_s) for utterances in speech.manifests]
     for path, made in zip(config.manifest, manifests, strict=True):

@@ -1,4 +1,4 @@
-"""What a tokenizer of Whisper's can write: how long a label gets, and which languages have a token."""
+"""Limits of a Whisper tokenizer: the length of labels, and the languages that have a token."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 from sottovoce.errors import CheckpointError, LabelTooLongError
 from sottovoce.schema import MAX_LABEL_TOKENS
 
-# transformers is imported where it is used: every Ray worker imports this module, and only one that meets a long text
-# should wait five seconds for it.
+# transformers is imported where it is used: it takes five seconds, every Ray worker imports this module, and only long
+# texts need it.
 if TYPE_CHECKING:
     from transformers import WhisperTokenizerFast
 
@@ -16,9 +16,9 @@ _NUM_TOKENS_AROUND_TEXT = 6  # prefix of four, the space before the text, the en
 
 
 def count_label_tokens(text: str, *, tokenizer: str) -> int:
-    """Count a transcript's label, prefix and end token included; at most 448 is an upper bound, above it is exact.
+    """Return the number of tokens of a transcript's label, or an upper bound of it if the bound is at most 448.
 
-    A token covers at least one byte, so a text of few bytes needs no tokenizer.
+    The label includes prefix and end token. A token covers at least one byte, so short texts need no tokenizer.
     """
     bound = len(text.encode()) + _NUM_TOKENS_AROUND_TEXT
     return bound if bound <= MAX_LABEL_TOKENS else load_token_counter(tokenizer)(text)
@@ -26,10 +26,10 @@ def count_label_tokens(text: str, *, tokenizer: str) -> int:
 
 @cache
 def load_token_counter(source: str) -> Callable[[str], int]:
-    """Give the function that measures a transcript's label, prefix and end token included.
+    """Return a function that counts the tokens of a transcript's label, with prefix and end token.
 
     Raises:
-        CheckpointError: no tokenizer in the folder.
+        CheckpointError: the folder holds no tokenizer.
     """
     from sottovoce.model.labels import encode_labels
 
@@ -37,7 +37,7 @@ def load_token_counter(source: str) -> Callable[[str], int]:
 
     def count_tokens(text: str) -> int:
         try:
-            return len(encode_labels(tokenizer, text, language="en"))  # every language has one token
+            return len(encode_labels(tokenizer, text, language="en"))  # any language: each has one token
         except LabelTooLongError as error:
             return int(error.args[0])
 
@@ -46,10 +46,10 @@ def load_token_counter(source: str) -> Callable[[str], int]:
 
 @cache
 def load_languages(source: str) -> Mapping[str, str]:
-    """Give the ISO 639-1 code of every language with a token, by its code and by its English names.
+    """Return the ISO 639-1 code of every language with a token, by its code and by its English names.
 
     Raises:
-        CheckpointError: no tokenizer in the folder.
+        CheckpointError: the folder holds no tokenizer.
     """
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
@@ -63,7 +63,7 @@ def load_languages(source: str) -> Mapping[str, str]:
 
 
 def find_language(name: str, languages: Mapping[str, str]) -> str | None:
-    """Give the code of a language written as ``de``, ``de-CH``, ``de_CH`` or ``German``; None where it has no token."""
+    """Return the code of a language written as ``de``, ``de-CH``, ``de_CH`` or ``German``; None if it has no token."""
     spelled = name.strip().lower()
     return languages.get(spelled) or languages.get(spelled.replace("_", "-").split("-")[0])
 
@@ -77,6 +77,6 @@ def _load_tokenizer(source: str) -> "WhisperTokenizerFast":
     folder = resolve_folder(source)
     try:
         tokenizer: WhisperTokenizerFast = WhisperTokenizerFast.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: transformers' answer to missing vocabulary files
+    except (OSError, ValueError, TypeError) as error:  # transformers raises TypeError if vocabulary files are missing
         raise CheckpointError(folder, "it holds no Whisper tokenizer") from error
     return tokenizer

@@ -1,4 +1,4 @@
-"""The manifest: one JSON object per utterance and line, and beside it rejected rows and warnings on kept ones."""
+"""Read and write the manifest, one utterance per line of JSON, and the rejects and warnings beside it."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,14 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read every utterance; audio paths come back absolute, URIs as they are.
+    """Read every utterance; relative audio paths become absolute, URIs stay unchanged.
 
     Args:
-        path: a ``manifest.jsonl``; relative audio paths in it count from its folder.
+        path: a ``manifest.jsonl``; audio paths in it are relative to its folder.
 
     Raises:
-        ManifestError: no such file, a line that is no utterance (with its number and field), or an id met twice.
+        ManifestError: no such file, a line that is not an utterance (with its number and field), or an id that occurs
+            twice.
     """
     folder = path.resolve().parent
     utterances: list[Utterance] = []
@@ -37,39 +38,39 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 
 def read_rejects(path: Path) -> list[Reject]:
-    """Read the rows that were rejected; none where there is no such file.
+    """Read the rejected rows; none if there is no such file.
 
     Raises:
-        ManifestError: a line that is no reject.
+        ManifestError: a line is not a reject.
     """
     return _read_records(Reject, path)
 
 
 def read_warnings(path: Path) -> list[RowWarning]:
-    """Read what was unusual about utterances; nothing where there is no such file.
+    """Read the warnings about utterances; none if there is no such file.
 
     Raises:
-        ManifestError: a line that is no warning.
+        ManifestError: a line is not a warning.
     """
     return _read_records(RowWarning, path)
 
 
 def write_manifest(utterances: Sequence[Utterance], path: Path) -> None:
-    """Write one line per utterance, replacing the file at once.
+    """Write one line per utterance, replacing the file atomically.
 
-    Audio below the manifest's folder is written relative to it, so the folder can be moved.
+    Paths of audio below the manifest's folder are written relative to it, so that the folder can be moved.
     """
     folder = path.resolve().parent
     _write_lines((_relative_to(utterance, folder) for utterance in utterances), path)
 
 
 def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
-    """Write one line per rejected row, replacing the file at once."""
+    """Write one line per rejected row, replacing the file atomically."""
     _write_lines(rejects, path)
 
 
 def write_warnings(warnings: Sequence[RowWarning], path: Path) -> None:
-    """Write one line per warning, replacing the file at once."""
+    """Write one line per warning, replacing the file atomically."""
     _write_lines(warnings, path)
 
 

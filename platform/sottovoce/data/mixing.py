@@ -1,4 +1,4 @@
-"""One or several manifests as the speech of one run: old data mixed in against forgetting, several languages, tasks."""
+"""Combine several manifests into the speech of one run: old data against forgetting, several languages or tasks."""
 
 import logging
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """What the manifests of a run hold."""
+    """The utterances and rejects of a run's manifests."""
 
     manifests: tuple[tuple[Utterance, ...], ...]
-    """The utterances of each, whatever their split; an id is met once."""
+    """The utterances of each manifest, of all splits; ids are unique."""
     rejects: tuple[Reject, ...]
-    """Rows that never became utterances, of all manifests."""
+    """The rejected rows of all manifests."""
 
     def split(self, split: Split) -> list[Utterance]:
-        """Give one split of all manifests, which may be empty."""
+        """Return the utterances of one split in all manifests; possibly none."""
         return [one for manifest in self.manifests for one in manifest if one.split == split]
 
 
 def read_speech(manifests: Sequence[Path]) -> Speech:
-    """Read manifests, and the rejects beside them.
+    """Read manifests and the rejects beside them.
 
-    Where there are several, ids begin with the name of their corpus, and an utterance that names none belongs to the
-    corpus called like its manifest's folder.
+    If there are several, ids get the name of their corpus as a prefix. An utterance without a corpus belongs to one
+    named after the folder of its manifest.
 
     Raises:
-        ManifestError: see ``read_manifest``; or an id that two manifests share.
+        ManifestError: see ``read_manifest``; or two manifests share an id.
     """
     read = [tuple(read_manifest(path)) for path in manifests]
     rejects = tuple(reject for path in manifests for reject in read_rejects(path.with_name("rejects.jsonl")))
@@ -60,14 +60,14 @@ def _check_ids(manifests: Sequence[Sequence[Utterance]], paths: Sequence[Path]) 
             if utterance.id in seen:
                 raise ManifestError(
                     path,
-                    f"id {utterance.id!r} is in {seen[utterance.id]} too; give each corpus a name of its own when it "
-                    "is prepared, or put the manifests into folders of different names",
+                    f"id {utterance.id!r} is also in {seen[utterance.id]}; prepare each corpus with a name of "
+                    "its own, or put the manifests into folders with different names",
                 )
         seen.update((utterance.id, path) for utterance in utterances)
 
 
 def _warn_of_shared_names(manifests: Sequence[Sequence[Utterance]], paths: Sequence[Path]) -> None:
-    """Say aloud that corpora of one name are scored as one: a folder called ``corpus`` is soon met twice."""
+    """Warn about different corpora with the same name, which are scored as one; a folder named ``corpus`` is common."""
     first: dict[str, Path] = {}
     for utterances, path in zip(manifests, paths, strict=True):
         for name in sorted({str(one.corpus) for one in utterances}):

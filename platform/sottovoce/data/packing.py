@@ -1,4 +1,4 @@
-"""Join utterances to examples as long as the model's context, so that it goes on transcription long speech.
+"""Join utterances into examples as long as the model's context, so that it keeps transcribing long speech well.
 
 Source: Gandhi et al. 2023, Distil-Whisper, section 4: short utterances of one speaker are joined up to 30 s.
 """
@@ -16,7 +16,7 @@ from sottovoce.schema import MAX_LABEL_TOKENS, Example, Utterance
 _Key: TypeAlias = tuple[str | None, ...]
 
 _ROUNDING_S = 1e-4  # durations in manifests are rounded to this
-_TOKENIZER = "micro"  # it has Whisper's own multilingual vocabulary
+_TOKENIZER = "micro"  # has Whisper's multilingual vocabulary
 _NUM_AROUND_TEXT = 5  # prefix and end token
 _NUM_TIMES = 2  # timestamp tokens around each utterance
 _MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - _NUM_AROUND_TEXT
@@ -25,17 +25,16 @@ _MAX_TEXT_TOKENS = MAX_LABEL_TOKENS - _NUM_AROUND_TEXT
 def make_examples(utterances: Sequence[Utterance], *, pack_s: float | None = None) -> tuple[Example, ...]:
     """Make the examples of the training split.
 
-    The utterances of one recording are joined in their order, as far as they are known to belong to one; others are
-    joined to those of the same speaker. Only utterances of one corpus, language and task meet, and only as many as
-    the decoder has room for with their times. Utterances without speech, or of neither a known recording nor a known
-    speaker, stay alone.
+    Utterances of one known recording are joined in their order; others are joined with those of the same speaker. An
+    example has one corpus, language and task, and no more text and timestamps than fit the decoder. Utterances without
+    speech, and those of an unknown recording and speaker, stay alone.
 
     Args:
-        utterances: of all splits of one manifest: what was said before in a recording is known only if it is here.
+        utterances: those of all splits of one manifest, since the previous text of a recording is taken from them.
         pack_s: longest example [s]; None leaves each utterance alone. A longer utterance stays alone.
 
     Returns:
-        Each training utterance in one example; the examples in the order of their first utterances.
+        The examples, in the order of their first utterances; each training utterance is in exactly one.
     """
     recordings = _group_recordings(utterances)
     previous = {
@@ -46,18 +45,18 @@ def make_examples(utterances: Sequence[Utterance], *, pack_s: float | None = Non
     }
     training = [one for one in utterances if one.split == "train"]
     packs = [(one,) for one in training] if pack_s is None else _pack(training, recordings, pack_s)
-    place = {one.id: i for i, one in enumerate(training)}
-    packs = sorted(packs, key=lambda pack: place[pack[0].id])
+    index_of = {one.id: index for index, one in enumerate(training)}
+    packs = sorted(packs, key=lambda pack: index_of[pack[0].id])
     return tuple(Example(utterances=pack, previous_text=previous.get(pack[0].id)) for pack in packs)
 
 
 def _kind(utterance: Utterance) -> _Key:
-    """Name what all utterances of an example share."""
+    """Return what all utterances of an example must share."""
     return (utterance.corpus, utterance.language, utterance.task)
 
 
 def _group_recordings(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
-    """Give the pieces of each recording that has several, in the order they were spoken."""
+    """Return the pieces of each recording with several pieces, in spoken order."""
     pieces: defaultdict[_Key, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
         recording = utterance.recording
@@ -67,7 +66,7 @@ def _group_recordings(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
 
 
 def _order_in_recording(utterance: Utterance) -> tuple[float, list[tuple[int, str]]]:
-    """Order by start in one file; the pieces that are files of their own all start at 0, and follow by their ids."""
+    """Return a sort key: the start in one file, then the id, since pieces in files of their own all start at 0."""
     parts = re.findall(r"\d+|\D+", utterance.id)
     return utterance.start_s, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
@@ -95,7 +94,7 @@ def _pack(
 
 
 def _pack_in_order(pieces: Sequence[Utterance], pack_s: float) -> list[tuple[Utterance, ...]]:
-    """Join neighbours for as long as they fit."""
+    """Join neighbours while they fit."""
     packs: list[_Pack] = []
     for piece in pieces:
         if packs and _kind(packs[-1].utterances[0]) == _kind(piece) and packs[-1].fits(piece, pack_s):
@@ -106,34 +105,34 @@ def _pack_in_order(pieces: Sequence[Utterance], pack_s: float) -> list[tuple[Utt
 
 
 def _pack_best_fit(utterances: Sequence[Utterance], pack_s: float) -> list[tuple[Utterance, ...]]:
-    """Put each utterance, longest first, where it leaves the least room: best-fit decreasing, in O(n log n)."""
-    order = sorted(utterances, key=lambda one: -one.duration_s)  # stable, so equal durations keep their order
+    """Put each utterance, longest first, where it leaves the least room: best-fit decreasing, O(n log n)."""
+    order = sorted(utterances, key=lambda one: -one.duration_s)  # stable: equal durations keep their order
     packs: list[_Pack] = []
-    rooms: list[tuple[float, int]] = []  # seconds left in each pack, sorted; and its place in packs
+    rooms: list[tuple[float, int]] = []  # seconds left in each pack, sorted, and the index of the pack
     for one in order:
-        place = bisect_left(rooms, (one.duration_s - _ROUNDING_S, -1))
-        if place < len(rooms) and packs[rooms[place][1]].fits(one, pack_s):
-            _, number = rooms.pop(place)
+        position = bisect_left(rooms, (one.duration_s - _ROUNDING_S, -1))
+        if position < len(rooms) and packs[rooms[position][1]].fits(one, pack_s):
+            _, number = rooms.pop(position)
             packs[number].add(one)
         else:
             number = len(packs)
             packs.append(_Pack(one))
         insort(rooms, (pack_s - packs[number].duration_s, number))
-    given = {one.id: i for i, one in enumerate(utterances)}
-    return [tuple(sorted(pack.utterances, key=lambda one: given[one.id])) for pack in packs]
+    index_of = {one.id: index for index, one in enumerate(utterances)}
+    return [tuple(sorted(pack.utterances, key=lambda one: index_of[one.id])) for pack in packs]
 
 
 class _Pack:
-    """An example that grows."""
+    """An example under construction."""
 
     def __init__(self, first: Utterance) -> None:
         self.utterances = [first]
         self.duration_s = first.duration_s
         self._num_bytes = _count_bytes(first)
-        self._num_tokens: int | None = None  # counted only once bytes do not prove that there is room
+        self._num_tokens: int | None = None  # counted only when the number of bytes does not prove that there is room
 
     def fits(self, utterance: Utterance, pack_s: float) -> bool:
-        """Tell whether an utterance can join: both have speech, and seconds and tokens suffice."""
+        """Whether an utterance can join: both have speech, and the limits of seconds and tokens hold."""
         if not self.utterances[0].text.strip() or not utterance.text.strip():
             return False
         if self.duration_s + utterance.duration_s > pack_s + _ROUNDING_S:
@@ -153,7 +152,7 @@ class _Pack:
 
 
 def _count_bytes(utterance: Utterance) -> int:
-    """Bound an utterance's tokens, the space before it and its times included."""
+    """Return an upper bound of an utterance's tokens, with the space before it and its timestamps."""
     return len(utterance.text.encode()) + 1 + _NUM_TIMES
 
 

@@ -1,4 +1,4 @@
-"""Prepare a corpus: every row ends in the manifest or among the rejects, and none is lost."""
+"""Prepare a corpus: every row ends up in the manifest or in the rejects, and none is lost."""
 
 import hashlib
 import logging
@@ -22,28 +22,27 @@ from sottovoce.errors import LanguageError, TooManyRejectsError
 from sottovoce.schema import MAX_CONTEXT_S, Reject, RowWarning, Split, Task, Utterance
 from sottovoce.text.clean import CleaningRule
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """A corpus after every row was checked; rows = utterances + rejects."""
+    """A corpus after every row was checked; num_rows is the number of utterances plus rejects."""
 
     corpus: str
-    """Name of the corpus, or of the folder or URI it was read from: the report's headline."""
+    """Name of the corpus, or of the folder or URI it was read from; headline of the report."""
     utterances: tuple[Utterance, ...]
-    """What was kept, each with its split; audio as ``read_audio`` takes it from the working folder."""
+    """The accepted rows, each with its split; ``audio`` is as ``read_audio`` accepts it."""
     rejects: tuple[Reject, ...]
-    """What was not kept, and why."""
+    """The rejected rows, with reasons."""
     warnings: tuple[RowWarning, ...]
-    """What was unusual about utterances that were kept."""
+    """Unusual properties of accepted rows."""
     digests: Mapping[str, str]
-    """SHA-256 in hex of an utterance's int16 PCM, by its id: the same sound has the same digest."""
+    """SHA-256 in hex of each utterance's int16 PCM, by id: equal audio has equal digests."""
     num_rows: int
-    """Rows the corpus had."""
+    """Number of rows of the corpus."""
     seconds: float
-    """Wall time the preparation took."""
-
-
-logger = logging.getLogger(__name__)
+    """Wall time of the preparation."""
 
 
 def assign_splits(
@@ -54,18 +53,18 @@ def assign_splits(
     test_fraction: float,
     seed: int,
 ) -> list[Utterance]:
-    """Give every utterance its split; the same input and seed give the same result on any machine.
+    """Assign a split to every utterance; the same input and seed give the same result on any machine.
 
-    A split the corpus declares stands, with one exception: where it declares training rows and no validation rows,
-    validation is taken out of training. Whole speakers go to one split; where there are too few speakers to fill
-    every split, single utterances do, and a warning says so.
+    Splits that the corpus declares are kept, with one exception: if it declares training rows and no validation rows,
+    validation is taken from training. All utterances of a speaker go to one split. If there are too few speakers to
+    fill every split, utterances are split individually, and a warning says so.
 
     Args:
-        utterances: in any order, ids unique.
-        declared: split by id, for the utterances whose corpus names one.
-        validation_fraction: of the utterances that are divided.
-        test_fraction: of the utterances that are divided; nothing where the corpus declares a test split.
-        seed: another seed gives another division.
+        utterances: in any order, with unique ids.
+        declared: split by id, for the utterances whose split the corpus declares.
+        validation_fraction: of the utterances without a declared split.
+        test_fraction: of the utterances without a declared split; ignored if the corpus declares any split.
+        seed: another seed gives another split.
 
     Returns:
         The utterances in the given order.
@@ -87,11 +86,11 @@ def assign_splits(
 
 
 def _divide(pool: Sequence[Utterance], fractions: Mapping[Split, float], *, seed: int) -> dict[str, Split]:
-    """Give the ids that leave training, with their split."""
+    """Choose the utterances that leave training; return their splits by id."""
     keys = {utterance.id: _speaker_key(utterance) for utterance in pool}
     if len(set(keys.values())) <= len(fractions) < len(pool):
         logger.warning(
-            "%d speakers cannot fill %d splits: splitting by utterance, so speakers are heard in several splits",
+            "%d speakers cannot fill %d splits: splitting by utterance, so speakers occur in several splits",
             len(set(keys.values())),
             len(fractions) + 1,
         )
@@ -103,7 +102,7 @@ def _divide(pool: Sequence[Utterance], fractions: Mapping[Split, float], *, seed
         filled = 0
         for key in [key for key in order if key not in split_of_key]:
             leaves_training = len(split_of_key) + 1 < len(order)
-            # Half a group over the target is nearer to it than half a group under; every split gets at least one.
+            # A group is added if at least half of it fits below the target; every split gets at least one.
             if leaves_training and (filled == 0 or filled + sizes[key] / 2 <= fraction * len(pool)):
                 split_of_key[key] = split
                 filled += sizes[key]
@@ -111,27 +110,27 @@ def _divide(pool: Sequence[Utterance], fractions: Mapping[Split, float], *, seed
 
 
 def _speaker_key(utterance: Utterance) -> str:
-    """Name the group that stays together: the speaker, or the utterance itself where no speaker is known."""
+    """Return the group that stays together: the speaker, or the utterance itself if the speaker is unknown."""
     return f"utterance {utterance.id}" if utterance.speaker is None else f"speaker {utterance.speaker}"
 
 
 class PrepareConfig(Config):
-    """How a corpus is read, what is kept of it and how it is split."""
+    """How a corpus is read, which rows are accepted, and how it is split."""
 
     format: CorpusFormat = Field(default="auto", description=describe_formats())
     name: str | None = None
-    """What weights and scores call this corpus; the last part of its location when left out."""
+    """Name of this corpus in scores and records. Default: the last part of its location."""
     tokenizer: str = "micro"
-    """Folder or Hub id whose tokenizer measures labels against 448 tokens and names the languages there are; micro has
-    Whisper's own multilingual one."""
+    """Folder or Hub id of the tokenizer that measures labels, at most 448 tokens, and defines the languages; micro has
+    Whisper's multilingual tokenizer."""
     language: str = "en"
-    """Language of rows that name none, as an ISO 639-1 code."""
+    """Language of rows that declare none, as an ISO 639-1 code."""
     task: Task = "transcribe"
-    """Task of rows that name none; translate where the texts are English and the speech is not."""
+    """Task of rows that declare none; translate if the texts are English and the speech is not."""
     cleaning: tuple[CleaningRule, ...] = ("unicode_nfc", "whitespace")
-    """Rules that are applied to every transcript, in this order."""
+    """Cleaning rules for every transcript, applied in this order."""
     empty_text: EmptyText = "reject"
-    """Rows with an empty text are rejected, or kept as recordings without speech, which may be silent."""
+    """Whether rows with an empty text are rejected, or accepted as recordings without speech, which may be silent."""
     min_duration_s: float = Field(default=0.1, gt=0.0)
     """Shorter recordings are rejected."""
     max_duration_s: float = Field(default=MAX_CONTEXT_S, gt=0.0, le=MAX_CONTEXT_S)
@@ -139,31 +138,31 @@ class PrepareConfig(Config):
     silence_dbfs: float = Field(default=SILENCE_DBFS, le=0.0)
     """Recordings whose peak stays below this are rejected as silent."""
     validation_fraction: float = Field(default=0.1, ge=0.0, lt=0.5)
-    """Part of the utterances for validation, unless the corpus declares a validation split."""
+    """Fraction of the utterances for validation, unless the corpus declares a validation split."""
     test_fraction: float = Field(default=0.1, ge=0.0, lt=0.5)
-    """Part of the utterances for the test, unless the corpus declares splits."""
+    """Fraction of the utterances for the test split, unless the corpus declares splits."""
     seed: int = 0
     """Another seed gives another split."""
     max_reject_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
-    """The job fails, after writing all files, when a larger part of the rows is rejected."""
+    """The job fails, after writing all files, if a larger fraction of the rows is rejected."""
 
 
 def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> PreparedData:
-    """Check every row of a corpus on the Ray cluster and write what became of it.
+    """Check every row of a corpus on the Ray cluster and write the result.
 
-    ``manifest.jsonl`` gets the utterances, ``rejects.jsonl`` the rows that cannot be used, ``warnings.jsonl`` what was
-    unusual about utterances: these three depend on the corpus and the settings alone.
+    ``manifest.jsonl`` receives the utterances, ``rejects.jsonl`` the rows that cannot be used, and ``warnings.jsonl``
+    unusual properties of utterances. These three depend on the corpus and the settings alone.
 
     Args:
         corpus: path or URI, see ``read_corpus``; on a cluster, one that every node can read.
         output: folder that receives the files.
-        config: limits and split.
+        config: limits and fractions of the splits.
 
     Raises:
         ManifestError: the corpus cannot be read.
-        CheckpointError: no tokenizer in the folder given.
+        CheckpointError: the folder holds no tokenizer.
         LanguageError: the default language has no token.
-        RowsLostError: rows in are not rows out and rejects; nothing is written.
+        RowsLostError: a row was lost or doubled; nothing is written.
     """
     started = time.monotonic()
     rules = build_rules(config, name=config.name or name_of(corpus))
@@ -175,10 +174,10 @@ def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> P
 
 
 def check_rejects(data: PreparedData, output: Path, config: PrepareConfig) -> None:
-    """Fail a preparation that rejected too many rows; its files and its report are written by then.
+    """Fail a preparation that rejected too many rows; call it after its files and its report are written.
 
     Raises:
-        TooManyRejectsError: a larger part of the rows than ``max_reject_fraction`` was rejected.
+        TooManyRejectsError: a larger fraction of the rows than ``max_reject_fraction`` was rejected.
     """
     if len(data.rejects) > config.max_reject_fraction * data.num_rows:
         path = output / "rejects.jsonl"
@@ -186,10 +185,10 @@ def check_rejects(data: PreparedData, output: Path, config: PrepareConfig) -> No
 
 
 def build_rules(config: PrepareConfig, *, name: str) -> CheckRules:
-    """Give what every row is checked against; reads the tokenizer, so that a wrong one stops the job before it starts.
+    """Build the rules that every row is checked against; read the tokenizer, so that a wrong one fails at once.
 
     Raises:
-        CheckpointError: no tokenizer in the folder given.
+        CheckpointError: the folder holds no tokenizer.
         LanguageError: the default language has no token.
     """
     languages = load_languages(config.tokenizer)
@@ -211,17 +210,17 @@ def build_rules(config: PrepareConfig, *, name: str) -> CheckRules:
 
 
 def name_of(corpus: str | Path) -> str:
-    """Give the last part of a path or URI, without the suffix of a table."""
+    """Return the last part of a path or URI, without the suffix of a single-file corpus."""
     text = str(corpus)
     path = PurePosixPath(text.split("://", 1)[1]) if "://" in text else Path(text).resolve()
     return path.stem if path.suffix in table_suffixes() else path.name
 
 
 def divide(checked: Sequence[Checked], config: PrepareConfig, *, name: str, started: float) -> PreparedData:
-    """Part utterances from rejects, in the order of the corpus, and give the utterances their splits.
+    """Separate utterances from rejects, in the order of the corpus, and assign splits to the utterances.
 
     Raises:
-        RowsLostError: an utterance is lost on the way.
+        RowsLostError: an utterance was lost.
     """
     kept = [each for each in checked if isinstance(each.outcome, Utterance)]
     utterances = assign_splits(
@@ -246,7 +245,7 @@ def divide(checked: Sequence[Checked], config: PrepareConfig, *, name: str, star
 
 
 def _write(data: PreparedData, output: Path) -> None:
-    """Write the manifest last: where it stands, the others do."""
+    """Write the files, the manifest last: if it exists, the others do."""
     write_rejects(data.rejects, output / "rejects.jsonl")
     write_warnings(data.warnings, output / "warnings.jsonl")
     write_manifest(data.utterances, output / "manifest.jsonl")

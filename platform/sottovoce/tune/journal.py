@@ -1,15 +1,16 @@
-"""What is known of each trial, kept in its own folder so that a search goes on where it was killed.
+"""The journal of each trial, kept in the trial's folder so that a killed search can resume, and the search's record.
 
-Ray Tune's own state is no ground for that: it forgets which trials were given up and why, is up to 10 s old, and a
-file cut short by the kill starts the whole search anew (tune_controller.py of Ray 2.60).
+Ray Tune's own state does not suffice: it does not keep which trials were pruned and why, it is up to 10 s old, and if
+the kill truncates its file, the whole search starts again (tune_controller.py of Ray 2.60). Optuna's journal storage
+does not suffice either; see docs/architecture.md.
 """
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.run_state import EvaluationRow
@@ -25,65 +26,70 @@ TrialState: TypeAlias = Literal[
     "waiting",
     "running",
     "finished",
-    "pruned",  # by the search: others of its age were better
-    "failed",  # an error; the same command tries it again
+    "pruned",  # stopped early, because others were better after as many evaluations
+    "failed",  # ended by an error; the same command runs it again
 ]
+
+
+def _read_state(state: object) -> object:
+    """Translate the state of a pruned trial as release 0.1 wrote it."""
+    return "pruned" if state == "given_up" else state
 
 
 class Trial(Record):
     """One trial: ``trial.json``."""
 
     number: int
-    """From 0 on."""
+    """Counted from 0."""
     settings: TrialSettings
-    state: TrialState = "waiting"
+    state: Annotated[TrialState, BeforeValidator(_read_state)] = "waiting"
     rows: tuple[EvaluationRow, ...] = ()
-    """Its evaluations so far; the first is the base model's."""
+    """Its evaluations so far; the first one is of the base model."""
     error: str | None = None
-    """What ended a failed trial, with its traceback where there is one."""
+    """The error that ended a failed trial, with its traceback if there is one."""
 
     @property
     def is_decided(self) -> bool:
-        """Nothing is left to do for it."""
+        """Whether the trial has ended and need not run again."""
         return self.state in ("finished", "pruned")
 
     @property
     def best(self) -> EvaluationRow | None:
-        """Its evaluation with the lowest WER after the first step, of equal ones that with the lower loss."""
+        """The evaluation with the lowest WER after the first step; ties go to the lower validation loss."""
         trained = [row for row in self.rows if row.step > 0]
         return min(trained, key=lambda row: (row.wer, row.validation_loss), default=None)
 
     def with_row(self, row: EvaluationRow) -> "Trial":
-        """Add an evaluation; others of the same step or later go, for a resumed trial measures again."""
+        """Add an evaluation; replace those of the same or later steps, which a resumed trial measures again."""
         rows = self.rows if row in self.rows else (*(one for one in self.rows if one.step < row.step), row)
         return self.model_copy(update={"state": "running", "rows": rows, "error": None})
 
 
 class SearchRecord(Record):
-    """``search.json``: all of a search."""
+    """The result of a search: ``search.json``."""
 
     search: SearchConfig
     training: TrainingConfig
-    """The settings every trial shares; its own stand in ``settings``."""
+    """The settings that all trials share; those of one trial are in its ``settings``."""
     num_steps: int
-    """Of a trial that is not given up."""
+    """Steps of a trial that is not pruned."""
     trials: tuple[Trial, ...]
     best: int
-    """Number of the trial with the lowest WER of those that did not fail."""
+    """Number of the trial with the lowest WER among those that did not fail."""
     seconds: float
-    """Of training and evaluation in all trials, added up."""
+    """Seconds of training and evaluation, summed over trials."""
 
 
 def build_record(search: SearchConfig, training: TrainingConfig, trials: Sequence[Trial]) -> SearchRecord:
-    """Compare trials that have ended.
+    """Compare the trials of a search that has ended.
 
     Args:
-        search: what was tried.
-        training: what the trials share.
-        trials: all, in order of their numbers.
+        search: the ranges that were searched.
+        training: the settings that the trials share.
+        trials: all trials, in order of their numbers.
 
     Raises:
-        SearchError: all failed: how far one came before says little of what it would have come to.
+        SearchError: all trials failed; their WER before the failure says little about where they would have ended.
     """
     ranked = rank_trials(trials)
     if ranked[0].state == "failed":
@@ -101,7 +107,7 @@ def build_record(search: SearchConfig, training: TrainingConfig, trials: Sequenc
 
 
 def rank_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """Sort trials, lowest WER first, of equal ones lower validation loss; those that failed come last."""
+    """Sort trials by WER, lowest first, then by validation loss; failed trials come last."""
 
     def key(trial: Trial) -> tuple[bool, float, float]:
         wer, loss = (math.inf, math.inf) if trial.best is None else (trial.best.wer, trial.best.validation_loss)
@@ -111,27 +117,27 @@ def rank_trials(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def last_line(error: str | None) -> str:
-    """Give the line of an error that says what happened: below a traceback the last one."""
+    """Return the line of an error that says what happened: the last line, below any traceback."""
     return next(reversed((error or "").strip().splitlines()), "no message")
 
 
 def trial_folder(output: Path, number: int) -> Path:
-    """Give the folder that holds a trial's run and journal."""
+    """Return the folder of a trial's run and journal."""
     return output / "trials" / f"{number:03d}"
 
 
 def write_trial(trial: Trial, output: Path) -> None:
-    """Write a trial's journal; a reader finds the old or the new one, never a part."""
+    """Write a trial's journal atomically."""
     folder = trial_folder(output, trial.number)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / TRIAL_FILE, trial.model_dump_json(indent=2) + "\n")
 
 
 def read_trials(output: Path, settings: tuple[TrialSettings, ...]) -> tuple[Trial, ...]:
-    """Read what is known of the trials with these settings; a new one where nothing is.
+    """Read the journals of the trials with these settings; a trial without a journal is a new one.
 
     Raises:
-        CheckpointError: a journal that cannot be read, or one of other settings.
+        CheckpointError: a journal cannot be read, or belongs to other settings.
     """
     return tuple(_read_trial(output, Trial(number=number, settings=one)) for number, one in enumerate(settings))
 

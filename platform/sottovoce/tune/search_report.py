@@ -1,4 +1,4 @@
-"""The page of a search: one HTML file that needs nothing beside it."""
+"""Report a search: a self-contained HTML page, a recipe with the best settings, and a plain-text table."""
 
 import logging
 from pathlib import Path
@@ -17,6 +17,9 @@ from sottovoce.tune.space import apply_settings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+logger = logging.getLogger(__name__)
+
+BEST_FILE = "best.yaml"
 PAGE_FILE = "search.html"
 _SIZE = (5.0, 3.4)  # inches
 _MARKERS = {"finished": "o", "pruned": "v"}
@@ -26,9 +29,9 @@ def write_page(record: SearchRecord, path: Path, *, name: str) -> None:
     """Write the page.
 
     Args:
-        record: what was found.
-        path: of the page.
-        name: of the search.
+        record: the result of the search.
+        path: file of the page.
+        name: name of the search.
     """
     page = load_template("search_page.html.j2", package="sottovoce.tune", folder="").render(
         name=name,
@@ -42,7 +45,7 @@ def write_page(record: SearchRecord, path: Path, *, name: str) -> None:
 
 
 def draw_curves(record: SearchRecord) -> Markup:
-    """Draw the WER of each trial over its steps, the best one's in the page's accent."""
+    """Plot the WER of each trial over its steps; the best trial is highlighted."""
     with themed_figure(_SIZE) as figure:
         axes = figure.subplots()
         for trial in record.trials:
@@ -61,11 +64,11 @@ def draw_curves(record: SearchRecord) -> Markup:
 
 
 def draw_rates(record: SearchRecord) -> Markup:
-    """Draw each trial's lowest WER over its learning rate, coloured by what else differs."""
+    """Plot the lowest WER of each trial over its learning rate, coloured by its other settings."""
     with themed_figure(_SIZE) as figure:
         axes = figure.subplots()
-        for place, (label, trials) in enumerate(_by_choices(record).items()):
-            color = SERIES[place % len(SERIES)]
+        for index, (label, trials) in enumerate(_by_choices(record).items()):
+            color = SERIES[index % len(SERIES)]
             for trial in trials:
                 if trial.best is not None:
                     axes.scatter(
@@ -77,8 +80,9 @@ def draw_rates(record: SearchRecord) -> Markup:
                     )
             axes.scatter([], [], color=color, label=label)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda rate, _place: f"{rate:.0e}")  # its own is a formula, no text of the page
-        axes.xaxis.set_minor_formatter(lambda _rate, _place: "")
+        # The default formatter writes formulas, which are no text in the page.
+        axes.xaxis.set_major_formatter(lambda rate, _index: f"{rate:.0e}")
+        axes.xaxis.set_minor_formatter(lambda _rate, _index: "")
         if any(_by_choices(record)):
             axes.legend(framealpha=0)
         _finish(axes, xlabel="learning rate")
@@ -86,7 +90,7 @@ def draw_rates(record: SearchRecord) -> Markup:
 
 
 def _by_choices(record: SearchRecord) -> dict[str, list[Trial]]:
-    """Group trials by what they chose besides the learning rate; one group without a name where that is all."""
+    """Group trials by their settings besides the learning rate; one unnamed group if nothing else differs."""
     groups: dict[str, list[Trial]] = {}
     for trial in record.trials:
         groups.setdefault(_choices(record, trial), []).append(trial)
@@ -107,28 +111,21 @@ def _finish(axes: "Axes", *, xlabel: str) -> None:
     axes.grid(alpha=0.3)
 
 
-logger = logging.getLogger(__name__)
-
-BEST_FILE = "best.yaml"
-
-
 def publish_search(record: SearchRecord, output: Path, *, data: Config) -> None:
     """Write ``best.yaml``, a recipe with the best settings, and ``search.html`` into the search's folder.
 
     Args:
-        record: what was found.
-        output: the search's folder.
-        data: the settings of the data, as the training job reads them.
+        record: the result of the search.
+        output: the folder of the search.
+        data: the settings of the data, in the form that the training job reads.
     """
     write_best(record, output / BEST_FILE, data=data)
-    # Imported here: trials run in processes that import what is beside this file, and draw nothing.
-
     write_page(record, output / PAGE_FILE, name=output.resolve().name)
     logger.info("recipe %s, page %s", output / BEST_FILE, output / PAGE_FILE)
 
 
 def write_best(record: SearchRecord, path: Path, *, data: Config) -> None:
-    """Write the best trial's settings as a recipe that trains with them."""
+    """Write a recipe that trains with the settings of the best trial."""
     best = record.trials[record.best]
     assert best.best is not None, "the best trial was evaluated"
     recipe = {
@@ -145,7 +142,7 @@ def write_best(record: SearchRecord, path: Path, *, data: Config) -> None:
 
 
 def search_table(record: SearchRecord) -> str:
-    """Give the trials as a plain-text table, best first."""
+    """Format the trials as a plain-text table, best first."""
     header = ("trial", "learning rate", "warm-up", "rank", "state", "steps", "best WER percent", "at step")
     rows = [header, *(_row(trial) for trial in rank_trials(record.trials))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
@@ -161,7 +158,7 @@ def _row(trial: Trial) -> tuple[str, ...]:
         f"{settings.learning_rate:.2e}",
         str(settings.warmup_steps),
         "-" if settings.lora_rank is None else str(settings.lora_rank),
-        trial.state.replace("_", " "),
+        trial.state,
         str(trial.rows[-1].step) if trial.rows else "0",
         "-" if best is None else f"{100 * best.wer:.2f}",
         "-" if best is None else str(best.step),

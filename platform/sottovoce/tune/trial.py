@@ -1,8 +1,8 @@
-"""One trial inside Ray Tune: it starts a run of Ray Train, hands its WER to Tune, and carries Tune's answer back.
+"""One trial inside Ray Tune: it starts a run of Ray Train, reports its WER to Tune, and passes Tune's decisions on.
 
-Ray Train 2 starts its workers from whatever process calls ``fit``, so a trial holds a driver and no workers. Tune's
-usual way to stop a trial is to end that process; here the run is told to stop instead, so that workers, placement
-group and checkpoint end as in any run.
+Ray Train 2 starts its workers from the process that calls ``fit``, so a trial is a driver without workers of its own.
+Tune stops a trial by killing that process. Here the run is asked to stop instead, so that its workers, placement group
+and checkpoint end as in any run.
 """
 
 import math
@@ -22,30 +22,30 @@ from sottovoce.train.run import TrainingRun, build_trainer, run_training
 
 WER = "wer"
 EVALUATION = "evaluation"
-"""Number of the evaluation; 0 is the base model's."""
+"""Number of the evaluation; 0 is that of the base model."""
 ROW = "row"
 """The whole ``EvaluationRow``."""
 ENDS = "ends"
-"""The run ends here by itself; Tune's own ``done`` is also set where it gives a trial up."""
+"""Whether the run ended by itself; Tune also sets its own ``done`` when it prunes a trial."""
 ERROR = "error"
-"""What ended the run before its time; there is no row then."""
-_DRIVER_CPUS = 0.01  # a trial's own process only waits; its workers have their own placement group
+"""The error that ended the run early; the result has no row then."""
+_DRIVER_CPUS = 0.01  # the trial's own process only waits; its workers have a placement group of their own
 _INTERVAL_S = 0.1
 _STOP_TIMEOUT_S = 60.0
 
 
 class TrialRun(Trainable):
-    """What Ray Tune calls a trainable: each ``step`` gives the next evaluation of the run."""
+    """Ray Tune's trainable: each ``step`` returns the next evaluation of the run."""
 
     def setup(
         self, config: dict[str, Any], runs: dict[int, TrainingRun] | None = None, *, keep_checkpoints: bool = True
     ) -> None:
-        """Start the run whose number the config names.
+        """Start the run with the number in the config.
 
         Args:
             config: ``{"number": int}``.
-            runs: by number; None only in the signature Ray asks for.
-            keep_checkpoints: leave them when the run has ended.
+            runs: all runs by number; None only because Ray requires a default.
+            keep_checkpoints: keep the checkpoints of a run that has ended.
         """
         assert runs is not None
         self._keeps_checkpoints = keep_checkpoints
@@ -54,33 +54,33 @@ class TrialRun(Trainable):
         self._pruner = start_pruner(name)
         task = replace(run.task, pruner=name)
         self._run = replace(run, task=task, trainer=build_trainer(task, run.config))
-        self._given: list[EvaluationRow] = []
+        self._reported: list[EvaluationRow] = []
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._fit, name="trial", daemon=True)
         self._thread.start()
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        """Ask for next to nothing, and leave the cluster to the run's workers."""
+        """Request almost nothing, since the run's workers need the cluster."""
         return PlacementGroupFactory([{"CPU": _DRIVER_CPUS}])
 
     def step(self) -> dict[str, Any]:
-        """Let the run go on, and wait for its next evaluation, or for the error that ends it."""
-        if self._given:
-            ray.get(self._pruner.allow.remote(self._given[-1].step))
+        """Let the run continue, and wait for its next evaluation or for the error that ends it."""
+        if self._reported:
+            ray.get(self._pruner.allow.remote(self._reported[-1].step))
         posted = self._wait_for_row()
-        place = len(self._given)
+        index = len(self._reported)
         if posted is None:
-            return {WER: math.nan, EVALUATION: place - 1, ERROR: self._describe_error(), "done": True}
-        row = posted.rows[place]
-        self._given.append(row)
-        is_last = posted.is_last and len(self._given) == len(posted.rows)
+            return {WER: math.nan, EVALUATION: index - 1, ERROR: self._describe_error(), "done": True}
+        row = posted.rows[index]
+        self._reported.append(row)
+        is_last = posted.is_last and len(self._reported) == len(posted.rows)
         if is_last:
             self._thread.join()
-        return {WER: row.wer, EVALUATION: place, ROW: row.model_dump(mode="json"), ENDS: is_last, "done": is_last}
+        return {WER: row.wer, EVALUATION: index, ROW: row.model_dump(mode="json"), ENDS: is_last, "done": is_last}
 
     def cleanup(self) -> None:
-        """End the run, if it goes on, before this process ends; the driver has noted its end by now."""
+        """Stop a run that still continues, before this process ends; the search has noted the trial's end by then."""
         if self._thread.is_alive():
             ray.get(self._pruner.stop.remote())
             self._thread.join(_STOP_TIMEOUT_S)
@@ -91,15 +91,15 @@ class TrialRun(Trainable):
     def _fit(self) -> None:
         try:
             run_training(self._run, is_shown=False)
-        except Exception as error:  # noqa: BLE001 - crosses to the thread that raises it
+        except Exception as error:  # noqa: BLE001 - Ray Train raises anything a worker raised; ``step`` reports it as the trial's error
             self._error = error
 
     def _wait_for_row(self) -> Posted | None:
-        """Wait until the run has posted more than was given to Tune; None where it ended without."""
+        """Wait for an evaluation that was not reported to Tune yet; return None if the run ended without one."""
         while True:
             is_over = not self._thread.is_alive()
             posted: Posted = ray.get(self._pruner.read.remote())
-            if len(posted.rows) > len(self._given):
+            if len(posted.rows) > len(self._reported):
                 return posted
             if is_over:
                 return None

@@ -1,1 +1,1 @@
-"""Corpora as their authors wrote them: one file per layout, all giving the same rows."""
+"""Readers of corpora: one file per layout, all returning the same rows."""

@@ -1,7 +1,7 @@
-"""Audio folders: the layout Hugging Face's ``audiofolder`` reads.
+"""Read audio folders, the layout of Hugging Face's ``audiofolder``.
 
-``metadata.csv`` or ``metadata.jsonl`` lies at the root or in folders such as ``train/`` and ``test/``, with
-``file_name`` relative to the metadata's own folder.
+``metadata.csv`` or ``metadata.jsonl`` is at the root or in folders such as ``train/`` and ``test/``. Its ``file_name``
+is relative to the folder of the metadata.
 """
 
 import posixpath
@@ -18,10 +18,10 @@ TABLES = ("metadata.csv", "metadata.jsonl")
 
 
 def read_audio_folder(files: CorpusFiles) -> list[CorpusRow]:
-    """Read the metadata of every folder; a folder's own name may declare the split.
+    """Read the metadata of every folder; the name of a folder may declare the split.
 
     Raises:
-        ManifestError: no metadata, two kinds of it in one folder, or a table without a column for the audio.
+        ManifestError: no metadata, two files of it in one folder, or a table without a column for the audio.
     """
     tables = files.names if files.is_single else [name for name in files.names if posixpath.basename(name) in TABLES]
     if not tables:
@@ -36,16 +36,16 @@ def read_audio_folder(files: CorpusFiles) -> list[CorpusRow]:
 
 
 def read_table(files: CorpusFiles, name: str, *, split: Split | None) -> Iterator[CorpusRow]:
-    """Read one table of metadata; ``split`` is that of rows that declare none.
+    """Read one table of metadata; ``split`` is the split of rows that declare none.
 
     Raises:
-        ManifestError: it cannot be read, is no CSV, or has no column for the audio.
+        ManifestError: it cannot be read, is not CSV, or has no column for the audio.
     """
     data, is_csv = files.read(name), name.lower().endswith(".csv")
     records = read_csv(data, source=files.shown(name), one_of=AUDIO_KEYS) if is_csv else read_jsonl(data)
     for number, record in records:
-        place = f"{name}:{number}"
+        location = f"{name}:{number}"
         if isinstance(record, ValueError):
-            yield fault_row(record, place=place, row_id=place)
+            yield fault_row(record, location=location, row_id=location)
         else:
-            yield parse_record(record, place=place, folder=posixpath.dirname(name), files=files, split=split)
+            yield parse_record(record, location=location, folder=posixpath.dirname(name), files=files, split=split)

@@ -1,7 +1,7 @@
-"""Common Voice releases: ``clips/`` and, beside it, one table a split.
+"""Read Common Voice releases: ``clips/`` and beside it one table per split.
 
-A folder may also hold several languages, each with its own ``clips/`` and tables. ``other.tsv``, ``invalidated.tsv``
-and ``reported.tsv`` hold what listeners have not confirmed, and are not read.
+A folder may hold several languages, each with its own ``clips/`` and tables. ``other.tsv``, ``invalidated.tsv`` and
+``reported.tsv`` list clips that listeners have not confirmed; they are not read.
 """
 
 import posixpath
@@ -16,12 +16,12 @@ from sottovoce.errors import ManifestError
 from sottovoce.schema import Split
 
 SPLIT_TABLES: Final[Mapping[str, Split]] = {"train.tsv": "train", "dev.tsv": "validation", "test.tsv": "test"}
-VALIDATED_TABLE = "validated.tsv"  # all confirmed clips, those of the three splits among them
+VALIDATED_TABLE = "validated.tsv"  # all confirmed clips, including those of the three splits
 _COLUMNS = ("path", "sentence")
 
 
 def read_common_voice(files: CorpusFiles) -> list[CorpusRow]:
-    """Read the tables of the splits, or ``validated.tsv`` where a language has none of them.
+    """Read the tables of the splits, or ``validated.tsv`` for a language that has none of them.
 
     Raises:
         ManifestError: no table, or one without the columns path and sentence.
@@ -43,9 +43,9 @@ def _read_table(files: CorpusFiles, name: str) -> Iterator[CorpusRow]:
     clips = posixpath.join(posixpath.dirname(name), "clips")
     split = SPLIT_TABLES.get(posixpath.basename(name))
     for number, record in read_tsv(files.read(name), source=files.shown(name), all_of=_COLUMNS):
-        place = f"{name}:{number}"
+        location = f"{name}:{number}"
         if isinstance(record, ValueError):
-            yield fault_row(record, place=place, row_id=place)
+            yield fault_row(record, location=location, row_id=location)
         else:
             fields = {"audio": record["path"], **record}
-            yield parse_record(fields, place=place, folder=clips, files=files, split=split)
+            yield parse_record(fields, location=location, folder=clips, files=files, split=split)

@@ -1,4 +1,4 @@
-"""One record of metadata, turned into our words: keys people use, times, languages, splits."""
+"""Convert a record of metadata to a row: the keys that corpora use, times, languages, splits."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from sottovoce.schema import Split, Task
 
 AUDIO_KEYS = ("audio", "file_name", "audio_filepath")
 ID_KEYS = ("id",)
-# Where a corpus writes several, the cased and punctuated one first: raw_... are FLEURS's and VoxPopuli's.
+# If a corpus has several, the cased and punctuated text comes first: raw_... are of FLEURS and VoxPopuli.
 TEXT_KEYS = ("text", "raw_transcription", "transcription", "sentence", "transcript", "raw_text", "normalized_text")
 SPEAKER_KEYS = ("speaker", "speaker_id", "client_id")
 RECORDING_KEYS = ("recording", "recording_id", "session", "session_id", "chapter_id")
@@ -35,74 +35,74 @@ _TASKS: Final[Mapping[str, Task]] = {
     "ast": "translate",
     "s2t_translation": "translate",
 }
-# Codes of Common Voice and FLEURS that Whisper writes otherwise.
+# Codes of Common Voice and FLEURS for which Whisper has others.
 _WHISPER_CODES: Final[Mapping[str, str]] = {"cmn": "zh", "fil": "tl", "iw": "he", "jv": "jw", "nb": "no"}
 
 
 def parse_record(
-    record: Mapping[str, object], *, place: str, folder: str, files: CorpusFiles, split: Split | None = None
+    record: Mapping[str, object], *, location: str, folder: str, files: CorpusFiles, split: Split | None = None
 ) -> CorpusRow:
-    """Turn one record into a row; what is wrong with it becomes the row's ``fault``.
+    """Convert a record to a row; an error in it becomes the row's ``fault``.
 
     Args:
         record: keys and values as written.
-        place: names the record where it names nothing itself, ``metadata.csv:3``.
-        folder: where its audio counts from, relative to the corpus.
+        location: of the record, ``metadata.csv:3``; its id if it names no audio.
+        folder: the folder that its audio path is relative to, relative to the corpus.
         files: the corpus.
         split: of records that declare none.
     """
     try:
         name = read_text(record, AUDIO_KEYS)
         audio = files.resolve(name, folder) if name else ""
-        audio.encode("utf-8")  # folders may have other names
+        audio.encode("utf-8")  # names of folders may have another encoding
     except (TypeError, ValueError) as error:
-        return fault_row(error, place=place, row_id=_id_of(record) or place)
+        return fault_row(error, location=location, row_id=_id_of(record) or location)
     if not audio:
-        return fault_row(ValueError("names no audio file"), place=place, row_id=_id_of(record) or place)
-    return parse_fields(record, place=place, row_id=files.id_of(audio), audio=audio, split=split)
+        return fault_row(ValueError("names no audio file"), location=location, row_id=_id_of(record) or location)
+    return parse_fields(record, location=location, row_id=files.id_of(audio), audio=audio, split=split)
 
 
 def parse_fields(
-    record: Mapping[str, object], *, place: str, row_id: str, audio: str, split: Split | None = None
+    record: Mapping[str, object], *, location: str, row_id: str, audio: str, split: Split | None = None
 ) -> CorpusRow:
-    """Turn a record whose recording is known into a row; what is wrong with it becomes the row's ``fault``.
+    """Convert a record with a known recording to a row; an error in it becomes the row's ``fault``.
 
     Args:
         record: keys and values as written.
-        place: names the record in the ``fault``.
-        row_id: of a record that names none; pieces of one file are told apart by their start and task. Empty where
-            the place is not known yet.
+        location: of the record, for the ``fault``.
+        row_id: of a record without an id; start and task are added for pieces of one file. Empty if it is not known
+            yet.
         audio: reference of the recording.
         split: of records that declare none.
     """
     try:
         return _fill(record, CorpusRow(id=row_id, audio=audio, split=split), given=read_text(record, ID_KEYS))
-    except (TypeError, ValueError) as error:  # raised below with what is wrong, by UnicodeError among them
-        return fault_row(error, place=place, row_id=_id_of(record) or row_id, audio=audio)
+    except (TypeError, ValueError) as error:  # raised by the functions below; UnicodeError is a ValueError
+        return fault_row(error, location=location, row_id=_id_of(record) or row_id, audio=audio)
 
 
-def fault_row(error: TypeError | ValueError, *, place: str, row_id: str, audio: str = "") -> CorpusRow:
-    """Give the row that keeps the place of one that cannot be read."""
-    place, row_id, audio = f"{printable(place)}: " if place else "", printable(row_id), printable(audio)
+def fault_row(error: TypeError | ValueError, *, location: str, row_id: str, audio: str = "") -> CorpusRow:
+    """Return a row that stands for a record that cannot be read."""
+    prefix, row_id, audio = f"{printable(location)}: " if location else "", printable(row_id), printable(audio)
     if isinstance(error, UnicodeError):
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        fault = f"{place}its text is not UTF-8{where}; save it as UTF-8"
+        fault = f"{prefix}its text is not UTF-8{where}; save it as UTF-8"
         return CorpusRow(id=row_id, audio=audio, fault=fault, fault_reason="wrong_encoding")
-    return CorpusRow(id=row_id, audio=audio, fault=f"{place}{error}")
+    return CorpusRow(id=row_id, audio=audio, fault=f"{prefix}{error}")
 
 
 def printable(name: str) -> str:
-    r"""Give a file's name in a form that UTF-8 can write: bytes of another encoding as ``\xe9``."""
+    r"""Return a file name that UTF-8 can encode: bytes of another encoding are written as ``\xe9``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_text(record: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
-    """Give the first value that is not empty, as a string that UTF-8 can write.
+    """Return the first non-empty value of these keys, as a string that UTF-8 can encode.
 
     Raises:
-        TypeError: neither a string nor an integer.
-        ValueError: a NUL character.
-        UnicodeEncodeError: bytes of another encoding, kept as surrogates.
+        TypeError: the value is neither a string nor an integer.
+        ValueError: it has a NUL character.
+        UnicodeEncodeError: it has bytes of another encoding, kept as surrogates.
     """
     value = _first(record, keys)
     if value is None:
@@ -118,7 +118,7 @@ def read_text(record: Mapping[str, object], keys: tuple[str, ...]) -> str | None
 
 
 def language_code(language: str | None) -> str | None:
-    """Give the language of a locale in Whisper's spelling: ``zh`` for cmn_hans_cn, ``pt`` for pt-BR."""
+    """Return Whisper's code for the language of a locale: ``zh`` for cmn_hans_cn, ``pt`` for pt-BR."""
     if language is None:
         return None
     code = re.split(r"[-_]", language.strip().lower())[0]
@@ -126,14 +126,14 @@ def language_code(language: str | None) -> str | None:
 
 
 def split_of_folder(folder: str) -> Split | None:
-    """Read the split from a folder such as ``data/train``; a part of the path has to be the split's very name."""
+    """Return the split that a folder such as ``data/train`` declares; a part of the path must be the split's name."""
     return next((_SPLITS[part] for part in folder.lower().split("/") if part in _SPLITS), None)
 
 
 def split_of_name(name: str) -> Split | None:
-    """Read the split from a shard's or a subset's name, ``train-clean-100`` or ``data/test-00000-of-00002.parquet``.
+    """Return the split that a name declares, ``train-clean-100`` or ``data/test-00000-of-00002.parquet``.
 
-    Any word of the name may be the split's; the file's own name counts before its folders.
+    Any word of the name may be the split's name; the file's own name takes precedence over its folders.
     """
     for part in reversed(name.lower().split("/")):
         split = next((_SPLITS[word] for word in re.split(r"[^a-z]+", part) if word in _SPLITS), None)
@@ -143,7 +143,7 @@ def split_of_name(name: str) -> Split | None:
 
 
 def _fill(record: Mapping[str, object], row: CorpusRow, *, given: str | None) -> CorpusRow:
-    """Read all but the audio; ``given`` is the id the record names."""
+    """Read all fields but the audio; ``given`` is the id in the record."""
     start_s, duration_s = _read_span(record)
     task, text = _read_task(record), read_text(record, TEXT_KEYS)
     recording = read_text(record, RECORDING_KEYS)
@@ -165,12 +165,12 @@ def _fill(record: Mapping[str, object], row: CorpusRow, *, given: str | None) ->
 def _piece_id(row_id: str, *, start_s: float, task: Task | None) -> str:
     if not row_id:
         return ""
-    start = f"@{start_s:010.3f}" if start_s > 0.0 else ""  # of fixed width, so that ids sort as the pieces follow
+    start = f"@{start_s:010.3f}" if start_s > 0.0 else ""  # fixed width, so that ids sort in the order of the pieces
     return row_id + start + ("+translate" if task == "translate" else "")
 
 
 def _id_of(record: Mapping[str, object]) -> str | None:
-    """Give the id of a record that is faulty, maybe in the id itself."""
+    """Return the id of a faulty record; None if the id itself is faulty or missing."""
     try:
         return read_text(record, ID_KEYS)
     except (TypeError, ValueError):
@@ -182,7 +182,7 @@ def _first(record: Mapping[str, object], keys: tuple[str, ...]) -> object | None
 
 
 def _read_span(record: Mapping[str, object]) -> tuple[float, float | None]:
-    """Read start and duration; NeMo's keys count only beside its ``audio_filepath``, as others mean others by them."""
+    """Read start and duration; NeMo's keys count only beside its ``audio_filepath``, as they are ambiguous elsewhere."""
     keys = zip(TIME_KEYS, _NEMO_TIME_KEYS if "audio_filepath" in record else TIME_KEYS, strict=True)
     start_s, duration_s, end_s = (_read_seconds(record, pair) for pair in keys)
     start_s = start_s or 0.0

@@ -18,39 +18,39 @@ _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """A corpus as a list of names; reads nothing by itself."""
+    """The files of a corpus, as a list of names."""
 
     filesystem: AbstractFileSystem
     root: str
-    """The corpus's folder as the file system writes it."""
+    """The corpus's folder, in the file system's notation."""
     names: tuple[str, ...]
-    """Files below ``root``, relative to it, sorted; the clips beside a Common Voice table are left out."""
+    """Files below ``root``, relative to it, sorted; without the clips beside Common Voice tables."""
     is_single: bool = False
-    """Whether the location named one file, and not a folder."""
+    """Whether the location is one file and not a folder."""
 
     @property
     def location(self) -> str:
-        """The folder, or the one file, for messages."""
+        """The folder or the single file, for messages."""
         return self.shown(self.names[0] if self.is_single else "")
 
     def ending(self, *suffixes: str) -> list[str]:
-        """Give the names that end in one of the suffixes, whatever their case."""
+        """Return the names that end in one of the suffixes, ignoring case."""
         return [name for name in self.names if name.lower().endswith(suffixes)]
 
     def path(self, name: str) -> str:
-        """Give a file's path as the file system writes it."""
+        """Return a file's path in the file system's notation."""
         return posixpath.normpath(posixpath.join(self.root, name))
 
     def reference(self, name: str) -> str:
-        """Give an absolute local path, or a URI."""
+        """Return the absolute local path or the URI of a file."""
         return self._refer(self.path(name))
 
     def shown(self, name: str) -> str:
-        """Give a file's reference for messages, without secrets of the URI."""
+        """Return a file's reference for messages, without secrets in the URI."""
         return redact(self.reference(name))
 
     def resolve(self, name: str, folder: str) -> str:
-        """Give the reference for a name written in metadata.
+        """Return the reference for a file name in metadata.
 
         Args:
             name: a path relative to the metadata's own folder, an absolute one of this machine, or a URI.
@@ -63,14 +63,14 @@ class CorpusFiles:
         return self.reference(posixpath.join(folder, name))
 
     def id_of(self, reference: str) -> str:
-        """Name a recording: relative to the corpus where it lies in it."""
+        """Return the id of a recording: its path relative to the corpus, if it is inside."""
         return reference.removeprefix(self._refer(self.root).rstrip("/") + "/")
 
     def read(self, name: str) -> bytes:
-        """Read one file whole.
+        """Read a whole file.
 
         Raises:
-            ManifestError: it is not there, or cannot be read.
+            ManifestError: it is missing or cannot be read.
         """
         try:
             return bytes(self.filesystem.cat_file(self.path(name)))
@@ -82,24 +82,24 @@ class CorpusFiles:
 
 
 CorpusLocation: TypeAlias = str | Path | CorpusFiles
-"""A folder or a file: a local path, a URI such as s3://bucket/folder or hf://datasets/user/name, or already listed."""
+"""A folder or a file: a local path, a URI such as s3://bucket/folder or hf://datasets/user/name, or listed files."""
 
 
 def list_files(location: CorpusLocation) -> CorpusFiles:
     """List the files of a corpus.
 
     Args:
-        location: a folder with everything below it, or a single file, then listed alone.
+        location: a folder, listed with everything below it, or a single file.
 
     Raises:
-        ManifestError: nothing there, or a place that cannot be listed.
-        ConfigError: a protocol nobody knows, or whose package is not installed; the message names it.
+        ManifestError: there is nothing, or it cannot be listed.
+        ConfigError: the protocol is unknown, or its package is not installed; the message names it.
     """
     if isinstance(location, CorpusFiles):
         return location
     filesystem, root = open_filesystem(location)
     try:
-        if filesystem.info(root)["type"] == "file":  # isfile and isdir would hide why a place cannot be read
+        if filesystem.info(root)["type"] == "file":  # isfile and isdir would hide why it cannot be read
             folder, name = posixpath.split(root)
             return CorpusFiles(filesystem, folder, (name,), is_single=True)
         return CorpusFiles(filesystem, root, tuple(sorted(_list_below(filesystem, root))))
@@ -110,11 +110,11 @@ def list_files(location: CorpusLocation) -> CorpusFiles:
 
 
 def open_filesystem(location: str | Path) -> tuple[AbstractFileSystem, str]:
-    """Give the file system behind a location, and the location's path in it.
+    """Return the file system of a location, and the location's path in it.
 
     Raises:
-        ConfigError: a protocol nobody knows, or whose package is not installed; the message names it.
-        ManifestError: a chain of protocols.
+        ConfigError: the protocol is unknown, or its package is not installed; the message names it.
+        ManifestError: the location chains protocols.
     """
     text = str(location)
     if "::" in text and "://" in text:
@@ -126,7 +126,7 @@ def open_filesystem(location: str | Path) -> tuple[AbstractFileSystem, str]:
 
 
 def _list_below(filesystem: AbstractFileSystem, root: str) -> list[str]:
-    """List every file below a folder; but a million Common Voice clips are no use to anybody here."""
+    """List every file below a folder, except the clips of Common Voice, which may be a million."""
     entries = {posixpath.basename(path.rstrip("/")): path for path in filesystem.ls(root, detail=False)}
     if "clips" in entries and any(name.endswith(".tsv") for name in entries):
         paths = list(entries.values())

@@ -1,8 +1,8 @@
-"""JSONL manifests: one JSON object a line, with our keys or NeMo's.
+"""Read JSONL manifests: one JSON object per line, with our keys or NeMo's.
 
-Ours: ``audio``, ``text`` and, where known, ``id``, ``start_s``, ``duration_s`` or ``end_s``, ``language``, ``task``,
+Ours: ``audio``, ``text`` and, if known, ``id``, ``start_s``, ``duration_s`` or ``end_s``, ``language``, ``task``,
 ``speaker``, ``recording``, ``split``. NeMo's: ``audio_filepath``, ``offset``, ``duration``, ``text``, ``lang``,
-``source_lang``, ``target_lang``, ``taskname``. Audio counts from the manifest's folder.
+``source_lang``, ``target_lang``, ``taskname``. Audio paths are relative to the manifest's folder.
 """
 
 from sottovoce.data.corpora.audio_folder import read_table
@@ -13,7 +13,7 @@ from sottovoce.errors import ManifestError
 
 
 def read_jsonl_manifests(files: CorpusFiles) -> list[CorpusRow]:
-    """Read one file, or every ``.jsonl`` of a folder, whose names may then declare the split (``dev.jsonl``).
+    """Read one file, or every ``.jsonl`` of a folder, whose names may declare the split (``dev.jsonl``).
 
     Raises:
         ManifestError: a folder without such a file, or one that cannot be read.

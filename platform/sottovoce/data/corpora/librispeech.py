@@ -1,7 +1,7 @@
-"""LibriSpeech trees: ``<subset>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt`` beside the chapter's recordings.
+"""Read LibriSpeech trees: ``<subset>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt`` and recordings.
 
-Each line of a transcript is an utterance's id and its text. The text is upper case without punctuation and is kept
-so: the cleaning rule ``sentence_case`` lowers it.
+Each line of a transcript is an utterance's id and its text. The text is upper case without punctuation and stays so;
+the cleaning rule ``sentence_case`` lowers it.
 """
 
 import posixpath
@@ -13,11 +13,11 @@ from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.errors import ManifestError
 
 TRANSCRIPT = ".trans.txt"
-_AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".mp3", ".ogg")  # the corpus has flac; copies of it are often smaller
+_AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".mp3", ".ogg")  # the corpus has FLAC; copies often have smaller files
 
 
 def read_librispeech(files: CorpusFiles) -> list[CorpusRow]:
-    """Read every chapter; the subset's name tells the split, ``dev-clean`` is validation.
+    """Read every chapter; the name of the subset declares the split: ``dev-clean`` is validation.
 
     Raises:
         ManifestError: no transcript, or one that cannot be read.
@@ -36,12 +36,12 @@ def _read_chapter(files: CorpusFiles, name: str, *, listed: frozenset[str]) -> I
     for number, line in enumerate(files.read(name).removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
             continue
-        place = f"{name}:{number}"
-        row_id, audio = place, ""
+        location = f"{name}:{number}"
+        row_id, audio = location, ""
         try:
             row_id = line.split()[0].decode("utf-8")
             audio = files.reference(_find_recording(posixpath.join(folder, row_id), listed))
-            audio.encode("utf-8")  # folders may have other names
+            audio.encode("utf-8")  # names of folders may have another encoding
             text = read_text({"text": line.decode("utf-8").strip()}, ("text",)) or ""
             yield CorpusRow(
                 id=row_id,
@@ -52,16 +52,16 @@ def _read_chapter(files: CorpusFiles, name: str, *, listed: frozenset[str]) -> I
                 split=split,
             )
         except ValueError as error:
-            yield fault_row(error, place=place, row_id=row_id, audio=audio)
+            yield fault_row(error, location=location, row_id=row_id, audio=audio)
 
 
 def _subset_of(files: CorpusFiles, folder: str) -> str:
-    """Name the subset a chapter lies in, also where the corpus given is one subset."""
+    """Return the subset of a chapter, also if the corpus is a single subset."""
     parts = folder.split("/")
     return parts[-3] if len(parts) >= 3 else posixpath.basename(files.root)
 
 
 def _find_recording(stem: str, listed: frozenset[str]) -> str:
-    """Name an utterance's file; where there is none, the name it should bear, so that the reject tells it."""
+    """Return an utterance's file; if there is none, the name it should have, for the reject."""
     names = (stem + suffix for suffix in _AUDIO_SUFFIXES)
     return next((name for name in names if name in listed), stem + _AUDIO_SUFFIXES[0])

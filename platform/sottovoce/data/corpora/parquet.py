@@ -1,7 +1,7 @@
-"""Parquet with the audio inside, as the Hub keeps data sets: streamed through Ray Data, never downloaded whole.
+"""Read Parquet with the audio inside, the Hub's format, streamed through Ray Data and never downloaded as a whole.
 
-``data/train-00000-of-00003.parquet`` and the like; a struct with ``bytes`` or a binary column holds the recording
-as its file's bytes, and a column such as ``text`` or ``transcription`` what was said.
+Files are named like ``data/train-00000-of-00003.parquet``. A struct with ``bytes`` or a binary column holds the bytes
+of the recording's file, and a column such as ``text`` or ``transcription`` the transcript.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,31 +25,31 @@ from sottovoce.schema import Split
 
 _STRING_KEYS = (*fields.TEXT_KEYS, *fields.LANGUAGE_KEYS, *fields.TASK_KEYS, "target_lang", "split")
 _NAME_KEYS = (*fields.ID_KEYS, *fields.SPEAKER_KEYS, *fields.RECORDING_KEYS)
-_ROWS_PER_READ = 32  # 30 s of FLAC are 1 MB: a read stays in the tens of MB
-_BLOCK_BYTES = 32 << 20  # a quarter of Ray's own: blocks of compressed audio grow tenfold once decoded
-_FOOTER_THREADS = 8  # footers are small and far away; guess
+_ROWS_PER_READ = 32  # 30 s of FLAC are 1 MB: a read takes tens of MB
+_BLOCK_BYTES = 32 << 20  # a quarter of Ray's default: compressed audio grows tenfold when decoded
+_FOOTER_THREADS = 8  # footers are small, and latency dominates; guess
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetFile:
-    """One shard, as its footer tells."""
+    """One shard, described by its footer."""
 
     name: str
     """Relative to the corpus."""
     reference: str
     num_rows: int
     split: Split | None
-    """As the shard's name or folder declares it."""
+    """The split that the shard's name or folder declares."""
     audio_column: str
     columns: tuple[str, ...]
     """The other columns that are read."""
 
     def row_id(self, number: int) -> str:
-        """Name a row, counted from 0, that names nothing itself; ids sort as the rows do."""
+        """Return the id of a row, counted from 0, that has none; ids sort in the order of the rows."""
         return f"{self.name}/{number:07d}"
 
     def row_reference(self, number: int) -> str:
-        """Refer to the recording in a row, counted from 0."""
+        """Return the reference of the recording in a row, counted from 0."""
         return f"{self.reference}#row={number}"
 
 
@@ -57,13 +57,13 @@ def stream_parquet(location: CorpusLocation, files: Sequence[ParquetFile] | None
     """Stream the rows of every shard, with their audio, in the order of shards and rows.
 
     Args:
-        location: a shard or a folder of them, local or behind any protocol fsspec knows, ``hf://datasets/user/name``
-            among them.
-        files: from ``parquet_files``, to read the footers once.
+        location: a shard or a folder of shards, local or a URI that fsspec can read, such as
+            ``hf://datasets/user/name``.
+        files: result of ``parquet_files``, so that footers are read once; None to read them.
 
     Returns:
         Rows for ``parse_parquet_row``: ``audio`` (the recording's file as bytes, or null), ``path`` (the shard), and
-        what metadata there is, with text as bytes, since not every shard's text is the UTF-8 it claims to be.
+        the metadata, with text as bytes, since some shards hold text that is not valid UTF-8.
 
     Raises:
         ManifestError: as ``parquet_files``.
@@ -114,26 +114,26 @@ def parquet_files(location: CorpusLocation) -> list[ParquetFile]:
 
 
 def list_rows(files: Sequence[ParquetFile]) -> Iterator[tuple[ParquetFile, int]]:
-    """Give shard and number, from 0, of every row that ``stream_parquet`` gives, in its order."""
+    """Return shard and number, from 0, of every row of ``stream_parquet``, in the same order."""
     return ((file, number) for file in files for number in range(file.num_rows))
 
 
 def parse_parquet_row(values: Mapping[str, object]) -> tuple[CorpusRow, bytes]:
-    """Turn one row of ``stream_parquet`` into a row of the corpus and its recording's bytes.
+    """Convert one row of ``stream_parquet`` to a row of the corpus and the bytes of its recording.
 
-    A row does not know its place: ``audio`` of the row is empty, and so is ``id`` where the row names none. Counting
-    gives both, with ``list_rows``.
+    A row does not contain its number: its ``audio`` is empty, and so is its ``id`` if the metadata has none. Both
+    follow from counting rows with ``list_rows``.
     """
     record = {key: _decode(value) for key, value in values.items() if key not in ("audio", "path")}
     audio = values.get("audio")
-    row = fields.parse_fields(record, place="", row_id="", audio="")
+    row = fields.parse_fields(record, location="", row_id="", audio="")
     if isinstance(audio, bytes) and audio:
         return row, audio
     return CorpusRow(id=row.id, audio="", fault="holds no audio"), b""
 
 
 def flatten_rows(table: pa.Table, *, audio_column: str) -> pa.Table:
-    """Bring the recording's bytes to a column ``audio``, and text to bytes that nothing decodes on the way."""
+    """Put the recording's bytes into a column ``audio``, and convert text to bytes, which nothing decodes."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name in table.column_names:
         column = table.column(name)
@@ -148,16 +148,16 @@ def flatten_rows(table: pa.Table, *, audio_column: str) -> pa.Table:
 
 
 def filesystem_for(location: CorpusLocation) -> PyFileSystem:
-    """Give pyarrow the corpus's own fsspec file system: for ``hf://`` the Hub's."""
+    """Return the corpus's fsspec file system for pyarrow."""
     filesystem = location.filesystem if isinstance(location, CorpusFiles) else open_filesystem(location)[0]
     return PyFileSystem(FSSpecHandler(filesystem))
 
 
 def _ordered_context() -> DataContext:
-    """Give the settings under which rows come in the order of shards and rows.
+    """Return the settings that keep the order of shards and rows.
 
-    Ray 2.60's newer Parquet reader packs row groups into tasks as they fit, so that order is lost and with it a row's
-    number; the older one keeps both.
+    Ray 2.60's newer Parquet reader packs row groups into tasks by size, which loses the order and so the row numbers;
+    the older reader keeps the order.
     """
     context = DataContext.get_current().copy()
     context.use_datasource_v2 = False
@@ -191,7 +191,7 @@ def _read_footer(files: CorpusFiles, name: str) -> ParquetFile:
 
 
 def _is_read(field: pa.Field) -> bool:
-    """Tell whether a column is metadata we know; of another type it means something else, a class number mostly."""
+    """Whether a column is known metadata; with another type it means something else, mostly a class number."""
     if field.name in _STRING_KEYS:
         return _is_text(field.type)
     if field.name in _NAME_KEYS:
@@ -204,5 +204,5 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _decode(value: object) -> object:
-    """Give text of bytes; what is no UTF-8 stays as surrogates, which become the row's fault."""
+    """Decode bytes to text; bytes that are not UTF-8 stay as surrogates, which become the row's fault."""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

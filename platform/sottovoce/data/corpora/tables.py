@@ -1,4 +1,4 @@
-"""Lines of metadata: JSONL, CSV and TSV bytes to records, each with its line number or what is wrong with it."""
+"""Parse metadata in JSONL, CSV and TSV: bytes to records or errors, each with its line number."""
 
 import csv
 import io
@@ -10,14 +10,14 @@ from sottovoce.errors import ManifestError
 
 Record: TypeAlias = Mapping[str, object]
 
-_BOM = b"\xef\xbb\xbf"  # that spreadsheets write before UTF-8
+_BOM = b"\xef\xbb\xbf"  # spreadsheets write it before UTF-8
 
 
 def read_csv(data: bytes, *, source: str, one_of: tuple[str, ...]) -> Iterator[tuple[int, Record | ValueError]]:
-    """Read quoted CSV; bytes that are no UTF-8 stay as surrogates in their field.
+    """Parse quoted CSV; bytes that are not UTF-8 stay as surrogates in their field.
 
     Raises:
-        ManifestError: text that is no CSV, or without any of the columns ``one_of``.
+        ManifestError: the text is not CSV, or has none of the columns ``one_of``.
     """
     text = data.removeprefix(_BOM).decode("utf-8", "surrogateescape")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -32,10 +32,10 @@ def read_csv(data: bytes, *, source: str, one_of: tuple[str, ...]) -> Iterator[t
 
 
 def read_tsv(data: bytes, *, source: str, all_of: tuple[str, ...]) -> Iterator[tuple[int, Record | ValueError]]:
-    """Read unquoted TSV; bytes that are no UTF-8 stay as surrogates in their field.
+    """Parse unquoted TSV; bytes that are not UTF-8 stay as surrogates in their field.
 
-    Split by hand, since a quotation mark is a character of the sentence like any other here, and so is a carriage
-    return, at which csv stops.
+    The csv module is not used: here a quotation mark is an ordinary character of a sentence, and so is a carriage
+    return, at which csv would stop.
 
     Raises:
         ManifestError: one of the columns ``all_of`` is missing.
@@ -54,23 +54,23 @@ def read_tsv(data: bytes, *, source: str, all_of: tuple[str, ...]) -> Iterator[t
 
 
 def read_jsonl(data: bytes) -> Iterator[tuple[int, Record | ValueError]]:
-    """Read one JSON object a line."""
+    """Parse one JSON object per line."""
     for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), start=1):
         if line.strip():
             yield number, read_json(line)
 
 
 def read_json(data: bytes) -> Record | ValueError:
-    """Read one JSON object, or give what is wrong; bytes that are no UTF-8 stay as surrogates in their field."""
+    """Parse one JSON object, or return the error; bytes that are not UTF-8 stay as surrogates in their field."""
     try:
         record = json.loads(data.decode("utf-8", "surrogateescape"))
-    except (ValueError, RecursionError):  # also of a number with too many digits
+    except (ValueError, RecursionError):  # ValueError also for a number with too many digits
         return _explain(data)
     return record if isinstance(record, dict) else ValueError("is not a JSON object")
 
 
 def _explain(data: bytes) -> ValueError:
-    """Tell text in another encoding, UTF-16 above all, from text that is no JSON."""
+    """Return the error: text in another encoding, mostly UTF-16, or text that is not JSON."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:

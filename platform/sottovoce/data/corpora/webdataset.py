@@ -1,8 +1,8 @@
-"""WebDataset shards: tar files whose members share a name up to its first dot.
+"""Read WebDataset shards: tar files in which the members of an utterance share their name up to the first dot.
 
-Beside the recording (``utt1.flac``) lie its transcript (``utt1.txt``), or a JSON object with our keys
-(``utt1.json``), or both; then the transcript's text counts. Only headers and these small members are read: a
-recording is referred to by its bytes in the shard, which is why shards must not be compressed.
+Beside the recording (``utt1.flac``) is its transcript (``utt1.txt``), or a JSON object with our keys (``utt1.json``),
+or both; the transcript then takes precedence. Only headers and these small members are read: the row refers to the
+recording by its byte range in the shard, so shards must not be compressed.
 """
 
 import re
@@ -19,15 +19,15 @@ from sottovoce.errors import ManifestError
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _AUDIO = frozenset({"flac", "wav", "mp3", "ogg", "opus", "m4a", "webm", "mp4", "aac"})
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<kind>[^/]+)")
-_READ_AHEAD = 1 << 20  # bytes fetched at once from remote shards: short clips share a fetch, long ones are passed over
+_READ_AHEAD = 1 << 20  # bytes fetched at once from remote shards: short clips share a fetch, long ones are skipped
 
 
 @dataclass
 class _Group:
-    """The members of one name."""
+    """The members of one utterance."""
 
     audio: list[str] = field(default_factory=list)
-    """Bytes of each recording, ``START-STOP``."""
+    """Byte range of each recording, ``START-STOP``."""
     metadata: dict[str, bytes] = field(default_factory=dict)
     """Content of the ``txt`` and the ``json`` member."""
 
@@ -36,7 +36,7 @@ def read_webdataset(files: CorpusFiles) -> list[CorpusRow]:
     """Read every shard; its name or folder may declare the split (``train-000001.tar``).
 
     Raises:
-        ManifestError: no shard, a compressed one, or one that is no whole tar file.
+        ManifestError: no shard, a compressed one, or an incomplete tar file.
     """
     compressed = files.ending(*COMPRESSED)
     if compressed:
@@ -64,7 +64,7 @@ def _read_shard(files: CorpusFiles, shard: str) -> Iterator[CorpusRow]:
 
 
 def _add(member: tarfile.TarInfo, tar: tarfile.TarFile, groups: dict[str, _Group]) -> None:
-    """Add one member to the group of its name; members of kinds we do not know stay out."""
+    """Add a member to the group of its name; ignore members of unknown kinds."""
     match = _MEMBER.fullmatch(member.name)
     if match is None or not member.isfile():
         return
@@ -79,16 +79,16 @@ def _add(member: tarfile.TarInfo, tar: tarfile.TarFile, groups: dict[str, _Group
 
 
 def _parse(group: _Group, *, files: CorpusFiles, shard: str, key: str) -> CorpusRow:
-    place = printable(f"{shard}/{key}")
+    location = printable(f"{shard}/{key}")
     audio = f"{files.reference(shard)}#bytes={group.audio[0]}" if group.audio else ""
     if len(group.audio) != 1:
         fault = ValueError(f"holds {len(group.audio)} recordings, not one")
-        return fault_row(fault, place=place, row_id=place, audio=audio)
+        return fault_row(fault, location=location, row_id=location, audio=audio)
     try:
         record = _read_metadata(group)
     except ValueError as error:
-        return fault_row(error, place=place, row_id=place, audio=audio)
-    return parse_fields(record, place=place, row_id=place, audio=audio, split=split_of_name(shard))
+        return fault_row(error, location=location, row_id=location, audio=audio)
+    return parse_fields(record, location=location, row_id=location, audio=audio, split=split_of_name(shard))
 
 
 def _read_metadata(group: _Group) -> Record:
