@@ -21,7 +21,7 @@ OPTIMUMS_OUTPUTS = {"logits"} | {
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_only_the_decoders_that_read_a_prefix_have_one_output_more(tiny_export, variant):
+def test_only_decoders_that_read_a_prefix_have_the_extra_output(tiny_export, variant):
     outputs = {
         part: [output.name for output in onnx.load(onnx_path(tiny_export / variant, part, variant)).graph.output]
         for part in PARTS

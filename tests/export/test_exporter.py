@@ -64,7 +64,7 @@ def test_every_variant_is_loaded_back_and_recorded(tiny_checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("empty_graphs")
-def test_a_refused_variant_raises_after_everything_was_written(tiny_checkpoint, tmp_path):
+def test_a_refused_variant_raises_after_all_files_were_written(tiny_checkpoint, tmp_path):
     with pytest.raises(ExportGateError, match=r"int8 scores WER 0\.1200"):
         export_checkpoint(ExportConfig(), tiny_checkpoint, tmp_path, score=score_by(torch=0.1, fp32=0.1, int8=0.12))
     table = json.loads((tmp_path / "variants.json").read_text())["variants"]

@@ -26,5 +26,5 @@ def test_a_refused_variant_raises_with_its_values():
 
 
 def test_nothing_raises_when_all_may_be_served():
-    raise_refused([GateDecision("int8", 0.1, 0.1, 0.01)], report=Path("variants.json"))
-    raise_refused([], report=Path("variants.json"))
+    for decisions in ([GateDecision("int8", 0.1, 0.1, 0.01)], []):
+        assert raise_refused(decisions, report=Path("variants.json")) is None

@@ -60,7 +60,7 @@ def test_a_refusal_of_the_hub_names_the_repository(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("repo_id", ["me/throat mic", "me/throat/mic", "throat--mic"])
 def test_a_name_the_hub_does_not_allow_is_a_wrong_setting(checkpoint: Path, repo_id: str) -> None:
-    with pytest.raises(ConfigError, match=f"repo_id '{repo_id}' is no name the Hub allows"):
+    with pytest.raises(ConfigError, match=f"repo_id '{repo_id}' is not a valid name on the Hub"):
         push_checkpoint(checkpoint, build_api("hf_no_token"), repo_id=repo_id, private=True)
 
 

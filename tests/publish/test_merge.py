@@ -87,7 +87,7 @@ def test_a_runs_own_folder_is_not_taken_for_a_model(run: Path, tmp_path: Path) -
         main(MergeJob(checkpoint=str(run), output=tmp_path / "merged"))
 
 
-def test_an_output_that_is_there_is_never_written_over(run: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_never_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "merged").mkdir()
     with pytest.raises(ConfigError, match="is there already"):
         main(MergeJob(checkpoint=str(run / "checkpoint"), output=tmp_path / "merged"))

@@ -95,7 +95,7 @@ def test_the_table_has_every_evaluation_as_it_was_measured(card: ModelCard) -> N
 
 
 @pytest.mark.parametrize("base", ["openai/whisper-small", "micro"])
-def test_nothing_says_none_and_no_row_is_all_zeros(base: str) -> None:
+def test_no_fact_is_none_and_no_row_is_all_zeros(base: str) -> None:
     card = build_model_card(record_of(base), name="throat")
     assert "None" not in str(card)
     assert "null" not in str(card)
@@ -104,7 +104,7 @@ def test_nothing_says_none_and_no_row_is_all_zeros(base: str) -> None:
         assert any(float(cell.strip("%")) > 0 for cell in row[3:])
 
 
-def test_the_text_gives_baseline_interval_data_and_rejects(card: ModelCard) -> None:
+def test_the_text_has_baseline_interval_data_and_rejects(card: ModelCard) -> None:
     for fact in ("**25.10%** (95 % interval 23.10% to 27.10%)", "74.60%", "480 utterances, 0.50 h", "3.00 min",
                  "silent 2, too_long 1", "encoder frozen", "label smoothing 0.1", "fp16", "ray 2.60.0"):  # fmt: skip
         assert fact in card.text
@@ -201,7 +201,7 @@ def test_a_base_that_is_no_hub_id_is_not_claimed_to_be_one() -> None:
     assert "micro, Sottovoce's embedded Whisper" in card.text
 
 
-def test_corpora_and_languages_are_listed_where_there_are_several(card: ModelCard) -> None:
+def test_corpora_and_languages_are_listed_if_there_are_several(card: ModelCard) -> None:
     group = GroupScore(
         kind="language", name="de", num_utterances=7, num_words=70, wer=0.2, wer_low=0.1, wer_high=0.3, cer=0.1,
         normalizer="basic",
@@ -244,7 +244,7 @@ def test_the_card_counts_workers_and_the_batches_of_a_step() -> None:
     assert "- 8 batches per step" in elastic
 
 
-def test_the_card_says_what_the_weights_were_held_in() -> None:
+def test_the_card_names_the_type_of_the_weights() -> None:
     base = "openai/whisper-small"
     lora, qlora = (TrainingConfig.model_validate({"base": base, "method": method}) for method in ("lora", "qlora"))
     assert "precision fp16, weights in fp32" in facts_of(TrainingConfig(base=base))

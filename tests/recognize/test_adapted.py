@@ -12,7 +12,7 @@ from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions
 
 
-def test_a_shared_adapter_and_its_base_recognize_what_they_do_alone(tiny_checkpoint, speech_like, tmp_path):
+def test_a_shared_adapter_and_its_base_give_the_results_of_separate_models(tiny_checkpoint, speech_like, tmp_path):
     adapted = adapt_base(str(tiny_checkpoint), LoraSettings(rank=2), token_ids=lambda _: (), seed=0)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)

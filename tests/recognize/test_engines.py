@@ -71,7 +71,7 @@ def test_each_window_gets_its_own_result_in_order(recognizer, variant, speech_li
         assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
 
 
-def test_windows_searched_drawn_and_decoded_again_share_a_batch(recognizer, speech_like):
+def test_windows_with_beam_search_sampling_and_fallback_share_a_batch(recognizer, speech_like):
     """Of one context and prefix length, so that the engine encodes them together."""
     kinds = [
         SHORT,
@@ -104,7 +104,7 @@ def test_long_prompts_of_many_windows_give_each_its_own_result(recognizer, speec
     assert len({result.avg_logprob for result in together}) == 6
 
 
-def test_int8_writes_the_same_tokens_for_a_window_each_time_and_when_loaded_again(
+def test_int8_generates_the_same_tokens_for_a_window_each_time_and_when_loaded_again(
     recognizers, tiny_export, speech_like
 ):
     engines = [recognizers["int8"], recognizers["int8"], load_recognizer(tiny_export, variant="int8")]
@@ -126,13 +126,13 @@ def test_results_are_within_their_ranges(recognizer, variant, mixed, written):
         assert result.text == result.text.strip()
 
 
-def test_tokens_that_are_no_text_are_never_written(recognizer, speech_like):
+def test_tokens_that_are_no_text_are_never_generated(recognizer, speech_like):
     for result in recognizer.recognize(speech_like, [SHORT] * len(speech_like)):
         assert max(result.token_ids, default=0) < 50_257
         assert result.token_ids[:1] != (220,)  # begin_suppress_tokens of the generation config
 
 
-def test_nothing_in_gives_nothing_out(recognizer):
+def test_no_windows_give_no_results(recognizer):
     assert recognizer.recognize([], []) == []
 
 
@@ -170,7 +170,7 @@ def test_engines_name_themselves_and_know_their_context(recognizer):
     assert len(recognizer.languages) == 99
 
 
-def test_onnx_fp32_writes_the_tokens_torch_writes(written):
+def test_onnx_fp32_generates_the_tokens_of_torch(written):
     expected, results = written["torch"], written["fp32"]
     assert [result.token_ids for result in results] == [result.token_ids for result in expected]
     assert [result.language for result in results] == [result.language for result in expected]
@@ -183,7 +183,7 @@ def test_onnx_fp32_writes_the_tokens_torch_writes(written):
 
 
 @pytest.mark.slow
-def test_onnx_fp32_writes_torchs_tokens_on_a_hundred_recordings(shared_data, micro_assets, tmp_path):
+def test_onnx_fp32_generates_the_tokens_of_torch_on_a_hundred_recordings(shared_data, micro_assets, tmp_path):
     if not (micro_assets / "model.safetensors").is_file():
         pytest.skip("the embedded base model's weights are not there yet")
     recordings = sorted((shared_data / "fsdd").rglob("*.wav"))
@@ -198,7 +198,7 @@ def test_onnx_fp32_writes_torchs_tokens_on_a_hundred_recordings(shared_data, mic
     assert [result.token_ids for result in results] == [result.token_ids for result in expected]
 
 
-def test_torch_writes_the_tokens_of_hugging_faces_generate(tiny_checkpoint, speech_like):
+def test_torch_generates_the_tokens_of_hugging_faces_generate(tiny_checkpoint, speech_like):
     """Over 30 s of context, where Hugging Face's own Whisper can run too."""
     checkpoint = load_checkpoint(tiny_checkpoint)
     checkpoint.model.config.audio_context_s = [30.0, 30.0]

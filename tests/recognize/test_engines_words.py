@@ -97,7 +97,7 @@ def test_words_never_go_back_and_stay_within_their_segment(results, windows, var
 
 
 @pytest.mark.parametrize("variant", ["torch", "fp32", "int8"])
-def test_words_are_where_they_are_known_to_be(results, known, variant):
+def test_word_times_are_near_the_known_ones(results, known, variant):
     found = [word_errors(result.words, speech) for result, speech in zip(results[variant], known, strict=False)]
     right = [errors for errors in found if errors is not None]
     assert len(right) > 40

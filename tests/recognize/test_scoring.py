@@ -6,6 +6,7 @@ import soundfile
 
 from sottovoce.errors import ManifestError
 from sottovoce.model.context import AudioContext
+from sottovoce.recognize import scoring
 from sottovoce.recognize.scoring import score_folder, score_recognizer, score_table, select_split, write_score
 from sottovoce.schema import SAMPLING_RATE, Utterance, WindowResult
 
@@ -53,7 +54,7 @@ def utterances(tmp_path) -> list[Utterance]:
     return rows
 
 
-def test_hypotheses_come_by_id_in_the_manifests_order(utterances):
+def test_hypotheses_are_listed_by_id_in_the_manifests_order(utterances):
     result = score_recognizer(EchoRecognizer(), utterances, normalizer="basic")
     assert result.hypotheses == {"c": "w3", "a": "w1", "b": "w2", "d": "w1"}
     assert list(result.hypotheses) == ["c", "a", "b", "d"]
@@ -74,14 +75,14 @@ def test_each_utterance_is_decoded_in_its_own_language_or_in_the_one_given(utter
     assert given.asked == ["de"] * 4
 
 
-def test_a_translation_is_asked_for_where_the_text_is_one(utterances):
+def test_a_translation_is_requested_for_translated_texts(utterances):
     recognizer = EchoRecognizer()
     translation = utterances[1].model_copy(update={"task": "translate"})
     score_recognizer(recognizer, [translation, utterances[0]], normalizer="basic")
     assert recognizer.tasks == ["translate", "transcribe"]
 
 
-def test_languages_are_scored_apart_and_stand_in_report_and_table(utterances, tmp_path):
+def test_languages_are_scored_separately_in_report_and_table(utterances, tmp_path):
     result = score_recognizer(EchoRecognizer(), utterances, normalizer="english")
     assert [(group.kind, group.name, group.wer) for group in result.groups] == [
         ("language", "de", 0.0),
@@ -131,7 +132,7 @@ def test_an_exported_variant_is_scored_from_its_folder(tiny_export, utterances):
     assert result.rtfx > 0
 
 
-def test_the_report_holds_every_count_and_the_table_every_rate(utterances, tmp_path):
+def test_the_report_has_every_count_and_the_table_every_rate(utterances, tmp_path):
     result = score_recognizer(EchoRecognizer(), utterances, normalizer="basic")
     write_score(result, tmp_path / "score.json")
     values = json.loads((tmp_path / "score.json").read_text())
@@ -144,3 +145,17 @@ def test_the_report_holds_every_count_and_the_table_every_rate(utterances, tmp_p
     assert "CER (raw)" in table
     assert "language" in table
     assert "language" not in score_table(score_recognizer(EchoRecognizer(), utterances[:1], normalizer="basic"))
+
+
+def test_further_metrics_stand_in_report_and_table_under_the_same_normalization(utterances, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "load_recognizer", lambda folder, *, variant, num_threads: EchoRecognizer())
+    result = score_folder(tmp_path, "torch", utterances=utterances, normalizer="basic", metrics=("wer", "cer", "ser"))
+    write_score(result, tmp_path / "score.json")
+    values = json.loads((tmp_path / "score.json").read_text())
+    assert values["headline"] == "wer"
+    assert values["metrics"]["wer"]["wer"] == values["wer"]["rate"]
+    assert values["metrics"]["cer"]["cer_high"] == values["cer"]["high"]
+    assert values["metrics"]["ser"]["ser"] == 0.25
+    rows = [line.split()[:3] for line in score_table(result).splitlines()]
+    assert ["SER", "(basic)", "25.00"] in rows
+    assert sum(row[:2] == ["WER", "(basic)"] for row in rows) == 1

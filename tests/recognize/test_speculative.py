@@ -37,12 +37,12 @@ def expected(tiny, speech_like) -> list[WindowResult]:
 
 @pytest.mark.parametrize("scale", [0.0, 0.1, 3.0])
 @pytest.mark.parametrize("max_batch_size", [1, 16])
-def test_the_text_is_the_models_own_however_good_the_assistant(tiny, expected, speech_like, scale, max_batch_size):
+def test_the_text_is_the_models_own_with_any_assistant(tiny, expected, speech_like, scale, max_batch_size):
     recognizer = TorchRecognizer(tiny, assistant=shaken(tiny, scale), max_batch_size=max_batch_size)
     assert_same(recognizer.recognize(speech_like[:6], [MIXED[place % 4] for place in range(6)]), expected)
 
 
-def test_with_an_assistant_the_model_reads_fewer_times_than_it_writes_tokens(tiny, speech_like):
+def test_with_an_assistant_the_model_runs_fewer_times_than_it_generates_tokens(tiny, speech_like):
     assistant = shaken(tiny, 0.0)
     num_reads = {"model": 0, "assistant": 0}
 
@@ -64,7 +64,7 @@ def test_with_an_assistant_the_model_reads_fewer_times_than_it_writes_tokens(tin
     assert num_reads["assistant"] >= num_tokens - 1
 
 
-def test_an_assistant_with_an_encoder_of_its_own_hears_for_itself(tiny, expected, speech_like):
+def test_an_assistant_with_another_encoder_encodes_for_itself(tiny, expected, speech_like):
     assistant = shaken(tiny, 0.0)
     with torch.no_grad():
         assistant.model.model.encoder.conv1.weight.mul_(1.01)
@@ -72,7 +72,7 @@ def test_an_assistant_with_an_encoder_of_its_own_hears_for_itself(tiny, expected
     assert_same(results, expected)
 
 
-def test_fallback_beams_and_draws_are_those_without_an_assistant(tiny, speech_like):
+def test_fallback_beam_search_and_sampling_are_those_without_an_assistant(tiny, speech_like):
     hard = replace(SHORT, temperatures=(0.0, 0.4, 0.8), logprob_threshold=-0.5, no_speech_threshold=None)
     options = [hard, replace(hard, best_of=3), replace(SHORT, beam_size=3), replace(SHORT, temperatures=(0.7,))]
     expected = TorchRecognizer(tiny).recognize(speech_like[:4], options)

@@ -19,6 +19,6 @@ def hundred(micro) -> SpokenWindows:
 
 
 @pytest.mark.parametrize("assistant", ["itself", "half of its layers", "shaken"])
-def test_a_hundred_windows_are_written_token_for_token_the_same(micro, hundred, assistant):
+def test_a_hundred_windows_have_the_same_tokens(micro, hundred, assistant):
     helpers = {"itself": micro, "half of its layers": halved(micro), "shaken": shaken(micro, 1.0)}
     hundred.assert_same_with(micro, helpers[assistant], max_batch_size=8)

@@ -19,6 +19,6 @@ def forty(micro) -> SpokenWindows:
 
 
 @pytest.mark.parametrize("assistant", ["random tiny", "half of its layers"])
-def test_forty_windows_are_written_token_for_token_the_same(micro, tiny_checkpoint, forty, assistant):
+def test_forty_windows_have_the_same_tokens(micro, tiny_checkpoint, forty, assistant):
     helper = load_checkpoint(tiny_checkpoint) if assistant == "random tiny" else halved(micro)
     forty.assert_same_with(micro, helper, max_batch_size=1)

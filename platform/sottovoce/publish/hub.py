@@ -20,14 +20,14 @@ class HubApi(Protocol):
     """The part of ``huggingface_hub.HfApi`` that is used."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> object:
-        """Make a model repository where there is none."""
+        """Create a model repository if it does not exist."""
 
     def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> object:
         """Upload every file."""
 
 
 def build_api(token: str | None) -> HubApi:
-    """Sign in.
+    """Build a client of the Hub with a token.
 
     Raises:
         ConfigError: no token.
@@ -41,8 +41,8 @@ def push_checkpoint(folder: Path, api: HubApi, *, repo_id: str, private: bool) -
     """Upload a checkpoint with its card.
 
     Raises:
-        CheckpointError: a file is missing, an adapter's base is not on the Hub, or the Hub refuses.
-        ConfigError: no name the Hub allows.
+        CheckpointError: a file is missing, an adapter's base is not on the Hub, or the Hub refuses the upload.
+        ConfigError: a name that the Hub does not allow.
     """
     missing = [name for name in (*_NEEDED, _weights_file(folder)) if not (folder / name).is_file()]
     if missing:
@@ -51,17 +51,19 @@ def push_checkpoint(folder: Path, api: HubApi, *, repo_id: str, private: bool) -
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a Whisper trained with Sottovoce")
     except HFValidationError as error:
-        raise ConfigError(f"repo_id {repo_id!r} is no name the Hub allows, as me/whisper-mine is: {error}") from error
+        raise ConfigError(
+            f"repo_id {repo_id!r} is not a valid name on the Hub; a valid one is me/whisper-mine: {error}"
+        ) from error
     except (HfHubHTTPError, OSError) as error:
-        raise CheckpointError(folder, f"the Hub does not take it as {repo_id}: {error}") from error
+        raise CheckpointError(folder, f"the Hub refuses the upload to {repo_id}: {error}") from error
     logger.info("pushed %s to %s", folder, repo_id)
 
 
 def _weights_file(folder: Path) -> str:
-    """Name the file that says a checkpoint's weights are there.
+    """Return the name of the file that every complete checkpoint of this kind has.
 
     Raises:
-        CheckpointError: it is an adapter that nobody could use elsewhere.
+        CheckpointError: an adapter whose base is not on the Hub.
     """
     if is_adapter(folder):
         base = read_adapter_base(folder).name

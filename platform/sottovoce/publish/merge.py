@@ -1,4 +1,4 @@
-"""An adapter and its base become one whole checkpoint."""
+"""Merge an adapter and its base model into one checkpoint."""
 
 import logging
 import shutil
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 
 
 def merge_to_folder(source: str | Path, output: Path, *, base: str | None) -> None:
-    """Write a complete checkpoint in float32; with a model card where the run's record is beside the adapter.
+    """Write a complete checkpoint in float32, with a model card if the run's record is beside the adapter.
 
     Args:
         source: folder or Hub id of the adapter.
-        output: folder that receives the checkpoint; it appears when all is written.
-        base: where the adapter's base model is, if not where the adapter says.
+        output: folder of the checkpoint; it appears once all files are written.
+        base: folder or Hub id of the base model; None takes the one that the adapter names.
 
     Raises:
-        CheckpointError: no adapter there, or a base that is missing or another than it was trained on.
-        ConfigError: the output is there already.
+        CheckpointError: no adapter there, or a base that is missing or is not the one it was trained on.
+        ConfigError: the output exists.
     """
     folder = resolve_folder(source)
     if not is_adapter(folder):
@@ -37,7 +37,7 @@ def merge_to_folder(source: str | Path, output: Path, *, base: str | None) -> No
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_checkpoint(load_checkpoint(source, base=base), partial)
-    record = _read_record(folder.parent / RECORD_FILE)  # a run's stands beside its checkpoint's folder
+    record = _read_record(folder.parent / RECORD_FILE)  # a run's record is beside its checkpoint's folder
     if record is not None:
         write_model_card(record, partial, name=output.name, is_merged=True)
     partial.replace(output)
@@ -45,7 +45,7 @@ def merge_to_folder(source: str | Path, output: Path, *, base: str | None) -> No
 
 
 def _read_record(path: Path) -> TrainingRecord | None:
-    """Read the record of the run that trained the adapter, where it is one of ours."""
+    """Read the record of the run that trained the adapter; None if there is none."""
     try:
         return TrainingRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError):

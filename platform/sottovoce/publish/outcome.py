@@ -108,7 +108,7 @@ def derive_after_run(
             f"no GPU was free for {_GPU_WAIT_S:g} s; derive them later with python -m jobs.derive_alignment_heads "
             f"--model {folder}"
         )
-    except (SottovoceError, RayError, OSError, RuntimeError, MemoryError) as error:  # torch's are the last two
+    except (SottovoceError, RayError, OSError, RuntimeError, MemoryError) as error:  # torch raises the last two
         reason = str(error) if isinstance(error, SottovoceError) else f"{type(error).__name__}: {error}"
     logger.warning("alignment heads stay as the base model has them: %s", reason)
     return AlignmentRecord(heads=named_heads(folder), is_derived=False, reason=reason)

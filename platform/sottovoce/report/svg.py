@@ -1,4 +1,4 @@
-"""Spectrograms for HTML pages: SVG whose text, lines and colours are the page's, in light and in dark mode."""
+"""Plots for HTML pages: SVG with the page's own text, lines and colours, in light and in dark mode."""
 
 import io
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Stand-ins no plot has; to_svg replaces them by what the page's style says.
+# Placeholder colours that no plot uses; to_svg replaces them by those of the page's style.
 INK = "#010203"
-"""Of text and axes."""
+"""Colour of text and axes."""
 ACCENT = "#040506"
-"""Of bars, and of a line that is alone."""
+"""Colour of bars, and of a single line."""
 SERIES = ("#070809", "#0a0b0c", "#0d0e0f", "#101112")
-"""Of lines that share a plot."""
+"""Colours of several lines in one plot."""
 
 _IN_PAGE = {
     INK: "currentColor",
@@ -30,8 +30,8 @@ _IN_PAGE = {
 
 @contextmanager
 def themed_figure(size_inches: tuple[float, float]) -> Iterator["Figure"]:
-    """Give a figure in the page's ink, words kept as text; call ``to_svg`` inside, for the same bytes every time."""
-    # Imported here: Ray workers import packages that also draw, and draw nothing.
+    """Open a figure in the page's colours, with text kept as text. Call ``to_svg`` inside, for reproducible bytes."""
+    # Imported here: Ray workers import this package without drawing.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -53,7 +53,7 @@ def themed_figure(size_inches: tuple[float, float]) -> Iterator["Figure"]:
 
 
 def to_svg(figure: "Figure", description: str) -> Markup:
-    """Give a figure as inline SVG; ``description`` is what a screen reader says."""
+    """Convert a figure to inline SVG; ``description`` is its text for screen readers."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()

@@ -1,6 +1,6 @@
-"""Where a page's template finds the frame and the style that all pages share, and the filters it writes numbers with.
+"""Load the templates of pages with the shared frame and style, and format numbers for them.
 
-A page is one file that holds all it shows: no script, nothing fetched, which its own policy forbids besides.
+A page is one self-contained file: no script and no requests, which its content security policy forbids, too.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 NARROW_SPACE = "\u202f"
-"""Between the thousands, and where a line must not break."""
+"""Separates thousands, and prevents line breaks."""
 
 
 def load_template(name: str, *, package: str, folder: str) -> "Template":
@@ -18,10 +18,10 @@ def load_template(name: str, *, package: str, folder: str) -> "Template":
 
     Args:
         name: the template's file.
-        package: dotted name of the package that brings it.
-        folder: where in that package it lies.
+        package: dotted name of the package that contains it.
+        folder: its folder in that package.
     """
-    # Imported here: Ray workers import packages that also write pages, and write none.
+    # Imported here: Ray workers import this package without writing pages.
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -36,17 +36,17 @@ def load_template(name: str, *, package: str, folder: str) -> "Template":
 
 
 def format_count(number: int) -> str:
-    """Give a whole number, its thousands apart."""
+    """Format a whole number with separated thousands."""
     return f"{number:,}".replace(",", NARROW_SPACE)
 
 
 def format_percent(fraction: float) -> str:
-    """Give a fraction in percent."""
+    """Format a fraction in percent."""
     return f"{100 * fraction:.1f} %"
 
 
 def format_hours(hours: float) -> str:
-    """Give hours to three digits, and minutes or seconds where they are few."""
+    """Format hours with three digits; short times in minutes or seconds."""
     if hours >= 1:
         return f"{hours:.1f} h" if hours < 100 else f"{hours:,.0f} h".replace(",", NARROW_SPACE)
     minutes = 60 * hours
@@ -54,12 +54,12 @@ def format_hours(hours: float) -> str:
 
 
 def format_words(name: str) -> str:
-    """Give the words of a name in code."""
+    """Replace the underscores of a name by spaces."""
     return name.replace("_", " ")
 
 
 def shorten(text: str, length: int = 160) -> str:
-    """Cut a text that is longer."""
+    """Cut a text at ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -32,7 +32,7 @@ def test_only_windows_that_failed_are_decoded_again() -> None:
     assert set(second.hypothesis.token_ids) != {0}
 
 
-def test_the_last_temperature_is_kept_whatever_it_gives() -> None:
+def test_the_text_of_the_last_temperature_is_kept() -> None:
     unlikely = replace(LADDER, logprob_threshold=-0.1)
     (attempt,) = decode(ScriptedSession(FLAT), unlikely)
     assert attempt.temperature == 1.0
@@ -40,7 +40,7 @@ def test_the_last_temperature_is_kept_whatever_it_gives() -> None:
     assert set(only.hypothesis.token_ids) == {0}
 
 
-def test_a_windows_text_does_not_depend_on_its_neighbours() -> None:
+def test_the_text_of_a_window_does_not_depend_on_other_windows() -> None:
     options = [replace(LADDER, seed=seed) for seed in range(6)]
     together = decode(ScriptedSession(*[FLAT] * 6), *options)
     alone = [decode(ScriptedSession(FLAT), one)[0] for one in options]
@@ -61,7 +61,7 @@ def test_windows_with_other_temperatures_and_searches_share_a_batch() -> None:
     assert [one.temperature for one in together] == [0.0, 1.0, 0.0, 0.0, 1.0]
 
 
-def test_the_best_of_several_draws_is_the_likeliest() -> None:
+def test_of_several_samples_the_likeliest_is_kept() -> None:
     tree = {(): {0: 0.5, 1: 0.5}, (0,): {0: 0.2, 1: 0.2, 2: 0.2, 3: 0.2, END: 0.2}}
     options = DecodeOptions(temperatures=(1.0,), best_of=8, logprob_threshold=None)
     (attempt,) = decode(TreeSession(tree), options)
@@ -72,14 +72,14 @@ def test_the_best_of_several_draws_is_the_likeliest() -> None:
     assert len(texts) > 1
 
 
-def test_no_more_texts_are_written_at_once_than_there_is_room_for() -> None:
+def test_at_most_max_rows_texts_are_generated_at_once() -> None:
     session = ScriptedSession(*[SHORT] * 5)
     options = DecodeOptions(temperatures=(1.0,), best_of=3)
     decode(session, *[options] * 5, max_rows=6)
     assert session.selected == [[0, 1], [2, 3], [4]]
 
 
-def test_the_no_speech_probability_is_read_where_the_start_token_was() -> None:
+def test_the_no_speech_probability_is_read_at_the_start_token() -> None:
     class Silent(ScriptedSession):
         def start(self, prefix, positions=None):
             logits = super().start(prefix)

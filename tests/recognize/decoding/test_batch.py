@@ -50,7 +50,7 @@ def spoken(vocabulary: Vocabulary, text: str) -> list[int]:
     return vocabulary.tokenizer(text, add_special_tokens=False).input_ids
 
 
-def test_what_was_said_before_stands_before_the_prefix_and_only_its_end(vocabulary) -> None:
+def test_the_end_of_previous_text_precedes_the_prefix(vocabulary) -> None:
     prompt = spoken(vocabulary, " Dr. Meyer")
     for options, expected in (
         (DecodeOptions(), []),
@@ -64,13 +64,13 @@ def test_what_was_said_before_stands_before_the_prefix_and_only_its_end(vocabula
         assert session.prefix.tolist() == [[*expected, 50_258, 50_259, 50_359, 50_363]]
 
 
-def test_a_prompt_cannot_hold_special_tokens(vocabulary) -> None:
+def test_a_prompt_cannot_contain_special_tokens(vocabulary) -> None:
     ids = vocabulary.previous(DecodeOptions(prompt="<|endoftext|><|startoftranscript|><|de|> hello <|0.00|>"))
     assert ids[0] == 50_361
     assert max(ids[1:]) < 50_257
 
 
-def test_times_become_segments_and_words_after_them_are_heard_again(vocabulary) -> None:
+def test_timestamps_become_segments_and_words_after_them_are_decoded_again(vocabulary) -> None:
     said = spoken(vocabulary, " one two")
     ids = [50_364, *said, 50_414, 50_414, *said, 50_257]
     (result,) = decode(RealSession([[token] for token in ids]), vocabulary, DecodeOptions(timestamps=True))
@@ -124,7 +124,7 @@ def test_a_silent_window_has_no_text_and_says_why(vocabulary) -> None:
     assert decode(Unsure([[token] for token in (*said, 50_257)]), vocabulary, heard)[0].text == "thank you"
 
 
-def test_a_language_is_detected_where_none_is_given_with_its_probability(vocabulary) -> None:
+def test_a_language_that_is_not_given_is_detected_with_its_probability(vocabulary) -> None:
     options = [DecodeOptions(language=None), DecodeOptions(language="fr")]
     german = vocabulary.languages.index("de")
     token = int(vocabulary.language_ids[german])

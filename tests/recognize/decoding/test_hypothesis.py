@@ -11,7 +11,7 @@ def text(*logprobs: float) -> Hypothesis:
     return Hypothesis(token_ids=tuple(range(len(logprobs) - 1)), logprobs=logprobs)
 
 
-def test_the_mean_counts_an_end_token_that_was_not_written_as_whisper_does() -> None:
+def test_the_mean_counts_a_missing_end_token_as_whisper_does() -> None:
     assert Hypothesis((1, 2, 3), (-1.0, -1.0, -2.0)).avg_logprob == pytest.approx(-1.0)
     assert Hypothesis((1, 2), (-1.0, -1.0, -1.0)).avg_logprob == pytest.approx(-1.0)
     assert Hypothesis((), ()).avg_logprob == 0.0

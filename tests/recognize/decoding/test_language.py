@@ -21,5 +21,5 @@ def test_a_language_that_is_given_is_not_detected() -> None:
     assert found.code == "de"
 
 
-def test_nothing_is_read_where_every_language_is_given() -> None:
+def test_the_model_does_not_run_if_every_language_is_given() -> None:
     assert find_languages(None, VOCABULARY, [DecodeOptions(language="de")]) == [SpokenLanguage("de")]

@@ -33,14 +33,14 @@ def test_repeated_and_unlikely_texts_are_not_plausible() -> None:
     assert plausible(avg_logprob=-1.0)
 
 
-def test_an_unlikely_text_is_kept_where_silence_is_likely() -> None:
+def test_an_unlikely_text_is_kept_if_silence_is_likely() -> None:
     assert plausible(avg_logprob=-1.5, no_speech_prob=0.7)
     assert plausible(text=REPEATED, avg_logprob=-1.5, no_speech_prob=0.7)
     assert not plausible(text=REPEATED, no_speech_prob=0.7)
     assert not plausible(avg_logprob=-1.5, no_speech_prob=0.6)
 
 
-def test_a_threshold_of_none_is_none() -> None:
+def test_a_threshold_of_none_is_not_applied() -> None:
     assert plausible(replace(OPTIONS, compression_ratio_threshold=None), text=REPEATED)
     assert plausible(replace(OPTIONS, logprob_threshold=None), avg_logprob=-9.0)
     assert not plausible(replace(OPTIONS, no_speech_threshold=None), avg_logprob=-1.5, no_speech_prob=1.0)
@@ -54,7 +54,7 @@ def test_silence_is_likely_and_its_text_is_not(no_speech_prob: float, avg_logpro
     assert is_silence(OPTIONS, avg_logprob=avg_logprob, no_speech_prob=no_speech_prob) is silent
 
 
-def test_silence_needs_no_log_probability_where_none_is_compared() -> None:
+def test_silence_needs_no_log_probability_without_a_threshold() -> None:
     assert is_silence(replace(OPTIONS, logprob_threshold=None), avg_logprob=-0.1, no_speech_prob=0.7)
     assert not is_silence(replace(OPTIONS, no_speech_threshold=None), avg_logprob=-9.0, no_speech_prob=1.0)
 
@@ -83,7 +83,7 @@ class ToldModel:
 @pytest.mark.parametrize("logprob_threshold", [-1.0, None])
 @pytest.mark.parametrize("no_speech_threshold", [0.6, None])
 @pytest.mark.parametrize("compression_ratio_threshold", [2.4, None])
-def test_openai_whisper_tries_again_and_skips_where_we_do(
+def test_fallback_and_skipping_are_those_of_openai_whisper(
     logprob_threshold, no_speech_threshold, compression_ratio_threshold
 ) -> None:
     load_tokenizer()

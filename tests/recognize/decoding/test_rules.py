@@ -51,7 +51,7 @@ def texts(generator: np.random.Generator, num_written: int) -> np.ndarray:
 
 @pytest.mark.parametrize("timestamps", [True, False])
 @pytest.mark.parametrize("num_written", [0, 1, 2, 3, 6])
-def test_what_may_follow_is_what_openai_whisper_lets_follow(vocabulary, filters, timestamps, num_written) -> None:
+def test_allowed_tokens_are_those_of_openai_whisper(vocabulary, filters, timestamps, num_written) -> None:
     generator = np.random.default_rng(num_written)
     logits = generator.normal(0.0, 3.0, (60, NUM_TOKENS)).astype(np.float32)
     logits[:30, FROM:] += 4.0
@@ -67,7 +67,7 @@ def test_what_may_follow_is_what_openai_whisper_lets_follow(vocabulary, filters,
     assert np.array_equal(ours, expected.numpy())
 
 
-def test_without_a_limit_the_first_time_may_be_any(vocabulary, filters) -> None:
+def test_without_a_limit_any_first_timestamp_is_allowed(vocabulary, filters) -> None:
     generator = np.random.default_rng(0)
     logits = generator.normal(0.0, 3.0, (4, NUM_TOKENS)).astype(np.float32)
     expected = torch.from_numpy(logits.copy())
@@ -78,7 +78,7 @@ def test_without_a_limit_the_first_time_may_be_any(vocabulary, filters) -> None:
     assert np.array_equal(rules.apply(logits, np.zeros((4, 0), np.int64)), expected.numpy())
 
 
-def test_what_is_given_is_not_changed(vocabulary) -> None:
+def test_the_logits_passed_in_are_not_changed(vocabulary) -> None:
     logits = np.zeros((1, NUM_TOKENS), np.float32)
     TokenRules.of(vocabulary, num_tokens=NUM_TOKENS, timestamps=True).apply(logits, np.zeros((1, 0), np.int64))
     assert not logits.any()

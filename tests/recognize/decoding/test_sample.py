@@ -21,7 +21,7 @@ def test_decoding_stops_at_the_end_token_of_the_last_window():
     assert session.fed == [[0, 1], [2], [0]], "a window that ended leaves the batch"
 
 
-def test_a_window_that_ended_is_fed_end_tokens_until_enough_have():
+def test_a_finished_window_reads_end_tokens_until_enough_have_finished():
     scripts = [[[0], [END]], [[1], [1], [END]], *[[[2], [2], [2], [2], [END]]] * 3]
     session = ScriptedSession(*scripts)
     hypotheses = decode(session, limits=[9] * 5)
@@ -35,12 +35,12 @@ def test_each_window_has_its_own_limit():
     assert (first.token_ids, second.token_ids, third.token_ids) == ((0, 0), (1, 1, 1, 1), ())
 
 
-def test_suppressed_tokens_give_way_to_the_next_best():
+def test_suppressed_tokens_are_replaced_by_the_next_best():
     (hypothesis,) = decode(ScriptedSession([[4, 3, 2], [4, 3, 2], [10, END]]), limits=[9])
     assert hypothesis.token_ids == (2, 3)
 
 
-def test_timestamps_are_written_only_on_request():
+def test_timestamps_are_generated_only_on_request():
     (without,) = decode(ScriptedSession([[11, 1], [END]]), limits=[9])
     (with_timestamps,) = decode(ScriptedSession([[11, 1], [END]]), limits=[9], timestamps=True)
     assert (without.token_ids, with_timestamps.token_ids) == ((1,), (11,))

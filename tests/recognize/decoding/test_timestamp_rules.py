@@ -39,7 +39,7 @@ def test_times_do_not_decrease_and_no_segment_is_empty() -> None:
     assert allowed(FROM + 5, 1, scores={1: 9.0}) == {*range(END + 1), *range(FROM + 6, 120)}
 
 
-def test_times_are_preferred_where_they_are_likelier_together() -> None:
+def test_timestamps_are_preferred_if_they_are_likelier_together() -> None:
     assert allowed(FROM, 1, scores={2: 2.0}) == set(range(FROM + 1, 120))  # 19 times of e^0 outweigh e^2
     assert 2 in allowed(FROM, 1, scores={2: 4.0})
 

@@ -39,7 +39,7 @@ def quiet(duration_s: float) -> Recording:
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("margins", [(BEFORE, AFTER), (0, 0), (10 * WINDOW, 10 * WINDOW)])
-def test_windows_fit_share_nothing_and_hold_all_speech(seed, margins):
+def test_windows_fit_the_context_do_not_overlap_and_contain_all_speech(seed, margins):
     spoken = say(80, seed=seed, longest_pause_s=1.5)
     windows = plan(spoken.recording, spoken.spans, before=margins[0], after=margins[1])
     assert all(0 <= start < end <= spoken.recording.num_samples for start, end in windows)
@@ -63,7 +63,7 @@ def test_a_long_silence_is_left_out():
     assert plan(quiet(20.0), seconds((1.0, 1.5), (4.0, 4.5))) == seconds((0.7, 1.7), (3.7, 4.7))
 
 
-def test_speech_longer_than_a_window_is_cut_where_it_is_quietest():
+def test_speech_longer_than_a_window_is_cut_at_its_quietest_point():
     samples = np.full(12 * SAMPLING_RATE, 5_000, np.int16)
     samples[int(3.5 * SAMPLING_RATE) : int(3.7 * SAMPLING_RATE)] = 50
     windows = plan(Recording(samples), [(0, len(samples))])
@@ -72,7 +72,7 @@ def test_speech_longer_than_a_window_is_cut_where_it_is_quietest():
     assert max(end - start for start, end in windows) <= WINDOW
 
 
-def test_a_window_is_planned_before_the_speech_after_the_next_is_looked_for():
+def test_a_window_is_planned_before_later_speech_is_searched():
     def speech():
         yield from seconds((1.0, 5.0), (5.5, 9.0))
         raise AssertionError("looked on")
@@ -102,7 +102,7 @@ def read(spoken: SpokenNumbers, listener: Listener, *, seed: int, options: Decod
 
 @pytest.mark.parametrize("listener_class", [Listener, TimingListener, StuckListener, BusyListener])
 @pytest.mark.parametrize("seed", range(8))
-def test_every_word_is_heard_once_in_order_whatever_the_order_of_results(seed, listener_class):
+def test_every_word_is_transcribed_once_in_order_for_any_order_of_results(seed, listener_class):
     spoken = say(60, seed=seed)
     segments = read(spoken, listener_class(spoken), seed=seed)
     assert join_segments(segments) == spoken.text
@@ -110,7 +110,7 @@ def test_every_word_is_heard_once_in_order_whatever_the_order_of_results(seed, l
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_unfinished_rest_of_a_window_is_decoded_before_anything_after_it_is_given_out(seed):
+def test_the_unfinished_rest_of_a_window_is_decoded_before_later_segments_are_returned(seed):
     class Hasty(TimingListener):
         """Leaves everything but the first word of a window unfinished."""
 
@@ -124,7 +124,7 @@ def test_the_unfinished_rest_of_a_window_is_decoded_before_anything_after_it_is_
     assert join_segments(read(spoken, Hasty(spoken), seed=seed)) == spoken.text
 
 
-def test_segments_are_given_out_as_soon_as_those_before_them_are_known():
+def test_segments_are_returned_as_soon_as_those_before_them_are_known():
     spoken = say(40, seed=0)
     reader = ChunkedReader(spoken.recording, DecodeOptions(), iter(plan(spoken.recording, spoken.spans)))
     listener = Listener(spoken)
@@ -134,7 +134,7 @@ def test_segments_are_given_out_as_soon_as_those_before_them_are_known():
     assert [one.seek_s for one in reader.take(third, listener.hear(third))] == [third.start_s]
 
 
-def test_a_window_that_another_thread_asks_for_while_a_result_is_taken_waits_for_it():
+def test_a_window_requested_by_another_thread_during_take_waits_for_it():
     """The result's request has a window looked for by another thread whenever it is itself looked at."""
     spoken = say(60, seed=0)
     reader = ChunkedReader(spoken.recording, DecodeOptions(), iter(plan(spoken.recording, spoken.spans)))

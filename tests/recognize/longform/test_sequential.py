@@ -43,7 +43,7 @@ def read(reader: SequentialReader, listener, *, most_windows: int = 500) -> list
 @pytest.mark.parametrize("end_in_pauses", [False, True])
 @pytest.mark.parametrize("listener_class", [Listener, WordListener, TimingListener, StuckListener, BusyListener])
 @pytest.mark.parametrize("seed", range(8))
-def test_every_word_is_heard_once_in_order_and_whole(seed, listener_class, end_in_pauses):
+def test_every_word_is_transcribed_once_in_order_and_whole(seed, listener_class, end_in_pauses):
     spoken = say(60, seed=seed)
     listener = listener_class(spoken)
     segments = read(reader_of(spoken.recording, end_in_pauses=end_in_pauses), listener)
@@ -53,7 +53,7 @@ def test_every_word_is_heard_once_in_order_and_whole(seed, listener_class, end_i
     assert segments[-1].end_s <= spoken.recording.duration_s + 1e-6
 
 
-def test_a_window_begins_where_the_last_one_was_heard_to():
+def test_a_window_begins_where_the_last_one_was_transcribed_to():
     spoken = say(30, seed=1)
     listener = TimingListener(spoken)
     segments = read(reader_of(spoken.recording), listener)
@@ -72,7 +72,7 @@ def test_segment_times_are_the_words_own_at_the_end_of_a_long_recording():
 
 
 @pytest.mark.parametrize("listener_class", [Listener, WordListener])
-def test_a_model_without_times_is_heard_again_once_and_then_gets_pauses_to_end_in(listener_class):
+def test_a_model_without_timestamps_is_decoded_again_once_and_then_gets_windows_that_end_in_pauses(listener_class):
     spoken = say(40, seed=2)
     listener = listener_class(spoken)
     read(reader_of(spoken.recording), listener)
@@ -82,7 +82,7 @@ def test_a_model_without_times_is_heard_again_once_and_then_gets_pauses_to_end_i
 
 
 @pytest.mark.parametrize("heard_s", [0.0, 0.05, 0.3, 4.9, None])
-def test_it_ends_whatever_the_times_say(heard_s):
+def test_reading_ends_at_any_timestamps(heard_s):
     spoken = say(40, seed=4)
 
     class Stubborn(Listener):
@@ -105,7 +105,7 @@ class InterruptedRecording(Recording):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_while_a_result_is_taken_no_window_is_given_to_another_thread(seed):
+def test_no_window_is_returned_to_another_thread_during_take(seed):
     spoken = say(40, seed=seed)
     recording = InterruptedRecording(spoken.recording.samples)
     reader, listener, given_meanwhile = reader_of(recording), Listener(spoken), []
@@ -135,7 +135,7 @@ class VoicelessRecording(Recording):
 
 @pytest.mark.parametrize("end_in_pauses", [False, True])
 @pytest.mark.parametrize("window_s", [0.1, 0.25, 0.5, 1.0, 5.0])
-def test_windows_without_a_voice_are_left_behind_however_short_they_are(window_s, end_in_pauses):
+def test_windows_without_speech_are_skipped_however_short_they_are(window_s, end_in_pauses):
     recording = VoicelessRecording(np.full(20 * SAMPLING_RATE, 300, np.int16))
     window = int(window_s * SAMPLING_RATE)
     settings = {"window_samples": window, "shortest_samples": window // 2, "detection": SpeechDetection(0.5)}
@@ -143,7 +143,7 @@ def test_windows_without_a_voice_are_left_behind_however_short_they_are(window_s
     assert recording.num_stretches
 
 
-def test_silence_is_not_decoded_and_what_is_skipped_as_silence_is_left_behind():
+def test_silence_is_not_decoded_and_windows_skipped_as_silence_are_passed():
     listener = Listener(SpokenNumbers(Recording(np.zeros(0, np.int16)), ()))
     assert read(reader_of(Recording(np.zeros(60 * SAMPLING_RATE, np.int16))), listener) == []
     assert listener.requests == []
@@ -152,7 +152,7 @@ def test_silence_is_not_decoded_and_what_is_skipped_as_silence_is_left_behind():
     assert [(one.start_s, one.end / SAMPLING_RATE) for one in listener.requests] == [(0, 5.0), (5, 10.0), (10, 12.5)]
 
 
-def test_nothing_at_all_has_no_window():
+def test_an_empty_recording_has_no_window():
     assert reader_of(Recording(np.zeros(0, np.int16))).next_window() is None
 
 
@@ -175,7 +175,7 @@ def given(listener: Listener) -> list[int]:
     return [len(request.options.previous_ids) for request in listener.requests]
 
 
-def test_windows_follow_on_from_the_tokens_before_them_and_three_are_tried_without():
+def test_windows_are_conditioned_on_the_tokens_before_them_and_three_are_tried_without():
     spoken = say(60, seed=5)
     listener = FollowingListener(spoken)
     assert join_segments(read(reader_of(spoken.recording, follow_text=True), listener)) == spoken.text
@@ -187,7 +187,7 @@ def test_windows_follow_on_from_the_tokens_before_them_and_three_are_tried_witho
 
 
 @pytest.mark.parametrize("logprob", [-0.001, -0.3])
-def test_a_model_that_falls_silent_after_text_gets_none_and_loses_nothing(logprob):
+def test_a_model_that_loses_words_after_text_gets_no_text_and_loses_no_word(logprob):
     spoken = say(60, seed=6)
     listener = FollowingListener(spoken)
     listener.loses_words, listener.logprob = True, logprob
@@ -195,7 +195,7 @@ def test_a_model_that_falls_silent_after_text_gets_none_and_loses_nothing(logpro
     assert sum(number > 0 for number in given(listener)) == 1
 
 
-def test_text_drawn_at_a_high_temperature_is_not_followed():
+def test_text_sampled_at_a_high_temperature_does_not_condition_the_next_window():
     spoken = say(60, seed=7)
     listener = FollowingListener(spoken)
     listener.temperature = 0.6
@@ -205,7 +205,7 @@ def test_text_drawn_at_a_high_temperature_is_not_followed():
     assert max(numbers) < 40  # two windows' tokens at most: the second one's are forgotten with what came before
 
 
-def test_without_the_setting_no_window_follows_text():
+def test_without_the_setting_no_window_is_conditioned_on_text():
     spoken = say(30, seed=8)
     listener = FollowingListener(spoken)
     read(reader_of(spoken.recording, follow_text=False), listener)
@@ -242,7 +242,7 @@ class HeardNumbers(Recording):
         return ((max(start, first), min(end, last)) for first, last in self._spans if first < end and last > start)
 
 
-def test_a_model_for_short_utterances_is_given_no_silence_longer_than_between_two():
+def test_a_model_for_short_utterances_gets_no_silence_longer_than_between_two_of_them():
     second = SAMPLING_RATE
     spans = tuple((int(at * second), int(at * second) + second // 2) for at in (4.0, 4.8, 8.5, 9.3))
     samples = np.zeros(14 * second, np.int16)

@@ -1,8 +1,9 @@
-"""Transcribing in this process, with a recognizer that hears numbered words, and with micro."""
+"""Transcription in this process, with a recognizer of numbered words, and with micro."""
 
 import random
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import jiwer
 import numpy as np
@@ -16,14 +17,14 @@ from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.errors import LanguageError
 from sottovoce.model.context import AudioContext
 from sottovoce.recognize.load import load_recognizer
-from sottovoce.recognize.longform.options import LongFormOptions
+from sottovoce.recognize.longform.options import Decoding, LongFormOptions
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.longform.window import WindowRequest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions
 
 
 class CountingRecognizer:
-    """Finds the windows it is given in the recording, and hears their words."""
+    """Locates each window in the recording, and returns its words."""
 
     name = "counting"
     context = AudioContext(min_s=2.0, max_s=5.0)
@@ -73,6 +74,12 @@ def test_options_reach_every_window_and_a_bar_is_shown(capsys):
     assert recognizer.listener.requests[0].options.temperatures == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     assert recognizer.listener.requests[0].options.language is None
     assert "transcribing" in capsys.readouterr().out
+
+
+def test_keywords_of_transcribe_have_names_and_types_of_decode_options():
+    keywords, fields = get_type_hints(Decoding), get_type_hints(DecodeOptions)
+    assert keywords
+    assert {name: fields.get(name) for name in keywords} == keywords
 
 
 def test_silence_has_an_empty_transcript_in_english():

@@ -18,7 +18,7 @@ def logprob(text: str) -> TokenLogprob:
     return TokenLogprob(text, -0.5, text.encode())
 
 
-def test_segments_are_in_the_recordings_time_with_what_is_known_of_their_window():
+def test_segments_have_times_of_the_recording_and_the_scores_of_their_window():
     known = (logprob(" ab"), logprob(" c"))
     first = WindowSegment(0.5, 1.5, " ab c", (9000, 1, 2, 9050), (WordTime("ab", 0.6, 0.9, 0.7),), known)
     second = WindowSegment(1.5, 3.0, " d", (9050, 3, 9100))
@@ -35,18 +35,18 @@ def test_segments_are_in_the_recordings_time_with_what_is_known_of_their_window(
     assert other.token_ids == (9050, 3, 9100)
 
 
-def test_a_window_heard_to_its_end_leaves_nothing():
+def test_a_window_transcribed_to_its_end_leaves_no_rest():
     assert unheard_rest(REQUEST, result(()), QUIET) == []
 
 
-def test_the_unfinished_rest_begins_where_the_window_was_heard_to():
+def test_the_unfinished_rest_begins_where_the_window_was_transcribed_to():
     (rest,) = unheard_rest(REQUEST, result((), heard_s=4.0), QUIET)
     assert rest == replace(REQUEST, start=START + 4 * SAMPLING_RATE)
     assert unheard_rest(REQUEST, result((), heard_s=9.95), QUIET) == []
 
 
 @pytest.mark.parametrize("heard_s", [0.0, 0.08])
-def test_times_that_do_not_get_on_are_done_without(heard_s):
+def test_a_window_whose_timestamps_do_not_advance_is_decoded_without_them(heard_s):
     (rest,) = unheard_rest(REQUEST, result((), heard_s=heard_s), QUIET)
     assert (rest.start, rest.end) == (REQUEST.start, REQUEST.end)
     assert not rest.options.timestamps

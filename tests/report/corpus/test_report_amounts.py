@@ -46,7 +46,7 @@ def test_all_three_splits_are_named_also_when_empty():
     ("high", "step"),
     [(30.0, 1.0), (29.5, 1.0), (15.0, 0.5), (7.2, 0.25), (0.7, 0.025), (0.0005, 0.001), (4000.0, 200.0)],
 )
-def test_bins_have_a_width_a_person_would_choose_and_hold_every_value(high, step):
+def test_bins_have_round_widths_and_contain_every_value(high, step):
     values = np.linspace(0.1 * high, high, 500)
     histogram = build_histogram(values, "s")
     assert np.diff(histogram.edges) == pytest.approx(step)
@@ -106,7 +106,7 @@ def test_the_same_name_in_two_corpora_is_two_people():
     assert speakers.ranking.unnamed == 1
 
 
-def test_nobody_is_known():
+def test_a_corpus_without_speakers_has_an_empty_ranking():
     speakers = find_speakers([make_utterance("a")])
     assert (speakers.ranking.total, speakers.biggest_share, speakers.minutes) == (0, 0.0, None)
 

@@ -22,7 +22,7 @@ def test_speakers_in_training_and_test_are_a_warning_that_names_them():
     added = make_utterance("x", text="something new", speaker="speaker 5", corpus="clean")
     sentences = warn([*make_clean_corpus(), added])
     assert list(sentences) == ["speaker_leakage"]
-    assert sentences["speaker_leakage"].startswith("1 speaker is heard in training and again in validation or test")
+    assert sentences["speaker_leakage"].startswith("1 speaker is in training and also in validation or test")
     assert "(speaker 5)" in sentences["speaker_leakage"]
 
 
@@ -77,7 +77,7 @@ def test_an_empty_corpus_and_an_empty_split_are_warnings():
     assert "validation or test" in sentences["empty_split"]
 
 
-def test_rows_are_utterances_and_rejects_and_the_figures_survive_json():
+def test_rows_are_utterances_and_rejects_and_the_report_survives_json():
     rejects = [Reject(id="r", audio="x", reason="silent", detail="-90 dBFS")]
     report = find_all(make_prepared([*make_clean_corpus(), make_utterance("silence", text="")], rejects=rejects))
     assert (report.num_rows, report.num_utterances, report.num_rejects) == (32, 31, 1)
@@ -88,7 +88,7 @@ def test_rows_are_utterances_and_rejects_and_the_figures_survive_json():
     assert Report.model_validate_json(report.model_dump_json()) == report
 
 
-def test_the_figures_do_not_depend_on_the_order_of_equal_amounts():
+def test_the_report_does_not_depend_on_the_order_of_equal_amounts():
     utterances = make_clean_corpus()
     report = find_all(make_prepared(utterances))
     again = find_all(make_prepared(utterances[::-1]))

@@ -30,7 +30,7 @@ def test_the_choice_does_not_depend_on_the_order():
 
 
 @pytest.mark.parametrize("number", [0, 1, 4])
-def test_a_small_corpus_is_heard_whole(number):
+def test_a_small_corpus_is_embedded_whole(number):
     utterances = [make_utterance(f"{i}") for i in range(number)]
     assert sorted(u.id for u in choose_examples(utterances)) == [f"{i}" for i in range(number)]
 
@@ -53,7 +53,7 @@ def test_without_mp3_a_sound_is_wav(speech_like, monkeypatch):
     assert soundfile.info(io.BytesIO(base64.b64decode(payload))).frames == len(speech_like[0])
 
 
-def test_only_the_utterances_part_of_a_recording_is_heard(speech_like, tmp_path):
+def test_only_the_utterances_part_of_a_recording_is_embedded(speech_like, tmp_path):
     soundfile.write(tmp_path / "long.wav", speech_like[6], 16_000)
     part = make_utterance("part", audio=str(tmp_path / "long.wav"), start_s=1.0, duration_s=0.5)
     (example,), notes = load_examples([part])

@@ -33,7 +33,7 @@ def test_utf8_read_in_another_encoding_is_found(text, encoding):
         "",
     ],
 )
-def test_proper_writing_has_none(text):
+def test_correct_texts_have_no_mojibake(text):
     assert find_mojibake(text) == []
 
 
@@ -42,6 +42,6 @@ def test_each_sequence_stands_for_one_character():
     assert [repair(part) for part in ("Ã¼", "ÃŸ", "â‚¬")] == ["ü", "ß", "€"]
 
 
-def test_what_is_no_utf8_cannot_be_repaired():
+def test_a_sequence_that_is_no_utf8_cannot_be_repaired():
     with pytest.raises(UnicodeDecodeError):
         repair("à«a")

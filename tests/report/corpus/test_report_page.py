@@ -42,7 +42,7 @@ def recordings(tmp_path_factory, speech_like):
     return paths
 
 
-def test_the_page_and_the_figures_say_the_same_and_the_warnings_come_back_by_name(tmp_path):
+def test_page_and_json_agree_and_warnings_are_returned_by_name(tmp_path):
     leak = make_utterance("x", text="new", speaker="speaker 5", corpus="clean")
     warnings = write_report(make_prepared([*make_clean_corpus(), leak]), tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ def test_examples_are_embedded_with_transcript_speaker_duration_and_spectrogram(
     assert re.search(r"text 1 +u1 +· 1.50 s · speaker speaker 1 · en · train", page.text)
 
 
-def test_examples_that_are_gone_are_named_on_the_page(tmp_path):
+def test_missing_examples_are_named_on_the_page(tmp_path):
     page = write_page(make_prepared([make_utterance("gone")]), tmp_path)
     assert "gone is left out: " in page.text
     assert "audio" not in [tag for tag, _ in page.tags]
@@ -134,7 +134,7 @@ def test_a_corpus_of_rejects_alone_gives_a_page(tmp_path):
     assert "and 3 more" in page.text
 
 
-def test_a_corpus_without_speakers_says_that_nothing_is_known(tmp_path):
+def test_a_corpus_without_speakers_says_that_none_is_known(tmp_path):
     page = write_page(make_prepared([make_utterance("a")]), tmp_path)
     assert "No utterance names its speaker" in page.text
 
@@ -155,5 +155,5 @@ def test_long_lists_end_with_how_many_more(tmp_path):
     assert "And 380 more; report.json lists the first 100." in page.text  # odd rates
 
 
-def test_what_the_page_is_made_of_is_part_of_the_package():
+def test_the_files_of_the_page_are_part_of_the_package():
     assert "page.html.j2" in {file.name for file in resources.files("sottovoce.report.corpus").iterdir()}

@@ -26,7 +26,7 @@ def test_a_transcript_of_something_longer_is_found_and_the_worst_comes_first():
     assert rates.num_odd == 3
 
 
-def test_characters_are_counted_where_words_are_written_together():
+def test_characters_are_counted_in_languages_without_spaces():
     rates = find_rates([make_utterance("a", language="zh", text="今天 天气 很好。", duration_s=2.0)])
     (language,) = rates.languages
     assert (language.unit, language.median) == ("characters/s", pytest.approx(3.0))

@@ -104,11 +104,11 @@ def test_rejects_are_counted_by_reason_and_many_are_a_warning() -> None:
     assert many.severity == "warning"
 
 
-def test_without_rejects_nothing_is_said() -> None:
+def test_without_rejects_there_is_no_finding() -> None:
     assert find_rejects(make_record(ROWS)) is None
 
 
-def test_what_was_said_of_the_settings_at_the_start_is_repeated() -> None:
+def test_warnings_about_settings_at_the_start_are_repeated() -> None:
     record = make_record(ROWS).model_copy(update={"warnings": ("learning_rate 0.1 is far above what is known",)})
     finding = find_unusual_settings(record)
     assert finding is not None

@@ -6,7 +6,7 @@ import pytest
 from made_up_runs import falling, make_curve, make_rows
 
 from sottovoce.report.diagnosis.finding import Series, series_of
-from sottovoce.report.run.plots import Marks, draw_error_rates, draw_figures, draw_losses, thin
+from sottovoce.report.run.plots import Marks, draw_error_rates, draw_losses, draw_metrics, thin
 
 ROWS = make_rows([0.746, 0.4, 0.3, 0.25], losses=[2.9, 1.2, 1.0, 1.1])
 
@@ -55,22 +55,22 @@ def test_resumed_steps_are_lines_in_every_panel() -> None:
         ("train/skipped_steps", [0.0, 3.0], "Skipped steps", "steps"),
     ],
 )
-def test_each_figure_has_a_panel_with_its_unit(figure: str, values: list[float], title: str, label: str) -> None:
-    (panel,) = draw_figures(make_curve(figure, values), Marks(), max_grad_norm=1.0)
+def test_each_metric_has_a_panel_with_its_unit(figure: str, values: list[float], title: str, label: str) -> None:
+    (panel,) = draw_metrics(make_curve(figure, values), Marks(), max_grad_norm=1.0)
     assert panel.title == title
     assert label in words(panel.svg)
     assert panel.caption.endswith(".")
 
 
-def test_figures_that_were_not_logged_or_are_all_zero_have_none() -> None:
-    assert draw_figures((), Marks(), max_grad_norm=1.0) == []
+def test_metrics_that_were_not_logged_or_are_all_zero_have_no_panel() -> None:
+    assert draw_metrics((), Marks(), max_grad_norm=1.0) == []
     nothing = {"train/skipped_steps": [0.0, 0.0], "train/learning_rate": [0.0], "train/loss_scale": [1.0, 1.0]}
     curves = tuple(point for name, values in nothing.items() for point in make_curve(name, values))
-    assert draw_figures(curves, Marks(), max_grad_norm=1.0) == []
+    assert draw_metrics(curves, Marks(), max_grad_norm=1.0) == []
 
 
 def test_a_small_data_wait_looks_small() -> None:
-    (panel,) = draw_figures(make_curve("train/data_wait", [0.001, 0.002]), Marks(), max_grad_norm=1.0)
+    (panel,) = draw_metrics(make_curve("train/data_wait", [0.001, 0.002]), Marks(), max_grad_norm=1.0)
     assert "5" in words(panel.svg)
 
 
@@ -86,6 +86,6 @@ def test_many_points_become_means_of_neighbours_and_keep_the_end() -> None:
 
 def test_a_long_runs_plot_stays_small_and_counts_in_thousands() -> None:
     curve = make_curve("train/audio_s_per_s", np.random.default_rng(0).normal(400, 9, 10_000), every=10)
-    (panel,) = draw_figures(curve, Marks(), max_grad_norm=1.0)
+    (panel,) = draw_metrics(curve, Marks(), max_grad_norm=1.0)
     assert len(panel.svg) < 40_000
     assert "100k" in words(panel.svg)

@@ -68,7 +68,7 @@ def healthy_page() -> Page:
     return render(healthy_record())
 
 
-def test_every_figure_that_was_logged_has_its_panel(full_page: Page) -> None:
+def test_every_logged_metric_has_its_panel(full_page: Page) -> None:
     for title in ("Loss", "Validation error rates", "Learning rate", "Gradient norm", "Throughput", "Data wait",
                   "Memory", "Loss scale", "Skipped steps"):  # fmt: skip
         assert title in full_page.text
@@ -76,7 +76,7 @@ def test_every_figure_that_was_logged_has_its_panel(full_page: Page) -> None:
     assert all(full_page.plots)
 
 
-def test_nothing_a_run_is_called_can_run_or_load_anything(full_page: Page) -> None:
+def test_the_names_of_a_run_cannot_run_or_load_anything(full_page: Page) -> None:
     assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in full_page.tags}
     assert full_page.text.count("<script>alert(1)</script>{{ 7 * 7 }}") >= 5
     attributes = [item for _, attributes in full_page.tags for item in attributes.items()]
@@ -116,7 +116,7 @@ def test_findings_stand_on_top_with_numbers_severity_and_settings() -> None:
     assert ("section", {"class": "finding warning"}) in page.tags
 
 
-def test_a_run_with_nothing_to_say_about_says_that(healthy_page: Page) -> None:
+def test_a_run_without_findings_says_so(healthy_page: Page) -> None:
     assert "Nothing stands out." in healthy_page.text
 
 

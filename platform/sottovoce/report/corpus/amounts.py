@@ -1,4 +1,4 @@
-"""How much there is of what: hours by name, histograms, speakers, faults."""
+"""Count the contents of a corpus: hours by name, histograms, speakers, faults."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,12 +20,12 @@ from sottovoce.schema import Reject, RowWarning, Split, Utterance
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-_MAX_BINS = 30  # as many as a person can still tell apart in a plot of ten inches
+_MAX_BINS = 30  # a person can still tell them apart in a plot of ten inches
 _STEPS = tuple(mantissa * 10.0**power for power in range(-3, 7) for mantissa in (1.0, 2.0, 2.5, 5.0))
 
 
 def rank(utterances: Iterable[Utterance], name: Callable[[Utterance], str | None]) -> Ranking:
-    """Add up utterances and hours by name, the biggest first."""
+    """Sum utterances and hours by name, the largest first."""
     counts: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
     unnamed = 0
@@ -40,18 +40,18 @@ def rank(utterances: Iterable[Utterance], name: Callable[[Utterance], str | None
 
 
 def sum_splits(utterances: Iterable[Utterance]) -> tuple[Amount, ...]:
-    """Give utterances and hours of training, validation and test, also of an empty one."""
+    """Return utterances and hours of training, validation and test; empty splits are included."""
     found = {amount.name: amount for amount in rank(utterances, lambda utterance: utterance.split).biggest}
     return tuple(found.get(split, Amount(name=split, utterances=0, hours=0.0)) for split in SPLITS)
 
 
 def build_histogram(values: Sequence[float], unit: str, *, limit: float = np.inf) -> Histogram | None:
-    """Count values in bins a person would choose: from 0, at most 30, each 1, 2, 2.5 or 5 times a power of ten wide.
+    """Count values in at most 30 bins from 0, whose width is 1, 2, 2.5 or 5 times a power of ten.
 
     Args:
         values: not negative.
-        unit: what they are measured in.
-        limit: values above it are counted, not drawn: one far out would squeeze the rest.
+        unit: the unit of the values.
+        limit: values above it are counted but not drawn, because an outlier would squeeze the rest.
 
     Returns:
         The histogram, or None without values.
@@ -80,7 +80,7 @@ def build_histogram(values: Sequence[float], unit: str, *, limit: float = np.inf
 
 
 def find_speakers(utterances: Sequence[Utterance]) -> Speakers:
-    """Rank the speakers, and name those heard in training and again in validation or test."""
+    """Rank the speakers, and list those who are in training and also in validation or test."""
     names = name_speakers(utterances)
     named = [(name, utterance) for name, utterance in zip(names, utterances, strict=True) if name is not None]
     seconds: defaultdict[str, float] = defaultdict(float)
@@ -104,7 +104,7 @@ def find_speakers(utterances: Sequence[Utterance]) -> Speakers:
 
 
 def name_speakers(utterances: Sequence[Utterance]) -> list[str | None]:
-    """Name each utterance's speaker; with the corpus where there are several, as each may count its speakers from 1."""
+    """Return each utterance's speaker, with the corpus if there are several: each may number its speakers from 1."""
     has_several = len({utterance.corpus for utterance in utterances}) > 1
     return [
         f"{utterance.corpus or 'no corpus'}: {utterance.speaker}"

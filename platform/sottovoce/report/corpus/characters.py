@@ -1,4 +1,4 @@
-"""Characters that are out of place in transcripts."""
+"""Find characters that are out of place in transcripts: mojibake, damage, rare scripts, unusual symbols."""
 
 import re
 import unicodedata
@@ -12,49 +12,11 @@ from sottovoce.report.corpus.contents import MAX_EXAMPLES, MAX_LISTED, Character
 from sottovoce.schema import Utterance
 
 _FOLLOWING = "".join(bytes([byte]).decode("cp1252", "ignore") for byte in range(0x80, 0xC0)) + "\u0080-\u009f"
-"""What a byte of a UTF-8 sequence, after its first, looks like."""
+"""How the continuation bytes of UTF-8 look in Windows-1252."""
 
 _CHARACTER = f"[\u00c2-\u00df][{_FOLLOWING}]|[\u00e0-\u00ef][{_FOLLOWING}]{{2}}|[\u00f0-\u00f4][{_FOLLOWING}]{{3}}"
 _ONE, _SEVERAL = re.compile(_CHARACTER), re.compile(f"(?:{_CHARACTER})+")
-_CLOSING = frozenset("\u00bb\u2013\u2014\u2019\u201c\u201d\u2026\u203a")  # » – — ’ “ ” … ›: they may follow a capital
-
-
-def find_mojibake(text: str) -> list[str]:
-    """Give what stands for one character each, where taking the wrong decoding back gives likely characters."""
-    if text.isascii():
-        return []
-    return [part for sequence in _SEVERAL.findall(text) if _is_mojibake(sequence) for part in _ONE.findall(sequence)]
-
-
-def repair(sequence: str) -> str:
-    """Take the wrong decoding back.
-
-    Raises:
-        UnicodeDecodeError: it is no UTF-8, so nothing went wrong.
-    """
-    return bytes(ord(c) if ord(c) < 0x100 else c.encode("cp1252")[0] for c in sequence).decode("utf-8")
-
-
-@cache
-def _is_mojibake(sequence: str) -> bool:
-    """Look at what the sequence turns into.
-
-    Proper writing has such sequences too: a capital before a quotation mark, French letters before a no-break space
-    and a guillemet. Those turn into one character of a distant script, or end in closing punctuation.
-    """
-    try:
-        repaired = repair(sequence)
-    except UnicodeDecodeError:
-        return False
-    if len(repaired) > 1:
-        return True
-    if len(sequence) == 2 and sequence[1] in _CLOSING:
-        return False
-    is_european = repaired <= "\u017f"
-    is_punctuation = "\u2000" <= repaired <= "\u214f"  # with currency and letter-like signs
-    is_emoji = repaired >= "\U0001f000"
-    return is_european or is_punctuation or is_emoji
-
+_CLOSING = frozenset("\u00bb\u2013\u2014\u2019\u201c\u201d\u2026\u203a")  # » – — ’ “ ” … › may follow a capital
 
 RARE_SCRIPT_SHARE = 0.01  # guess: of a language's letters; names and brands in another script stay below it
 
@@ -78,9 +40,46 @@ _MARK_UP = frozenset("<>{}[]|\\^~_*#@`")
 _WRITING_SYSTEMS = {"CJK": "Han", "HIRAGANA": "Kana", "KATAKANA": "Kana"}  # both kana are one system
 
 
+def find_mojibake(text: str) -> list[str]:
+    """Return the sequences that each stand for one wrongly decoded character and repair to a likely one."""
+    if text.isascii():
+        return []
+    return [part for sequence in _SEVERAL.findall(text) if _is_mojibake(sequence) for part in _ONE.findall(sequence)]
+
+
+def repair(sequence: str) -> str:
+    """Reverse the wrong decoding.
+
+    Raises:
+        UnicodeDecodeError: the sequence is no UTF-8, so it was not decoded wrongly.
+    """
+    return bytes(ord(c) if ord(c) < 0x100 else c.encode("cp1252")[0] for c in sequence).decode("utf-8")
+
+
+@cache
+def _is_mojibake(sequence: str) -> bool:
+    """Whether the repaired sequence is likely.
+
+    Correct texts contain such sequences, too: a capital before a quotation mark, French letters before a no-break space
+    and a guillemet. They repair to one character of a distant script, or end in closing punctuation.
+    """
+    try:
+        repaired = repair(sequence)
+    except UnicodeDecodeError:
+        return False
+    if len(repaired) > 1:
+        return True
+    if len(sequence) == 2 and sequence[1] in _CLOSING:
+        return False
+    is_european = repaired <= "\u017f"
+    is_punctuation = "\u2000" <= repaired <= "\u214f"  # with currency and letter-like signs
+    is_emoji = repaired >= "\U0001f000"
+    return is_european or is_punctuation or is_emoji
+
+
 @dataclass
 class _Tally:
-    """What was found of one thing in one language."""
+    """The occurrences of one character or sequence in one language."""
 
     occurrences: int = 0
     utterances: int = 0
@@ -90,7 +89,7 @@ class _Tally:
 
 
 def find_characters(utterances: Sequence[Utterance]) -> Characters:
-    """List what is out of place in the texts of each language: damage, letters of rare scripts, unusual symbols."""
+    """List the findings in the texts of each language: damage, letters of rare scripts, unusual symbols."""
     texts: defaultdict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
         texts["en" if utterance.task == "translate" else utterance.language].append(utterance)
@@ -116,7 +115,7 @@ def find_characters(utterances: Sequence[Utterance]) -> Characters:
 def _search(
     utterances: Sequence[Utterance], tallies: defaultdict[tuple[CharacterKind, str], _Tally]
 ) -> Iterable[set[CharacterKind]]:
-    """Tally the findings in texts of one language; yield the kinds met in each utterance that has any."""
+    """Count the findings in texts of one language; yield the kinds found in each utterance with findings."""
     suspects = _suspect(utterances)
     pattern = re.compile("[" + "".join(map(re.escape, suspects)) + "]" if suspects else r"(?!)")
     for utterance in utterances:
@@ -124,7 +123,7 @@ def _search(
         text = utterance.text
         for sequence in find_mojibake(text):
             found["mojibake", sequence] += 1
-            text = text.replace(sequence, "", 1)  # its signs are not findings of their own
+            text = text.replace(sequence, "", 1)  # its characters are not separate findings
         for character, count in Counter(pattern.findall(text)).items():
             found[suspects[character]] += count
             if suspects[character][0] == "rare_script":
@@ -140,9 +139,9 @@ def _search(
 
 
 def _suspect(utterances: Iterable[Utterance]) -> dict[str, tuple[CharacterKind, str]]:
-    """Give the characters of these texts that are out of place, with their kind and what to call them.
+    """Return the characters of these texts that are out of place, with kind and name.
 
-    Characters are counted first and judged once each: a million texts hold a few thousand different ones.
+    Characters are counted first and classified once each: a million texts have a few thousand different characters.
     """
     counts: Counter[str] = Counter()
     for utterance in utterances:
@@ -173,7 +172,7 @@ def _kind(character: str) -> CharacterKind | None:
 
 @cache
 def _script(character: str) -> str | None:
-    """Name a letter's script by the first word of its Unicode name; None for what all scripts share."""
+    """Return a letter's script, the first word of its Unicode name; None for characters shared by all scripts."""
     if unicodedata.category(character) not in ("Lu", "Ll", "Lt", "Lo") or character in "ªºµ":
         return None
     word = unicodedata.name(character, "UNKNOWN").split()[0]

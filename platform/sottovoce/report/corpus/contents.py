@@ -1,6 +1,6 @@
-"""The report's figures: what ``report.json`` holds and the page shows.
+"""The contents of ``report.json`` and of the page.
 
-Lists are capped at ``MAX_LISTED``; the number beside a list counts everything.
+Lists are cut at ``MAX_LISTED`` entries; the number beside a list counts all.
 """
 
 from typing import Literal, TypeAlias
@@ -9,16 +9,16 @@ from pydantic import Field
 
 from sottovoce.schema import Record, Split
 
-MAX_LISTED = 100  # entries of a list in report.json; the page shows the first ten of them
+MAX_LISTED = 100  # entries of a list in report.json; the page shows the first ten
 MAX_EXAMPLES = 5  # ids or details named for one finding
 
 RateUnit: TypeAlias = Literal["words/s", "characters/s"]
-"""characters/s, counting letters and digits, where a language is written without spaces."""
+"""characters/s counts letters and digits, for languages written without spaces."""
 
 CharacterKind: TypeAlias = Literal[
-    "replacement",  # U+FFFD: somebody decoded bytes with the wrong encoding and lost them
+    "replacement",  # U+FFFD: bytes were decoded with the wrong encoding and lost
     "mojibake",  # UTF-8 read as Windows-1252 or Latin-1: "Ã©" for "é"
-    "control",  # control characters, line breaks and tabs among them, and code points that are no characters
+    "control",  # control characters, including line breaks and tabs, and unassigned code points
     "private_use",
     "invisible",  # zero-width and formatting characters, except the joiners that scripts need
     "rare_script",  # letters of a script that is rare in the language's texts
@@ -40,14 +40,14 @@ WarningName: TypeAlias = Literal[
 
 
 class ReportWarning(Record):
-    """Something a person should look at before training on this data."""
+    """A problem that a person should look at before training on this data."""
 
     name: WarningName
     sentence: str
 
 
 class Amount(Record):
-    """How much of the corpus bears one name: that of a split, a language, a corpus or a speaker."""
+    """Utterances and hours of one split, language, corpus or speaker."""
 
     name: str
     utterances: int
@@ -55,24 +55,24 @@ class Amount(Record):
 
 
 class Ranking(Record):
-    """Amounts, the biggest first."""
+    """Amounts, the largest first."""
 
     total: int
-    """How many names there are."""
+    """Number of names."""
     biggest: tuple[Amount, ...]
     unnamed: int = 0
-    """Utterances that bear no name."""
+    """Utterances without a name."""
 
 
 class Histogram(Record):
-    """How values are distributed."""
+    """The distribution of values."""
 
     unit: str
     edges: tuple[float, ...]
-    """One more than counts; each bin holds its lower edge, and the last one both."""
+    """One more than ``counts``. A bin includes its lower edge, the last one both edges."""
     counts: tuple[int, ...]
     num_above: int
-    """Values above the last edge: too far out to be drawn."""
+    """Values above the last edge, which are not drawn."""
     low: float
     p5: float
     median: float
@@ -82,19 +82,19 @@ class Histogram(Record):
 
 
 class LanguageRate(Record):
-    """How fast one language is spoken here, and beyond which limits a transcript is not believed."""
+    """The speaking rate of one language in the corpus, and the limits of plausible transcripts."""
 
     language: str
     unit: RateUnit
     utterances: int
-    """With a text: an empty one has no speaking rate."""
+    """Utterances with a text; an empty text has no speaking rate."""
     median: float
     slow_limit: float
     fast_limit: float
 
 
 class OddRate(Record):
-    """An utterance spoken implausibly fast or slow: its transcript is probably not its own."""
+    """An utterance with an implausible speaking rate: its transcript probably belongs to another one."""
 
     id: str
     language: str
@@ -103,7 +103,7 @@ class OddRate(Record):
     duration_s: float
     text: str
     factor: float = Field(ge=1.0)
-    """How far beyond the limit: 2 is twice too fast, or twice too slow."""
+    """Rate over the limit: 2 is twice too fast or twice too slow."""
     is_fast: bool
 
 
@@ -111,7 +111,7 @@ class Rates(Record):
     """Speaking rates."""
 
     histograms: tuple[Histogram, ...]
-    """One for each unit met."""
+    """One for each unit in the corpus."""
     languages: tuple[LanguageRate, ...]
     num_odd: int
     worst: tuple[OddRate, ...]
@@ -131,26 +131,26 @@ class CharacterFinding(Record):
 
 
 class Characters(Record):
-    """Everything out of place in the texts."""
+    """All characters that are out of place in the texts."""
 
     num_utterances: int
     """Utterances with at least one finding."""
     num_damaged: int
-    """Those among them with replacement, mojibake, control, private-use or invisible characters."""
+    """Those with replacement, mojibake, control, private-use or invisible characters."""
     num_foreign: int
-    """Those among them with letters of a rare script."""
+    """Those with letters of a rare script."""
     total: int
     findings: tuple[CharacterFinding, ...]
 
 
 class RepeatedSound(Record):
-    """One sound, sample for sample, under several ids."""
+    """The same audio, sample for sample, under several ids."""
 
     num_ids: int
     ids: tuple[str, ...]
     splits: tuple[Split, ...]
     texts: tuple[str, ...]
-    """Different ones: of several at most one is right."""
+    """Different texts: at most one of several is right."""
 
 
 class RepeatedText(Record):
@@ -160,19 +160,19 @@ class RepeatedText(Record):
     utterances: int
     splits: tuple[Split, ...]
     speakers: tuple[str, ...]
-    """Those who say it in more than one split."""
+    """Speakers who say it in more than one split."""
 
 
 class Duplicates(Record):
-    """What occurs more than once."""
+    """Audio and texts that occur more than once."""
 
     num_sounds: int
-    """Sounds under several ids."""
+    """Audio under several ids."""
     num_surplus: int
-    """Utterances beyond the first of each such sound."""
+    """Utterances beyond the first of each such audio."""
     num_sounds_across_splits: int
     num_contradictions: int
-    """Sounds with several texts."""
+    """Audio with several texts."""
     sounds: tuple[RepeatedSound, ...]
     """Across splits first, then contradictions."""
     num_texts_across_splits: int
@@ -183,11 +183,11 @@ class Duplicates(Record):
     num_held_out: int
     """Validation and test utterances with a text."""
     num_held_out_in_training: int
-    """Those whose text training has too."""
+    """Those whose text is also in training."""
 
 
 class LeakedSpeaker(Record):
-    """A speaker heard in training and again where the model is measured."""
+    """A speaker in training and also in validation or test."""
 
     name: str
     train: int
@@ -196,13 +196,13 @@ class LeakedSpeaker(Record):
 
 
 class Speakers(Record):
-    """Who is heard."""
+    """The speakers of the corpus."""
 
     ranking: Ranking
     minutes: Histogram | None
     """Minutes of each speaker."""
     biggest_share: float
-    """Part of the hours with a known speaker that the biggest one has, in [0, 1]."""
+    """Share of the largest speaker in the hours with a known speaker, in [0, 1]."""
     num_leaked: int
     leaked: tuple[LeakedSpeaker, ...]
 
@@ -223,14 +223,14 @@ class Fault(Record):
 
 
 class Report(Record):
-    """Everything countable about a prepared corpus."""
+    """All counts and findings about a prepared corpus."""
 
     corpus: str
     num_rows: int
     num_utterances: int
     num_rejects: int
     reject_fraction: float
-    """Rejects among the rows, in [0, 1]."""
+    """Share of rejected rows, in [0, 1]."""
     hours: float
     num_without_speech: int
     """Utterances whose text is empty."""

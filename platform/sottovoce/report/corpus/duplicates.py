@@ -1,4 +1,4 @@
-"""What occurs more than once, and what of it lies in several splits."""
+"""Find audio and texts that occur more than once, and those that are in several splits."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from sottovoce.schema import Split, Utterance
 
 
 def find_duplicates(utterances: Sequence[Utterance], digests: Mapping[str, str]) -> Duplicates:
-    """Find sounds under several ids, and texts in several splits.
+    """Find identical audio under several ids, and texts in several splits.
 
-    The same sound in two splits is a leak. The same text is one only where the same speaker says it in both:
-    otherwise it is what people say ("yes", "thank you"), and is counted without being blamed.
+    The same audio in two splits is a leak. The same text is a leak only if the same speaker says it in both splits.
+    Otherwise it is a common phrase ("yes", "thank you") and is only counted.
 
     Args:
         utterances: with their splits.
-        digests: of the sound, by id; an utterance without one is compared by text only.
+        digests: digests of the audio, by id. An utterance without one is compared by text only.
     """
     sounds = _repeat_sounds(utterances, digests)
     splits_of_text = _collect_splits(utterances)
@@ -37,7 +37,7 @@ def find_duplicates(utterances: Sequence[Utterance], digests: Mapping[str, str])
 
 
 def _repeat_sounds(utterances: Sequence[Utterance], digests: Mapping[str, str]) -> list[RepeatedSound]:
-    """Group utterances by their sound; across splits first, then contradictions, then the most frequent."""
+    """Group utterances by their audio: across splits first, then contradictions, then the most frequent."""
     counts = Counter(digests[utterance.id] for utterance in utterances if utterance.id in digests)
     groups: defaultdict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
@@ -57,7 +57,7 @@ def _repeat_sounds(utterances: Sequence[Utterance], digests: Mapping[str, str]) 
 
 
 def _different_texts(group: Sequence[Utterance]) -> tuple[str, ...]:
-    """Give the texts of one sound that differ in more than case and spacing; a translation is no contradiction."""
+    """Return the texts of one audio that differ in more than case and spacing; a translation is no contradiction."""
     texts: dict[tuple[str, str, str], str] = {}
     for utterance in group:
         texts.setdefault((_key(utterance), utterance.task, utterance.language), utterance.text)
@@ -66,9 +66,9 @@ def _different_texts(group: Sequence[Utterance]) -> tuple[str, ...]:
 
 
 def _collect_splits(utterances: Sequence[Utterance]) -> dict[str, frozenset[Split]]:
-    """Give the splits each text occurs in; empty texts are no texts."""
+    """Return the splits that each text occurs in; empty texts are left out."""
     splits_of_text: dict[str, frozenset[Split]] = {}
-    unions: dict[tuple[frozenset[Split], Split], frozenset[Split]] = {}  # seven sets serve a million texts
+    unions: dict[tuple[frozenset[Split], Split], frozenset[Split]] = {}  # seven shared sets serve a million texts
     for utterance in utterances:
         text = _key(utterance)
         if text:
@@ -81,7 +81,7 @@ def _collect_splits(utterances: Sequence[Utterance]) -> dict[str, frozenset[Spli
 
 
 def _repeat_texts(utterances: Sequence[Utterance], repeated: set[str]) -> list[RepeatedText]:
-    """Describe the texts that several splits have; those of one speaker first, then the most frequent."""
+    """Describe the texts in several splits: those of one speaker first, then the most frequent."""
     splits: defaultdict[str, defaultdict[str | None, set[Split]]] = defaultdict(lambda: defaultdict(set))
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""All findings about a prepared corpus, and the warnings that follow from them; pure functions."""
+"""Collect all findings about a prepared corpus and derive warnings from them; pure functions."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,7 +20,7 @@ _NUM_NAMED = 3  # names in a sentence; the report lists more
 
 
 def find_all(data: PreparedData) -> Report:
-    """Count everything countable; a million utterances take about a minute, and no audio is read."""
+    """Collect all counts and findings. A million utterances take about a minute; no audio is read."""
     utterances = data.utterances
     splits = sum_splits(utterances)
     speakers = find_speakers(utterances)
@@ -71,9 +71,9 @@ def _warn_leakage(speakers: Speakers, duplicates: Duplicates) -> Iterator[Report
     if speakers.num_leaked:
         yield ReportWarning(
             name="speaker_leakage",
-            sentence=f"{_count(speakers.num_leaked, 'speaker is', 'speakers are')} heard in training and again in "
+            sentence=f"{_count(speakers.num_leaked, 'speaker is', 'speakers are')} in training and also in "
             f"validation or test{_name((speaker.name for speaker in speakers.leaked), speakers.num_leaked)}: "
-            "error rates there will be lower than for people the model never heard.",
+            "error rates there will be lower than for unknown speakers.",
         )
     if duplicates.num_sounds_across_splits:
         ids = (" = ".join(sound.ids[:2]) for sound in duplicates.sounds if len(sound.splits) > 1)
@@ -131,7 +131,7 @@ def _count(number: int, one: str, several: str) -> str:
 
 
 def _name(names: Iterable[str], total: int) -> str:
-    """Name the first few in brackets, and say how many more there are; nothing where the report lists none."""
+    """Return the first few names in brackets and the number of others; an empty text without names."""
     named = [name for name, _ in zip(names, range(_NUM_NAMED), strict=False)]
     rest = [f"and {total - len(named)} more"] if total > len(named) else []
     return f" ({', '.join(named + rest)})" if named else ""

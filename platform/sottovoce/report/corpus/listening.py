@@ -1,4 +1,4 @@
-"""Ten utterances to listen to, from the shortest to the longest and of as many speakers as there are."""
+"""Choose ten utterances to listen to, spread over durations and speakers, and encode them for the page."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class AudibleExample:
-    """One utterance as the page plays and shows it."""
+    """One utterance with its sound and spectrogram for the page."""
 
     utterance: Utterance
     sound: str
@@ -31,35 +31,35 @@ class AudibleExample:
 
 
 def choose_examples(utterances: Sequence[Utterance], number: int = NUM_EXAMPLES) -> list[Utterance]:
-    """Choose utterances spread over durations and speakers; the same ones for the same utterances in any order.
+    """Choose utterances spread over durations and speakers; the choice does not depend on their order.
 
-    The utterances are cut, by duration, into as many equal parts as examples are wanted. Of each part comes one of
-    the speaker heard least so far, from as near the part's middle as there is one.
+    The utterances, sorted by duration, are split into ``number`` equal parts. Each part contributes an utterance of the
+    speaker chosen least often so far, as near to the part's middle as possible.
     """
     order = sorted(utterances, key=lambda utterance: (utterance.duration_s, utterance.id))
     number = min(number, len(order))
-    times_heard: Counter[str | None] = Counter()
+    times_chosen: Counter[str | None] = Counter()
     chosen = []
     for part in range(number):
         start, stop = part * len(order) // number, (part + 1) * len(order) // number
         middle = (start + stop - 1) / 2
-        place = min(range(start, stop), key=lambda i: (times_heard[order[i].speaker], abs(i - middle), i))
-        times_heard[order[place].speaker] += 1
-        chosen.append(order[place])
+        index = min(range(start, stop), key=lambda i: (times_chosen[order[i].speaker], abs(i - middle), i))
+        times_chosen[order[index].speaker] += 1
+        chosen.append(order[index])
     return chosen
 
 
 def load_examples(utterances: Sequence[Utterance]) -> tuple[list[AudibleExample], list[str]]:
-    """Decode, encode and draw each utterance.
+    """Decode and encode each utterance, and draw its spectrogram.
 
     Returns:
-        The examples, and a note for each that cannot be decoded any more.
+        The examples, and a note for each utterance that cannot be decoded any more.
     """
     examples, notes = [], []
     for utterance in utterances:
         try:
             waveform = read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
-        except (AudioError, OSError) as error:  # OSError: gone, or its storage does not answer
+        except (AudioError, OSError) as error:  # OSError: deleted, or its storage does not answer
             notes.append(f"{utterance.id} is left out: {error}")
             continue
         description = f"Spectrogram of {utterance.id}, {utterance.duration_s:.1f} s"
@@ -69,11 +69,11 @@ def load_examples(utterances: Sequence[Utterance]) -> tuple[list[AudibleExample]
 
 
 def encode_sound(waveform: Waveform) -> str:
-    """Give a data URI that every browser plays: MP3 of about 50 kbit/s, or WAV where libsndfile has no MP3.
+    """Return a data URI that every browser plays: MP3 of about 50 kbit/s, or WAV if libsndfile has no MP3.
 
     Opus would be half the size, but Safari plays it only in some containers and versions.
     """
-    import soundfile  # here: the Ray workers that check rows need none
+    import soundfile  # imported here: Ray workers that check rows do not need it
 
     buffer = io.BytesIO()
     if "MP3" in soundfile.available_formats():

@@ -19,7 +19,7 @@ _NUM_SHOWN = 10  # rows of a table on the page; report.json lists more
 def write_report(data: PreparedData, folder: Path) -> tuple[str, ...]:
     """Write ``report.html`` and ``report.json``.
 
-    The page holds everything it shows, ten recordings included, and runs no script.
+    The page is self-contained, ten recordings included, and runs no script.
 
     Args:
         data: a corpus after every row was checked.
@@ -49,8 +49,8 @@ def write_report(data: PreparedData, folder: Path) -> tuple[str, ...]:
 
 
 def render_page(report: Report, examples: Sequence[AudibleExample], notes: Sequence[str]) -> str:
-    """Give the page; all that comes from the corpus is escaped."""
-    # Imported here: Ray workers that check rows import this package and draw nothing.
+    """Render the page; all texts from the corpus are escaped."""
+    # Imported here: Ray workers that check rows import this package without plots.
     from sottovoce.report.corpus.plots import draw_histogram
 
     def draw(histogram: Histogram | None, xlabel: str, ylabel: str) -> str:

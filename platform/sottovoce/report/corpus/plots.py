@@ -1,4 +1,4 @@
-"""The report's plots: histograms, and what Whisper sees of an utterance."""
+"""The plots of the corpus report: histograms and log-mel spectrograms."""
 
 import numpy as np
 from markupsafe import Markup
@@ -14,7 +14,7 @@ _TICKS_HZ = (400, 1000, 2000, 4000)
 
 def draw_histogram(histogram: Histogram, *, xlabel: str, ylabel: str) -> Markup:
     """Draw bars over the bins, with lines at the median and at the 5th and 95th percentile."""
-    from matplotlib.ticker import MaxNLocator  # here: see themed_figure
+    from matplotlib.ticker import MaxNLocator  # imported here: see themed_figure
 
     with themed_figure((9.0, 2.6)) as figure:
         axes = figure.subplots()
@@ -39,7 +39,7 @@ def draw_spectrogram(waveform: Waveform, *, description: str) -> Markup:
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 000 Hz.
-        description: read aloud in the plot's place.
+        description: text for screen readers.
     """
     num_frames = -(-len(waveform) // HOP_LENGTH)
     plot = log_mel(waveform, num_mel_bins=_NUM_MEL_BINS, num_frames=num_frames)

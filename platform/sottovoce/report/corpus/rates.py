@@ -1,4 +1,4 @@
-"""How fast people speak, and which transcripts cannot be what was said in so little or so much time."""
+"""Measure speaking rates, and find transcripts that are too long or too short for their audio."""
 
 import re
 from collections import defaultdict
@@ -11,12 +11,15 @@ from sottovoce.report.corpus.contents import MAX_LISTED, LanguageRate, OddRate, 
 from sottovoce.schema import Utterance
 
 UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
-"""Of Whisper's languages, those written without spaces between words."""
+"""Languages of Whisper that are written without spaces between words."""
 
 _LETTERS = re.compile(r"[^\W_]")
-_FAST_FACTOR, _SLOW_FACTOR = 2.5, 5.0  # guess: beyond this many times the language's median nobody speaks
-# Whatever the median, nothing between the inner limits is odd and everything outside the outer ones is. Guesses around
-# 2 to 4 words/s of conversation; Vietnamese writes syllables apart and reaches 7, Thai writes 3 letters a syllable.
+_FAST_FACTOR, _SLOW_FACTOR = (
+    2.5,
+    5.0,
+)  # guess: nobody speaks this many times faster or slower than the language's median
+# At any median, no rate between the inner limits is odd, and every rate outside the outer ones is. Guesses around 2 to
+# 4 words/s of conversation; Vietnamese writes syllables apart and reaches 7, Thai writes 3 letters per syllable.
 _SLOW_LIMITS: dict[RateUnit, tuple[float, float]] = {"words/s": (0.1, 0.5), "characters/s": (0.2, 1.0)}
 _FAST_LIMITS: dict[RateUnit, tuple[float, float]] = {"words/s": (7.0, 14.0), "characters/s": (12.0, 40.0)}
 
@@ -24,10 +27,10 @@ _FAST_LIMITS: dict[RateUnit, tuple[float, float]] = {"words/s": (7.0, 14.0), "ch
 def find_rates(utterances: Sequence[Utterance]) -> Rates:
     """Measure speaking rates, and list the utterances that are spoken implausibly fast or slow, the worst first."""
     spoken: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
-    for place, utterance in enumerate(utterances):
+    for index, utterance in enumerate(utterances):
         amount = _count_spoken(utterance)
         if amount:
-            spoken[utterance.language].append((amount / utterance.duration_s, place))
+            spoken[utterance.language].append((amount / utterance.duration_s, index))
     languages = []
     odd: list[tuple[float, int, float, LanguageRate]] = []
     by_unit: defaultdict[RateUnit, list[float]] = defaultdict(list)
@@ -35,10 +38,10 @@ def find_rates(utterances: Sequence[Utterance]) -> Rates:
         limits = _set_limits(language, [rate for rate, _ in rates])
         languages.append(limits)
         by_unit[limits.unit] += [rate for rate, _ in rates]
-        for rate, place in rates:
+        for rate, index in rates:
             factor = max(rate / limits.fast_limit, limits.slow_limit / rate)
             if factor > 1.0:
-                odd.append((factor, place, rate, limits))
+                odd.append((factor, index, rate, limits))
     odd.sort(key=lambda entry: (-entry[0], entry[1]))
     ends = {limits.unit: max(of.fast_limit for of in languages if of.unit == limits.unit) for limits in languages}
     histograms = [build_histogram(by_unit[unit], unit, limit=ends[unit]) for unit in sorted(by_unit, reverse=True)]
@@ -46,13 +49,13 @@ def find_rates(utterances: Sequence[Utterance]) -> Rates:
         histograms=tuple(histogram for histogram in histograms if histogram is not None),
         languages=tuple(languages),
         num_odd=len(odd),
-        worst=tuple(_describe(utterances[place], factor, rate, of) for factor, place, rate, of in odd[:MAX_LISTED]),
+        worst=tuple(_describe(utterances[index], factor, rate, of) for factor, index, rate, of in odd[:MAX_LISTED]),
     )
 
 
 def _count_spoken(utterance: Utterance) -> int:
-    """Count words, or letters and digits where words are not separated; nothing in a translation."""
-    if utterance.task == "translate":  # its words are not those that were spoken
+    """Count words, or letters and digits in languages without spaces; 0 for a translation."""
+    if utterance.task == "translate":  # its words were not spoken
         return 0
     if utterance.language in UNSPACED_LANGUAGES:
         return len(_LETTERS.findall(utterance.text))

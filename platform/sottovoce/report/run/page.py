@@ -1,4 +1,4 @@
-"""Write a run's report: one page that needs nothing beside it."""
+"""Write the report of a training run: one self-contained page."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the run as the page shows it."""
+    """One setting of the run, formatted for the page."""
 
     name: str
     value: str
@@ -31,13 +31,13 @@ class Setting:
 def write_report(
     record: TrainingRecord, curves: Sequence[CurvePoint], findings: Sequence[Finding], *, folder: Path
 ) -> None:
-    """Write ``report.html``; replaced at once, so that who looks at it meets a whole page.
+    """Write ``report.html`` atomically, so that a reader never sees half a page.
 
     Args:
-        record: of the run, or what there is of it so far.
-        curves: the points that were logged; with none, the page has what the evaluations show.
-        findings: what ``diagnose`` said about both.
-        folder: of the run, whose name is the run's.
+        record: of the run, finished or not.
+        curves: the logged points. Without them the page shows the evaluations only.
+        findings: the result of ``diagnose``.
+        folder: the run's folder, which names the run.
     """
     path = folder / REPORT_FILE
     atomic_write(path, render_page(record, curves, findings, name=folder.resolve().name))
@@ -45,13 +45,13 @@ def write_report(
 
 
 def report_run(folder: Path) -> tuple[Finding, ...]:
-    """Write the report of a run that has finished, still runs or was interrupted.
+    """Write the report of a run that has finished, is running or was interrupted.
 
     Args:
         folder: the run's output.
 
     Raises:
-        ConfigError: no run is kept there.
+        ConfigError: no run is stored there.
         NoGoodCheckpointError: an unfinished run whose checkpoints are all damaged.
         StorageError: the storage of its checkpoints does not answer.
     """
@@ -62,9 +62,9 @@ def report_run(folder: Path) -> tuple[Finding, ...]:
 
 
 def render_page(record: TrainingRecord, curves: Sequence[CurvePoint], findings: Sequence[Finding], *, name: str) -> str:
-    """Give the page; all names are escaped."""
-    # Imported here: training workers import what is beside this file, and draw nothing.
-    from sottovoce.report.run.plots import Marks, draw_error_rates, draw_figures, draw_losses
+    """Render the page; all names are escaped."""
+    # Imported here: training workers import this package without drawing.
+    from sottovoce.report.run.plots import Marks, draw_error_rates, draw_losses, draw_metrics
 
     panels = []
     if record.rows:
@@ -72,7 +72,7 @@ def render_page(record: TrainingRecord, curves: Sequence[CurvePoint], findings: 
         panels = [
             draw_error_rates(record.rows, marks),
             draw_losses(record.rows, curves, marks),
-            *draw_figures(curves, marks, max_grad_norm=record.training.max_grad_norm),
+            *draw_metrics(curves, marks, max_grad_norm=record.training.max_grad_norm),
         ]
     template = load_template("page.html.j2", package="sottovoce.report", folder="run")
     return template.render(

@@ -1,4 +1,4 @@
-"""The plots of a run: one panel each, its steps along the bottom."""
+"""The plots of a run: panels over its steps."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,26 +17,26 @@ from sottovoce.train.metrics.curves import CurvePoint
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SIZE = (5.0, 3.0)  # inches; at half a page's width a point is a point
-_MAX_POINTS = 300  # more than a panel has pixels for; beyond, the mean of neighbours is drawn
-_LOG_RATIO = 10.0  # guess: beyond it the small values could not be read on a linear axis
+_SIZE = (5.0, 3.0)  # inches; at half the page's width a point of text is a point on screen
+_MAX_POINTS = 300  # the width of a panel in pixels; more points are averaged
+_LOG_RATIO = 10.0  # guess: above it small values are not readable on a linear axis
 _MANY_STEPS = 20_000
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """Steps that every panel shows."""
+    """Steps that every panel marks."""
 
     kept: int | None = None
-    """Step of the checkpoint that came out."""
+    """Step of the checkpoint that was kept."""
     resumed: tuple[int, ...] = ()
-    """Steps from which the run went on after a worker or the driver had died."""
+    """Steps from which the run resumed after a worker or the driver had died."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot and what it shows."""
+    """One plot with title and caption."""
 
     title: str
     caption: str
@@ -44,7 +44,7 @@ class Panel:
 
 
 def draw_losses(rows: Sequence[EvaluationRow], curves: Sequence[CurvePoint], marks: Marks) -> Panel:
-    """Draw the training loss, as logged and as means between evaluations, and the validation loss."""
+    """Draw the training loss, logged and as means between evaluations, and the validation loss."""
     logged = thin(series_of(curves, "train/loss"))
     trained = [row for row in rows if row.training_loss is not None and math.isfinite(row.training_loss)]
     measured = [row for row in rows if math.isfinite(row.validation_loss)]
@@ -78,8 +78,8 @@ def draw_error_rates(rows: Sequence[EvaluationRow], marks: Marks) -> Panel:
     return Panel("Validation error rates", "Word and character error rate on the validation split.", svg)
 
 
-def draw_figures(curves: Sequence[CurvePoint], marks: Marks, *, max_grad_norm: float) -> list[Panel]:
-    """Draw a panel for each further figure that was logged."""
+def draw_metrics(curves: Sequence[CurvePoint], marks: Marks, *, max_grad_norm: float) -> list[Panel]:
+    """Draw a panel for each other logged metric."""
     panels = (
         _draw_rate(series_of(curves, "train/learning_rate"), marks),
         _draw_gradient_norm(series_of(curves, "train/gradient_norm"), marks, limit=max_grad_norm),
@@ -99,7 +99,7 @@ def draw_figures(curves: Sequence[CurvePoint], marks: Marks, *, max_grad_norm: f
 
 
 def thin(series: Series, *, max_points: int = _MAX_POINTS) -> Series:
-    """Give at most so many points, each the mean of its neighbours."""
+    """Reduce a series to at most ``max_points``, each the mean of neighbouring points."""
     if len(series) <= max_points:
         return series
     parts = series.parts(max_points)
@@ -109,7 +109,7 @@ def thin(series: Series, *, max_points: int = _MAX_POINTS) -> Series:
 
 
 def _draw(series: Series, marks: Marks, title: str, ylabel: str, *, caption: str) -> Panel | None:
-    """Draw one line, from zero upwards."""
+    """Draw one line on an axis from zero."""
     if not len(series):
         return None
     shown = thin(series)
@@ -138,7 +138,7 @@ def _draw_data_wait(series: Series, marks: Marks) -> Panel | None:
     with _panel("share of the steps' time (%)", marks, "Share of the steps' time spent waiting for data") as panel:
         axes, finish = panel
         axes.plot(shown.steps, percent, color=SERIES[0], linewidth=1.4)
-        axes.set_ylim(0, max(5.0, 1.08 * float(percent.max())))  # below 5 % it is no matter, and should look so
+        axes.set_ylim(0, max(5.0, 1.08 * float(percent.max())))  # below 5 % it does not matter, and should look small
         svg = finish()
     return Panel("Data wait", "Of the worker that waited most for its batches.", svg)
 
@@ -156,7 +156,7 @@ def _draw_gradient_norm(series: Series, marks: Marks, *, limit: float) -> Panel 
 
 
 def _draw_loss_scale(series: Series, marks: Marks) -> Panel | None:
-    if not np.any(series.values != 1.0):  # what it is in every precision but fp16
+    if not np.any(series.values != 1.0):  # its value in every precision but fp16
         return None
     with _panel("factor", marks, "Loss scale over the steps") as (axes, finish):
         axes.step(series.steps, series.values, where="post", color=SERIES[0], linewidth=1.4)
@@ -175,8 +175,8 @@ def _draw_skipped_steps(series: Series, marks: Marks) -> Panel | None:
 
 @contextmanager
 def _panel(ylabel: str, marks: Marks, description: str) -> Iterator[tuple["Axes", Callable[[], Markup]]]:
-    """Give axes over the steps, and what makes the plot of them once all is drawn."""
-    from matplotlib.ticker import MaxNLocator  # here: see themed_figure
+    """Open axes over the steps; the second value is a function that finishes the plot."""
+    from matplotlib.ticker import MaxNLocator  # imported here: see themed_figure
 
     with themed_figure(_SIZE) as figure:
         axes = figure.subplots()
@@ -198,13 +198,13 @@ def _panel(ylabel: str, marks: Marks, description: str) -> Iterator[tuple["Axes"
         yield axes, finish
 
 
-def _line(place: int) -> dict[str, Any]:
-    return {"color": SERIES[place], "marker": "o", "markersize": 4, "linewidth": 1.6}
+def _line(index: int) -> dict[str, Any]:
+    return {"color": SERIES[index], "marker": "o", "markersize": 4, "linewidth": 1.6}
 
 
 def _scale(axes: "Axes", values: Sequence[float]) -> None:
-    """Begin at zero, or use a logarithmic axis where values are of very different size."""
-    from matplotlib.ticker import LogLocator, NullFormatter  # here: see themed_figure
+    """Start the axis at zero, or make it logarithmic if the values span several orders of magnitude."""
+    from matplotlib.ticker import LogLocator, NullFormatter  # imported here: see themed_figure
 
     low, high = min(values, default=0.0), max(values, default=0.0)
     if low > 0 and high > _LOG_RATIO * low:
