@@ -41,7 +41,7 @@ def limit_messages(monkeypatch, num_bytes):
 
 
 def layered_graph():
-    """Give matrix products one after the other."""
+    """Build a chain of matrix products."""
     random = np.random.default_rng(0)
     names = ["sound", *(f"layer{place}" for place in range(NUM_LAYERS))]
     weights = [

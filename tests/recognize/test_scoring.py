@@ -12,7 +12,7 @@ from sottovoce.schema import SAMPLING_RATE, Utterance, WindowResult
 
 
 class EchoRecognizer:
-    """Says how long each window is, in seconds, as a word."""
+    """Returns the length of each window in seconds as its text."""
 
     name = "echo"
     context = AudioContext(min_s=1.0, max_s=4.0)

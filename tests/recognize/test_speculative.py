@@ -32,14 +32,14 @@ def tiny(tiny_checkpoint) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def expected(tiny, speech_like) -> list[WindowResult]:
-    return TorchRecognizer(tiny).recognize(speech_like[:6], [MIXED[place % 4] for place in range(6)])
+    return TorchRecognizer(tiny).recognize(speech_like[:6], [MIXED[index % 4] for index in range(6)])
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.1, 3.0])
 @pytest.mark.parametrize("max_batch_size", [1, 16])
 def test_the_text_is_the_models_own_with_any_assistant(tiny, expected, speech_like, scale, max_batch_size):
     recognizer = TorchRecognizer(tiny, assistant=shaken(tiny, scale), max_batch_size=max_batch_size)
-    assert_same(recognizer.recognize(speech_like[:6], [MIXED[place % 4] for place in range(6)]), expected)
+    assert_same(recognizer.recognize(speech_like[:6], [MIXED[index % 4] for index in range(6)]), expected)
 
 
 def test_with_an_assistant_the_model_runs_fewer_times_than_it_generates_tokens(tiny, speech_like):
@@ -60,7 +60,7 @@ def test_with_an_assistant_the_model_runs_fewer_times_than_it_generates_tokens(t
             hook.remove()
     num_tokens = len(results[0].token_ids)
     assert num_tokens == 10
-    assert num_reads["model"] < num_tokens / 2  # the prefix; five right guesses at first, and then seven
+    assert num_reads["model"] < num_tokens / 2  # the prefix; five right drafted tokens at first, and then seven
     assert num_reads["assistant"] >= num_tokens - 1
 
 
@@ -111,9 +111,9 @@ class Script:
         self.num_read += token_ids.shape[1]
         logits = np.zeros((*token_ids.shape, 51_865), np.float32)
         for row, text in enumerate(self.texts):
-            for place in range(token_ids.shape[1]):
-                at = self.num_read - self.prefix_length - token_ids.shape[1] + place + 1
-                logits[row, place, text[min(at, len(text) - 1)]] = 1.0
+            for position in range(token_ids.shape[1]):
+                at = self.num_read - self.prefix_length - token_ids.shape[1] + position + 1
+                logits[row, position, text[min(at, len(text) - 1)]] = 1.0
         return logits
 
     def crop(self, num_tokens):

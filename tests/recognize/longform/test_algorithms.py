@@ -32,7 +32,7 @@ def silence(duration_s: float) -> np.ndarray:
     return np.zeros(int(duration_s * SAMPLING_RATE), np.float32)
 
 
-def test_a_recording_that_fits_is_one_window_unless_speech_is_looked_for(voice):
+def test_a_recording_that_fits_is_one_window_unless_speech_is_searched(voice):
     recording = np.concatenate([silence(1.0), voice, silence(1.0)])
     duration_s = len(recording) / SAMPLING_RATE
     assert windows(recording) == [(0.0, duration_s)]
@@ -45,10 +45,10 @@ def test_pure_silence_has_no_window():
     assert windows(silence(3.0)) == windows(silence(60.0)) == []
 
 
-def test_a_long_recording_is_cut_where_nobody_speaks(voice):
+def test_a_long_recording_is_cut_in_pauses(voice):
     pause = silence(0.6)
     recording = np.concatenate([part for _ in range(12) for part in (pause, voice)])
-    starts = [place * len(np.concatenate([pause, voice])) / SAMPLING_RATE + 0.6 for place in range(12)]
+    starts = [index * len(np.concatenate([pause, voice])) / SAMPLING_RATE + 0.6 for index in range(12)]
     found = windows(recording)
     assert len(found) >= 5
     for start_s in starts:
@@ -96,12 +96,12 @@ def test_noise_is_not_decoded_unless_it_is_asked_for(algorithm, duration_s):
 
 
 @pytest.mark.parametrize("level", [1.0, 0.01])
-def test_a_voice_is_found_at_any_level(voice, level):
+def test_speech_is_found_at_any_level(voice, level):
     spoken = (level * voice).astype(np.float32)
     assert windows(spoken) == windows(spoken, algorithm="sequential") == [(0.0, len(voice) / SAMPLING_RATE)]
 
 
-def test_a_word_after_a_window_of_noise_is_heard_from_its_beginning(voice):
+def test_a_word_after_a_window_of_noise_is_decoded_from_its_beginning(voice):
     random = np.random.default_rng(0)
     noise = random.normal(scale=0.003, size=11 * SAMPLING_RATE).astype(np.float32)
     found = windows(np.concatenate([noise, voice]), algorithm="sequential")

@@ -91,7 +91,9 @@ def test_reading_ends_at_any_timestamps(heard_s):
             segment = WindowSegment(0.0, 0.2, " x", (1,))
             return result((segment,), heard_s=heard_s if request.options.timestamps else None)
 
-    read(reader_of(spoken.recording), Stubborn(spoken), most_windows=2_000)
+    listener = Stubborn(spoken)
+    read(reader_of(spoken.recording), listener, most_windows=2_000)
+    assert 0 < len(listener.requests) <= 2_000
 
 
 class InterruptedRecording(Recording):

@@ -7,7 +7,7 @@ from sottovoce.schema import Reject
 
 
 def warn(utterances, **fields):
-    """Give the sentences by name; no name comes twice."""
+    """Return the sentences by name; no name occurs twice."""
     warnings = find_all(make_prepared(utterances, **fields)).warnings
     sentences = {warning.name: warning.sentence for warning in warnings}
     assert len(sentences) == len(warnings)
