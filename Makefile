@@ -2,10 +2,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check fix docs serve benchmarks setup constraints clean
+.PHONY: help quickstart test check fix docs serve benchmarks endurance setup constraints clean
 
 PYTHON := .venv/bin/python
-STAMP := .venv/.installed
+# Two stamps: what the quickstart and the service need is installed first, the tools of development on top of it.
+DEMO := .venv/.installed-demo
+DEV := .venv/.installed-dev
 
 # Nothing reports home, and tokenizers stay quiet when Ray forks.
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -15,50 +17,61 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-quickstart: $(STAMP) ## fine-tune, score, export and serve on this machine, offline, in minutes
+quickstart: $(DEMO) ## fine-tune, score, export and serve on this machine, offline, in minutes
 	$(PYTHON) -m jobs.quickstart --config jobs/recipes/quickstart.yaml
 
-serve: $(STAMP) ## serve the last quickstart's model, or the embedded one, on 127.0.0.1:8000
+serve: $(DEMO) ## serve the last quickstart's model, or the embedded one, on 127.0.0.1:8000
 	$(PYTHON) -m jobs.serve_model
 
 # A test never reaches for the Hub: what is missing offline must fail here, not at a user's desk.
 test: export HF_HUB_OFFLINE := 1
 test: EVERY_CORE := --numprocesses auto --dist loadfile
 test: COVERAGE := $(if $(CI),--cov --cov-append --cov-report=)
-test: $(STAMP) ## run all tests: the fast ones first, then the slow ones, then Ray's and the server's
+test: HERE := not gpu and not network and not endurance
+test: $(DEV) ## run all tests: the fast ones first, then the slow ones, then Ray's and the server's
 	@rm -f .coverage
-	$(PYTHON) -m pytest $(EVERY_CORE) $(COVERAGE)
-	$(PYTHON) -m pytest $(EVERY_CORE) -m 'slow and not ray and not serve and not gpu and not network' $(COVERAGE)
-	$(PYTHON) -m pytest -m '(ray or serve) and not gpu and not network' $(COVERAGE)
+	$(PYTHON) -m pytest --budget default $(EVERY_CORE) $(COVERAGE)
+	$(PYTHON) -m pytest --budget slow $(EVERY_CORE) -m 'slow and not ray and not serve and $(HERE)' $(COVERAGE)
+	$(PYTHON) -m pytest --budget integration tests/integration tests/data/corpora -m '(ray or serve) and $(HERE)' $(COVERAGE)
 	$(if $(CI),$(PYTHON) -m coverage report --skip-covered)
 
-check: $(STAMP) ## format, lint, types and layers, changing nothing
+check: $(DEV) ## format, lint, types and layers, changing nothing
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
-fix: $(STAMP) ## format, and repair what ruff can repair
+fix: $(DEV) ## format, and repair what ruff can repair
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-docs: $(STAMP) ## write the generated parts of docs/: settings tables, layers, the tree
+docs: $(DEV) ## write the generated parts of docs/: settings tables, layers, the tree
 	$(PYTHON) -m docs.generate
 
 # Not part of CI: numbers need a quiet machine, and the peers bring a gigabyte of their own.
 BENCHMARKS := log_mel decode linear pipeline training evaluation launchers checkpoint_stall lora_memory \
   whisper_parity word_times long_form silence speculative
-benchmarks: $(STAMP) ## measure beside peers, into runs/benchmarks: hours; BENCHMARKS="log_mel decode" for some
+benchmarks: $(DEV) ## measure beside peers, into runs/benchmarks: hours; BENCHMARKS="log_mel decode" for some
 	$(PYTHON) -m pip install -c constraints.txt -e '.[dev,benchmarks]'
 	@for name in $(BENCHMARKS); do \
 	  echo "benchmarks.$$name"; \
 	  $(PYTHON) -m benchmarks.$$name --output runs/benchmarks/$$name.json || exit 1; \
 	done
 
-setup: $(STAMP) ## only make .venv and install into it
+# Hours, and never part of CI: what a few kills or steps would not show. docs/endurance.md has the last results.
+ENDURANCE := training_kills worker_kills
+endurance: export HF_HUB_OFFLINE := 1
+endurance: $(DEV) ## faults by the hundred and learning to the end, into benchmarks/results/endurance: hours
+	@for name in $(ENDURANCE); do \
+	  echo "benchmarks.$$name"; \
+	  $(PYTHON) -m benchmarks.$$name --output benchmarks/results/endurance/$$name.json || exit 1; \
+	done
+	$(PYTHON) -m pytest -m endurance tests/endurance --endurance-results benchmarks/results/endurance
+
+setup: $(DEV) ## only make .venv and install into it
 
 # `command -v` alone is not enough: a version manager's shim exists for Pythons that are not installed.
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt
 	@found=; \
 	for candidate in $(PYTHON) python3 python3.11 python3.12 python3.13; do \
 	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
@@ -73,6 +86,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  $$found -m venv --clear .venv || { \
 	    echo "Python's venv module is missing (Debian, Ubuntu: apt install python3-venv)." >&2; rm -rf .venv; exit 1; }; \
 	fi
+	$(PYTHON) -m pip install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(DEV): $(DEMO)
 	$(PYTHON) -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 

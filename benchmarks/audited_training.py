@@ -246,7 +246,8 @@ def audit_run(folder: Path, *, everyone: Sequence[str], steps_per_epoch: int) ->
     )
 
 
-Victim: TypeAlias = Literal["worker", "driver"]
+Victim: TypeAlias = Literal["worker", "driver", "stopped worker"]
+"""The last receives SIGSTOP: it lives and does nothing, until the heartbeat has it killed."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,14 @@ def draw_kills(victims: Sequence[Victim], *, num_steps: int, seed: int) -> list[
     ]
 
 
-def train_killed(job: AuditedTraining, kills: Sequence[Kill], *, environment: Mapping[str, str], log: Path) -> None:
+def train_killed(
+    job: AuditedTraining,
+    kills: Sequence[Kill],
+    *,
+    environment: Mapping[str, str],
+    log: Path,
+    between_drivers: Callable[[], None] = lambda: None,
+) -> None:
     """Run it in processes of their own, and kill as is planned; what was killed is started again or goes on by itself.
 
     Args:
@@ -274,17 +282,19 @@ def train_killed(job: AuditedTraining, kills: Sequence[Kill], *, environment: Ma
         kills: in the order of their steps.
         environment: with the address of the Ray this process has started.
         log: file that receives what the drivers say.
+        between_drivers: called when a driver was killed and the next has not been started.
     """
     driver = start_driver(job, environment, log)
     try:
         for number, kill in enumerate(kills):
             known = set(job.audit.glob("*.jsonl")) if number else set()
             wait_for_step(job.audit, kill.step, known=known, driver=driver, log=log)
-            if kill.victim == "worker":
-                _kill_one_worker(seed=number)
+            if kill.victim != "driver":
+                _signal_one_worker(signal.SIGKILL if kill.victim == "worker" else signal.SIGSTOP, seed=number)
                 continue
             driver.send_signal(signal.SIGKILL)
             driver.wait()
+            between_drivers()
             driver = start_driver(job, environment, log)
         assert driver.wait(timeout=_PATIENCE_S) == 0, log.read_text(encoding="utf-8")[-4_000:]
     finally:
@@ -316,15 +326,15 @@ def _last_step(paths: set[Path]) -> int:
     return max((note.step for path in paths for note in read_notes(path) if note.what == "trained"), default=-1)
 
 
-def _kill_one_worker(*, seed: int) -> None:
-    """Send SIGKILL to a training worker among this process's own descendants."""
+def _signal_one_worker(number: signal.Signals, *, seed: int) -> None:
+    """Send a signal to a training worker among this process's own descendants."""
     workers = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
             if process.status() != psutil.STATUS_ZOMBIE and any("RayTrainWorker" in part for part in process.cmdline()):
                 workers.append(process)
     assert workers, "no training worker is running"
-    random.Random(seed).choice(sorted(workers, key=lambda process: process.pid)).kill()
+    random.Random(seed).choice(sorted(workers, key=lambda process: process.pid)).send_signal(number)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import budget
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -18,11 +19,23 @@ from service_keys import API_KEYS, KEYS_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEGRATION = ROOT / "tests" / "integration"
+ENDURANCE = ROOT / "tests" / "endurance"
 INTEGRATION_MARKS = ("ray", "serve", "slow")
 """Each test there has one of them."""
+RAY_FOLDERS = (INTEGRATION, ROOT / "tests" / "data" / "corpora")
+"""What `make test` looks through for tests with Ray or the server: reading all other files takes half a minute."""
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 """Take a folder's name and what writes it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    budget.add_option(parser)
+    parser.addoption("--endurance-results", metavar="FOLDER", help="see tests/endurance/conftest.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    budget.register(config)
 
 
 def pytest_report_header() -> str:
@@ -32,6 +45,8 @@ def pytest_report_header() -> str:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave unread what the marks leave out anyway: of integration a run without Ray, Serve and slow tests has none."""
+    if collection_path == ENDURANCE:
+        return True if "not endurance" in config.option.markexpr else None
     without = all(f"not {mark}" in config.option.markexpr for mark in INTEGRATION_MARKS)
     return True if without and collection_path == INTEGRATION else None
 
@@ -48,10 +63,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a test of integration that no run would choose."""
+    """Refuse a test of integration or endurance that no run would choose, or the wrong one."""
     for item in items:
+        if (ENDURANCE in item.path.parents) is (item.get_closest_marker("endurance") is None):
+            raise pytest.UsageError(f"{item.nodeid}: the mark endurance and the folder tests/endurance belong together")
         if INTEGRATION in item.path.parents and not any(map(item.get_closest_marker, INTEGRATION_MARKS)):
             raise pytest.UsageError(f"{item.nodeid} has none of the marks {', '.join(INTEGRATION_MARKS)}")
+        is_found = any(folder in item.path.parents for folder in RAY_FOLDERS)
+        if not is_found and any(map(item.get_closest_marker, ("ray", "serve"))):
+            raise pytest.UsageError(f"{item.nodeid} needs Ray, and `make test` would not look for it there")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,6 +117,15 @@ def shared_data() -> Path:
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no real speech at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """Whisper's published base model beside the checkout; not part of the repository."""
+    folder = ROOT.parent / "shared" / "models" / "whisper-base"
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"no real weights at {folder}")
     return folder
 
 

@@ -1,184 +1,70 @@
-"""A run on a cluster whose nodes come and go: it shrinks, grows, and learns what it would have learned."""
+"""A run learns the same with however many workers there is room for.
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+Nodes that are lost, come back, or whose end is announced: see ``tests/endurance/test_changing_nodes.py``.
+"""
+
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ports import free_port
+from in_process_training import training_in_process
+from tone_training import NUM_TRAIN
 
 from benchmarks.audited_training import (
     AuditedTraining,
     audit_run,
-    read_notes,
-    start_driver,
-    train_killed,
-    wait_for_step,
-    write_tones,
+    train_audited,
 )
-from sottovoce.checkpoints.saver import build_store
+from jobs.train_whisper import TrainJob, main
 from sottovoce.data.dataset import DatasetConfig
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-NUM_TRAIN, NUM_EPOCHS, STEPS_PER_EPOCH = 24, 50, 3
-SAVED_EVERY, LOGGED_EVERY = 10, 2
-DRAIN_S = 15
+NUM_EPOCHS, STEPS_PER_EPOCH = 4, 2
 
 
-@dataclass
-class Nodes:
-    """A cluster on this machine: a head without room for workers, and nodes with room for one each."""
-
-    cluster: Any
-
-    def add(self) -> Any:
-        return self.cluster.add_node(num_cpus=3)
-
-    def lose(self, node: Any) -> None:
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def announce_end(self, node: Any) -> None:
-        """Tell Ray what a cloud tells it of a node it takes back."""
-        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.cluster.address]
-        command += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken"]
-        subprocess.run([*command, "--deadline-remaining-seconds", str(DRAIN_S)], check=True, timeout=120)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"RAY_ADDRESS": self.cluster.address}
-
-
-@pytest.fixture
-def nodes() -> Iterator[Nodes]:
-    from ray.cluster_utils import Cluster  # here: most runs of the tests need no Ray
-
-    # Ray tries the dashboard's port even where it shows none, and leaks its try where it fails.
-    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": free_port()}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    yield Nodes(cluster)
-    cluster.shutdown()
-
-
-def job_for(manifest: Path, base: Path, output: Path, *, pause_s: float, **training: object) -> AuditedTraining:
-    settings = {
+def job_for(manifest: Path, base: Path, output: Path) -> AuditedTraining:
+    """Three batches of two at a step, and room for two workers: one has a batch less, and brings an empty one."""
+    training = {
         "base": str(base),
         "device": "cpu",
         "precision": "fp32",
-        "num_workers": (1, 2),
-        "accumulation_steps": 1,
-        "cpus_per_worker": 2.0,
-        "resize_interval_s": 2.0,
+        "num_workers": (1, 3),
+        "cpus_per_worker": 1.5,
         "num_epochs": NUM_EPOCHS,
         "learning_rate": 1e-3,
         "dropout": 0.1,
-        "evaluate_every_steps": 50,
-        "save_every_steps": SAVED_EVERY,
-        "log_every_steps": LOGGED_EVERY,
-        "max_failures": 1,
+        "evaluate_every_steps": NUM_EPOCHS * STEPS_PER_EPOCH,
+        "log_every_steps": 2,
+        "trackers": (),
     }
     return AuditedTraining(
-        data=DatasetConfig(manifest=(manifest,), batch_size=4, steps_per_task=4),
-        training=TrainingConfig.model_validate(settings | training),
+        data=DatasetConfig(manifest=(manifest,), batch_size=2, steps_per_task=2),
+        training=TrainingConfig.model_validate(training),
         output=output,
         audit=output.with_name(f"{output.name}-audit"),
-        pause_s=pause_s,
     )
 
 
-def record_of(job: AuditedTraining) -> TrainingRecord:
-    return TrainingRecord.model_validate_json((job.output / "record.json").read_text(encoding="utf-8"))
+def read_record(output: Path) -> TrainingRecord:
+    return TrainingRecord.model_validate_json((output / "record.json").read_text(encoding="utf-8"))
 
 
-def last_step_of(paths: set[Path]) -> int:
-    return max(note.step for path in paths for note in read_notes(path) if note.what == "trained")
-
-
-def saved_steps(job: AuditedTraining) -> set[int]:
-    return {saved.step for saved in build_store(None, output=job.output).committed()}
-
-
-def watch_saves(job: AuditedTraining, seconds: float) -> set[int]:
-    """Give the steps of all checkpoints that are there at some time within so many seconds."""
-    deadline, found = time.monotonic() + seconds, set[int]()
-    while time.monotonic() < deadline:
-        found |= saved_steps(job)
-        time.sleep(0.1)
-    return found
-
-
-def test_nodes_that_are_lost_come_back_or_are_taken_change_nothing_a_run_learns(
-    nodes: Nodes, tiny_checkpoint: Path, tmp_path: Path
+def test_three_batches_a_step_give_two_workers_what_they_give_one(
+    local_ray: str, tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    manifest = write_tones(tmp_path, num_train=NUM_TRAIN, num_validation=4)
-    nodes.add()
-    second = nodes.add()
-    job, log = job_for(manifest, tiny_checkpoint, tmp_path / "changing", pause_s=0.2), tmp_path / "driver.log"
-    driver = start_driver(job, nodes.environment, log)
-    seen: list[set[Path]] = [set()]
-
-    def go_on_until(step: int) -> None:
-        wait_for_step(job.audit, step, known=seen[-1], driver=driver, log=log)
-
-    def note_workers() -> set[Path]:
-        """The workers that started since this was asked last."""
-        seen.append(set(job.audit.glob("*.jsonl")))
-        return seen[-1] - seen[-2]
-
-    try:
-        go_on_until(SAVED_EVERY + 2)
-        assert len(note_workers()) == 2
-        nodes.lose(second)
-        go_on_until(SAVED_EVERY + 4)
-        assert len(note_workers()) == 1, "the run goes on with the worker that is left"
-        second = nodes.add()
-        go_on_until(0)
-        both = note_workers()
-        assert len(both) == 2, "and takes the node back in"
-        on_schedule = saved_steps(job)
-        nodes.announce_end(second)
-        saved_ahead = watch_saves(job, DRAIN_S) - on_schedule
-        nodes.lose(second)
-        go_on_until(0)
-        assert len(note_workers()) == 1
-        assert driver.wait(timeout=300) == 0, log.read_text(encoding="utf-8")[-4_000:]
-    finally:
-        driver.kill()
-        driver.wait()
+    two = job_for(tones, tiny_checkpoint, tmp_path / "two")
+    train_audited(two)
+    assert len(list(two.audit.glob("*.jsonl"))) == 2
     audit = audit_run(
-        job.audit, everyone=[f"u{number}" for number in range(NUM_TRAIN)], steps_per_epoch=STEPS_PER_EPOCH
+        two.audit, everyone=[f"u{number}" for number in range(NUM_TRAIN)], steps_per_epoch=STEPS_PER_EPOCH
     )
-    assert (audit.num_workers, audit.num_disagreeing) == (6, 0)
-    assert (audit.num_epochs_exact, audit.is_in_order) == (NUM_EPOCHS, True)
-    record = record_of(job)
-    assert len(record.resumed_at) == 3
-    assert_little_was_wasted(record, last_step=last_step_of(both), saved_ahead=saved_ahead)
-    assert_same_losses(
-        record, learned_alone(nodes, job_for(manifest, tiny_checkpoint, tmp_path / "alone", pause_s=0.0))
-    )
-
-
-def assert_little_was_wasted(record: TrainingRecord, *, last_step: int, saved_ahead: set[int]) -> None:
-    """See that an announced end was a reason to save at once, and that the run went on from there."""
-    assert any(step % SAVED_EVERY for step in saved_ahead), "nothing but what is saved anyway"
-    assert record.resumed_at[-1] >= max(saved_ahead)
-    # Two between looks, and those trained while the last checkpoint was on its way: a slow disk holds it up for longer.
-    assert last_step + 1 - record.resumed_at[-1] <= SAVED_EVERY + 3 * LOGGED_EVERY
-
-
-def learned_alone(nodes: Nodes, job: AuditedTraining) -> TrainingRecord:
-    """Train on the one node that is left, undisturbed."""
-    train_killed(job, [], environment=nodes.environment, log=job.output.with_suffix(".log"))
-    record = record_of(job)
-    assert record.resumed_at == ()
-    return record
+    assert (audit.num_epochs_exact, audit.is_in_order, audit.num_steps_replayed) == (NUM_EPOCHS, True, 0)
+    one = tmp_path / "one"
+    with training_in_process():
+        main(TrainJob(data=two.data, training=two.training, output=one))
+    assert_same_losses(read_record(two.output), read_record(one))
 
 
 def assert_same_losses(record: TrainingRecord, expected: TrainingRecord) -> None:

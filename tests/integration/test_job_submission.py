@@ -1,4 +1,4 @@
-"""The cluster commands of README against a real head: token on, checkout shipped by jobs/runtime_env.yaml."""
+"""The commands of docs/cluster.md against a real head: token on, checkout shipped by jobs/runtime_env.yaml."""
 
 import json
 import os
@@ -117,11 +117,11 @@ SMALL = {
     "jobs.train_whisper": " --training.max-steps 2 --data.batch-size 4",
     "jobs.export_model": " --export.max-wer-rise 1",  # two steps leave a poor model, and int8 may make it poorer
 }
-"""What the test adds to README's commands, so that they take seconds."""
+"""What the test adds to the commands, so that they take seconds."""
 
 
 def submissions(readme: str) -> list[tuple[str, str]]:
-    """(module, command line) of every ``ray job submit`` below README's heading ``## On a cluster``."""
+    """(module, command line) of every ``ray job submit`` below the heading ``## On a cluster``."""
     section = readme.split("\n## On a cluster\n")[1].split("\n## ")[0]
     return re.findall(r"^(?=.*-m (jobs\.\w+))(ray job submit .*)$", section, re.MULTILINE)
 
@@ -145,7 +145,7 @@ def write_corpus(folder: Path) -> None:
 
 def test_readmes_jobs_prepare_train_and_export_on_the_cluster(head: Head, root: Path, tmp_path: Path) -> None:
     write_corpus(tmp_path / "audio")
-    commands = submissions((root / "README.md").read_text(encoding="utf-8"))
+    commands = submissions((root / "docs" / "cluster.md").read_text(encoding="utf-8"))
     assert [module for module, _ in commands] == list(SMALL)
     environment = head.environment | {"WORK": str(tmp_path)}
     for module, command in commands:

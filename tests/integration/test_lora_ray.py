@@ -50,7 +50,7 @@ def job_for(tmp_path: Path, base: Path, **training: object) -> TrainJob:
 
 
 def test_an_adapter_is_trained_scored_saved_merged_and_exported(
-    local_ray: str, utterances: list[Utterance], tiny_checkpoint: Path, tmp_path: Path
+    local_ray: str, in_process: None, utterances: list[Utterance], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     main(job_for(tmp_path, tiny_checkpoint, method="lora", lora=LORA, gradient_checkpointing=True))
     folder = tmp_path / "run" / "checkpoint"

@@ -1,4 +1,7 @@
-"""Each recipe for a published Whisper runs, through its job, with a narrow random model in the place of the base."""
+"""Each recipe for a published Whisper runs, through its job, with a narrow random model in the place of the base.
+
+Trained in the test's own process: what differs between recipes are settings of the loop, not of its workers.
+"""
 
 from pathlib import Path
 
@@ -79,7 +82,7 @@ def test_the_throat_microphones_settings_are_those_of_record() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_runs_three_steps_with_a_narrow_model_of_its_family(
-    path: Path, local_ray: str, manifest: Path, micro_assets: Path, tmp_path: Path
+    path: Path, local_ray: str, in_process: None, manifest: Path, micro_assets: Path, tmp_path: Path
 ) -> None:
     recipe = read_recipe(TrainJob, path)
     narrow = save_narrow(recipe.training.base, micro_assets, tmp_path)

@@ -109,7 +109,12 @@ def test_a_search_gives_up_what_falls_behind_and_goes_on_after_its_driver_was_ki
 
 
 def test_contexts_are_trained_exported_scored_and_compared_once(
-    local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    local_ray: str,
+    in_process: None,
+    manifest: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     job = ContextJob(
         data=DatasetConfig(manifest=manifest, batch_size=4, steps_per_task=2),

@@ -1,6 +1,8 @@
-"""Linear layers by oneDNN give what torch's own give, forwards and backwards, and step aside where they cannot."""
+"""Linear layers by oneDNN compute what torch's own do, in both passes; where they cannot, torch's own compute."""
 
 import copy
+import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from narrow_whisper import narrow_config
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sottovoce.errors import ConfigError
 from sottovoce.model import onednn_linear
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.onednn_linear import OneDnnLinear, plain_linear, use_onednn
@@ -128,7 +131,7 @@ def test_a_whisper_computes_by_onednn_where_that_gains(monkeypatch: pytest.Monke
     kinds: dict[bool, set[type[nn.Module]]] = {}
     models: dict[bool, TrimmedWhisper] = {}
     for gains in (True, False):
-        monkeypatch.setattr(onednn_linear, "is_gain", lambda gains=gains: gains)
+        monkeypatch.setattr(onednn_linear, "is_faster", lambda gains=gains: gains)
         models[gains] = TrimmedWhisper(narrow_config())
         kinds[gains] = {type(module) for module in models[gains].modules() if isinstance(module, nn.Linear)}
     assert kinds == {True: {OneDnnLinear}, False: {nn.Linear}}
@@ -136,6 +139,56 @@ def test_a_whisper_computes_by_onednn_where_that_gains(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("name", "expected"), [("AMD EPYC", True), ("Intel(R) Xeon(R) Gold 6330", False), ("", False)])
-def test_only_amds_processors_gain(monkeypatch: pytest.MonkeyPatch, name: str, expected: bool) -> None:
+def test_onednn_is_faster_on_amds_processors_alone(monkeypatch: pytest.MonkeyPatch, name: str, expected: bool) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
-    assert onednn_linear.is_gain() is expected
+    assert onednn_linear.is_faster() is expected
+
+
+def fail(*_: object) -> Tensor:
+    raise RuntimeError("could not create a primitive")
+
+
+@pytest.mark.parametrize(
+    ("calls", "reason"),
+    [
+        (SimpleNamespace(), "_linear_pointwise"),
+        (SimpleNamespace(_linear_pointwise=lambda: None), "arguments"),
+        (SimpleNamespace(_linear_pointwise=fail), "could not create a primitive"),
+    ],
+    ids=["gone", "other arguments", "fails"],
+)
+def test_torchs_own_linear_computes_where_the_private_call_cannot(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, calls: SimpleNamespace, reason: str
+) -> None:
+    torchs, ours = pair(24, 40)
+    features, towards = torch.randn(20, 24), torch.randn(20, 40)
+    expected = gradients(torchs, features, towards)
+    monkeypatch.setattr(torch.ops, "mkldnn", calls)
+    monkeypatch.setattr(onednn_linear, "is_faster", lambda: True)
+    onednn_linear._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        got = gradients(ours, features, towards)
+        assert not onednn_linear.is_enabled()
+        model = TrimmedWhisper(narrow_config())
+    for one, other in zip(expected, got, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not any(type(module) is OneDnnLinear for module in model.modules())
+    assert len(caplog.messages) == 1, "one warning, however many layers"
+    assert reason in caplog.messages[0]
+
+
+def test_arguments_that_do_not_fit_are_an_error_with_and_without_the_private_call() -> None:
+    _, ours = pair(24, 40)
+    with pytest.raises(RuntimeError, match="shapes"):
+        ours(torch.randn(20, 25))
+
+
+def test_the_environment_switches_onednn_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn_linear, "is_faster", lambda: True)
+    monkeypatch.delenv(onednn_linear.SETTING, raising=False)
+    assert onednn_linear.is_enabled()
+    monkeypatch.setenv(onednn_linear.SETTING, "off")
+    assert not onednn_linear.is_enabled()
+    monkeypatch.setenv(onednn_linear.SETTING, "on")
+    with pytest.raises(ConfigError, match=r"SOTTOVOCE_ONEDNN_LINEAR='on'.*auto or off"):
+        onednn_linear.is_enabled()

@@ -23,7 +23,7 @@ def settings(*, computed_in: str = "fp32", **changes: object) -> dict[str, Any]:
     return RunState.model_validate_json(state.model_dump_json()).settings
 
 
-def check(saved: dict[str, Any], now: dict[str, Any]) -> None:
+def check_resumes(saved: dict[str, Any], now: dict[str, Any]) -> None:
     check_settings(saved, now, location="s3://b/m")
 
 
@@ -44,30 +44,30 @@ def test_another_runs_checkpoints_are_refused_with_what_differs_and_what_to_do(
     changes: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"^s3://b/m holds .* other settings: {complaint}. Set them back .* name"):
-        check(settings(), settings(**changes))
+        check_resumes(settings(), settings(**changes))
 
 
 def test_all_that_differs_is_named() -> None:
     with pytest.raises(ConfigError, match=r"weight_decay was .*; seed was 0 and is now 1\."):
-        check(settings(), settings(weight_decay=0.1, seed=1))
+        check_resumes(settings(), settings(weight_decay=0.1, seed=1))
 
 
 def test_the_same_settings_resume_and_so_does_a_checkpoint_without_settings() -> None:
-    check(settings(), settings())
-    check({}, settings())
+    check_resumes(settings(), settings())
+    check_resumes({}, settings())
 
 
 def test_a_setting_that_is_newer_than_the_checkpoint_counts_as_its_default() -> None:
     older = {name: value for name, value in settings().items() if name not in ("dropout", "spec_augment.num_mel_masks")}
-    check(older, settings())
+    check_resumes(older, settings())
     with pytest.raises(ConfigError, match=r"dropout was 0\.0 and is now 0\.1\. Set"):
-        check(older, settings(dropout=0.1))
+        check_resumes(older, settings(dropout=0.1))
     with pytest.raises(ConfigError, match=r"spec_augment\.num_mel_masks was 0 and is now 2"):
-        check(older, settings(spec_augment={"num_mel_masks": 2}))
+        check_resumes(older, settings(spec_augment={"num_mel_masks": 2}))
 
 
 def test_a_setting_that_is_gone_is_not_compared() -> None:
-    check(settings() | {"magic": 3}, settings())
+    check_resumes(settings() | {"magic": 3}, settings())
 
 
 def test_how_a_run_is_carried_out_may_change() -> None:
@@ -82,15 +82,15 @@ def test_how_a_run_is_carried_out_may_change() -> None:
         "precision": "auto",  # which came to the same
         "device": "cpu",
     }
-    check(settings(), settings(**changed))
+    check_resumes(settings(), settings(**changed))
     assert set(TrainingConfig.model_fields) >= _OPERATIONAL
     assert not _OPERATIONAL & set(settings()) - {"precision"}
 
 
 def test_lora_settings_are_compared_only_if_an_adapter_is_trained() -> None:
-    check(settings(lora={"rank": 4}), settings(lora={"rank": 8}))
+    check_resumes(settings(lora={"rank": 4}), settings(lora={"rank": 8}))
     with pytest.raises(ConfigError, match=r"lora\.rank was 4 and is now 8"):
-        check(settings(method="lora", lora={"rank": 4}), settings(method="lora", lora={"rank": 8}))
+        check_resumes(settings(method="lora", lora={"rank": 4}), settings(method="lora", lora={"rank": 8}))
 
 
 def test_a_worker_that_finds_another_runs_checkpoint_loads_nothing_of_it(

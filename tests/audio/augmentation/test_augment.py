@@ -364,4 +364,5 @@ def test_audiomentations_and_scipy_load_only_when_they_are_needed(root: Path) ->
         "np.ones(1600, np.float32), seed=0, epoch=0, utterance_id='a', max_num_samples=3200);"
         "sys.exit(any(name in sys.modules for name in ('audiomentations', 'scipy', 'librosa', 'torch')))"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": str(root / "platform")})
+    done = subprocess.run([sys.executable, "-c", program], check=False, env={"PYTHONPATH": str(root / "platform")})
+    assert done.returncode == 0

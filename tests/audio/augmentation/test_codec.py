@@ -90,6 +90,14 @@ def test_a_missing_encoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         require_encoder("opus")
 
 
-@pytest.mark.parametrize("codec", CODECS)
-def test_the_installed_pyav_writes_every_codec(codec: Codec) -> None:
-    require_encoder(codec)
+def test_the_installed_pyav_writes_every_codec() -> None:
+    missing = [codec for codec in CODECS if not is_written(codec)]
+    assert missing == []
+
+
+def is_written(codec: Codec) -> bool:
+    try:
+        require_encoder(codec)
+    except ConfigError:
+        return False
+    return True

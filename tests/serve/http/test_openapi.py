@@ -36,7 +36,7 @@ def send(case: Any) -> Any:
     return case.call_and_validate(excluded_checks=[positive_data_acceptance, negative_data_rejection])
 
 
-def check(api_schema: Any, path: str, method: str, *, num_examples: int) -> None:
+def assert_answers_fit(api_schema: Any, path: str, method: str, *, num_examples: int) -> None:
     """Send requests that do not fit the schema, and some that do, half of them with what is there and can be heard."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
@@ -75,7 +75,7 @@ def check(api_schema: Any, path: str, method: str, *, num_examples: int) -> None
 
 @pytest.mark.parametrize(("path", "method"), [(path, method) for path, method in OPERATIONS if method == "GET"])
 def test_answers_fit_the_schema(api_schema, path, method):
-    check(api_schema, path, method, num_examples=10)
+    assert_answers_fit(api_schema, path, method, num_examples=10)
 
 
 @pytest.mark.parametrize(("path", "method"), [(path, method) for path, method in OPERATIONS if method == "POST"])
@@ -90,7 +90,7 @@ def test_an_answer_and_a_refusal_fit_the_schema(api_schema, path, method):
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_hundreds_of_answers_fit_the_schema(api_schema, path, method):
-    check(api_schema, path, method, num_examples=200 if method == "POST" else 50)
+    assert_answers_fit(api_schema, path, method, num_examples=200 if method == "POST" else 50)
 
 
 def test_every_route_is_described_with_its_answers_and_errors(api_schema):

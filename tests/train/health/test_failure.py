@@ -63,7 +63,7 @@ def test_an_error_of_ours_ends_the_run_as_a_kind_that_ray_does_not_retry() -> No
 
 
 def test_other_errors_are_left_to_ray() -> None:
-    EndAtOwnErrors().after_exception(None, {0: RuntimeError("connection closed by peer")})
+    assert EndAtOwnErrors().after_exception(None, {0: RuntimeError("connection closed by peer")}) is None
 
 
 def test_an_error_from_a_task_comes_out_as_it_was_raised() -> None:

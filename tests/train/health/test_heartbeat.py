@@ -173,10 +173,12 @@ def test_the_last_note_is_sent_until_the_work_ends(monkeypatch: pytest.MonkeyPat
 
 
 def test_without_a_board_or_a_limit_nothing_is_sent() -> None:
-    for board, stuck_after_s in ((None, 10.0), (DirectBoard(), None)):
+    silent = DirectBoard()
+    for board, stuck_after_s in ((None, 10.0), (silent, None)):
         sender = HeartbeatSender(board, rank=0, num_ranks=1, stuck_after_s=stuck_after_s)
         with sender.sending():
             sender.note("computing", step=1)
+    assert not silent.came.is_set()
 
 
 def test_noting_costs_next_to_nothing() -> None:

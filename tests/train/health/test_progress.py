@@ -34,7 +34,7 @@ def test_before_the_first_step_only_the_phase_is_shown() -> None:
 
 
 def test_other_ranks_post_nothing() -> None:
-    ProgressPost(None).update(step=3)
+    assert ProgressPost(None).update(step=3) is None
 
 
 def test_a_misspelt_field_fails_at_once() -> None:

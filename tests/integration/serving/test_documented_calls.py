@@ -1,4 +1,4 @@
-"""README's own calls, copied out of it and run against a real service; what they print is what was said."""
+"""The calls of docs/serving.md, copied out of it and run against a real service; what they print is what was said."""
 
 import json
 import os
@@ -6,23 +6,21 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import srt
-from real_service import running_service
 
-from serve.settings import ServeConfig
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.text.score import score_texts
 
 pytestmark = pytest.mark.serve
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEADING = "## Calling the service"
 ADDRESS = "http://127.0.0.1:8000"
 MAX_WER = 0.2  # measured 0 as text, and 0.15 with times: writing them, micro leaves out one of eight sentences
@@ -34,13 +32,12 @@ def blocks(readme: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```", section[1] if section else "", re.MULTILINE | re.DOTALL)
 
 
-BLOCKS = blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+BLOCKS = blocks((ROOT / "docs" / "serving.md").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def address(micro_assets: Path, local_ray: str) -> Iterator[str]:
-    with running_service(ServeConfig(model=str(micro_assets), variant="torch")) as url:
-        yield url.removesuffix("/v1")
+def address(base_url: str) -> str:
+    return base_url.removesuffix("/v1")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def run(language: str, content: str, folder: Path) -> str:
     """Run a block as a script in the folder, and give what it prints."""
-    assert shutil.which("curl"), "README's first call needs curl"
+    assert shutil.which("curl"), "the first call needs curl"
     command = ["bash", "-ec", content] if language == "bash" else [sys.executable, "-c", content]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "platform")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)

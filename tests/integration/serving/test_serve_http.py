@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -23,9 +22,8 @@ from openai.types.audio import (
     TranscriptionTextDoneEvent,
     TranslationVerbose,
 )
-from real_service import running_service, transcriber_pids
+from real_service import transcriber_pids
 
-from serve.settings import Autoscaling, Limits, ServeConfig
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.schema import Waveform
@@ -67,18 +65,6 @@ def joined(sentences: list[TimedSpeech]) -> Waveform:
     """Several with half a second between them: longer than one window."""
     pause = np.zeros(8_000, np.float32)
     return np.concatenate([part for sentence in sentences for part in (sentence.waveform, pause)])
-
-
-@pytest.fixture(scope="module")
-def base_url(micro_assets: Path, local_ray: str) -> Iterator[str]:
-    config = ServeConfig(
-        model=str(micro_assets),
-        variant="torch",
-        limits=Limits(max_body_bytes=2 * 2**20, max_duration_s=60.0),
-        transcriber_scaling=Autoscaling(min_replicas=2, max_replicas=2),
-    )
-    with running_service(config) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

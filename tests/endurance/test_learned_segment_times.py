@@ -8,10 +8,9 @@ Measured on two shared cores in 2026-11, 28 held-out packs of 2 to 5 sentences, 
     no label timed               22 of 28             0.32 s            41 %
 """
 
-import logging
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import TrainingRecord
 from sottovoce.words.segments import split_window
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(1800)]
 
 VOICES = TRAINING_VOICES[:4]
 COUNTS: dict[Split, int] = {"train": 320, "validation": 8, "test": 96}
@@ -160,13 +159,14 @@ def time_errors(segments: Sequence[WindowSegment], pack: Example) -> list[float]
 
 
 def test_segment_times_come_out_right_after_fine_tuning_on_packs(
-    local_ray: str, utterances: list[Utterance], tmp_path: Path
+    local_ray: str, utterances: list[Utterance], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     packs = held_out_packs(utterances)
     assert len(packs) >= 20
     base = measure_times("micro", packs)
     timed = measure_times(train(utterances, tmp_path / "timed"), packs)
-    logging.getLogger(__name__).warning("micro %s; timed labels %s", base, timed)
+    for name, times in (("before", base), ("after", timed)):
+        record_property(name, asdict(times))
     assert timed.median_error_s <= MAX_MEDIAN_ERROR_S
     assert timed.right_counts >= MIN_RIGHT_COUNTS
     assert timed.median_error_s < base.median_error_s
