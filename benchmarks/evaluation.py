@@ -1,9 +1,8 @@
 """How fast is an evaluation during training, beside Hugging Face's ``predict_with_generate``?
 
 ``python -m benchmarks.evaluation --output FILE``. The same model, clips, batch and precision, both in this process
-with all cores; both give loss and WER. In ``padded`` both read 30 s spectrograms; in ``short`` the peer pads to 30 s, as
-it must.
-Ours decodes FLAC and draws log-mel within the time measured; the peer's features lie in memory.
+with all cores; both return loss and WER. In ``padded`` both read 30 s spectrograms; in ``short`` the peer pads to 30 s,
+as it must. Ours decodes FLAC and computes log-mel within the time measured; the peer's features are in memory.
 
 ``random`` is a model that never writes its end token, so that both write the same number of tokens, half as many again
 as were said, and nothing of the reference is ever right: the worst case. Its clips are 28 to 30 s, or 2 to 15 s with a

@@ -1,12 +1,13 @@
 """How long does the log-mel spectrogram take on one thread, beside everybody else's?
 
-``python -m benchmarks.log_mel --output FILE``. Each system is given a waveform and the length to pad it to, and returns
-the spectrogram of that length; padding is timed, decoding and resampling are not. Peers are called at their leanest public
-entry, and where they have none (Hugging Face's two paths) below it. Three comparisons:
+``python -m benchmarks.log_mel --output FILE``. Each system receives a waveform and the length to pad it to, and returns
+the spectrogram of that length; padding is timed, decoding and resampling are not. Peers are called at their leanest
+public entry, and if they have none (Hugging Face's two paths) below it. Three comparisons:
 
 - ``same spectrogram, 30 s``: one waveform that fills Whisper's 30 s.
-- ``same spectrogram, padded to 30 s`` and ``same spectrogram, trimmed``: utterances of 2 to 15 s, one after the other, by all
-  systems at 30 s and by all systems at the context a model trained on trimmed contexts reads (the next half second).
+- ``same spectrogram, padded to 30 s`` and ``same spectrogram, trimmed``: utterances of 2 to 15 s, one after the other,
+  by all systems at 30 s, and by all systems at the context a model trained on trimmed contexts reads (the next half
+  second).
 - ``as each is used``: the same utterances, ours trimmed, the peers padded to 30 s, as they do by default.
 """
 
@@ -167,7 +168,7 @@ def _rows(
 
 
 def _differences(systems: Mapping[str, System], pairs: Sequence[tuple[Waveform, int]]) -> dict[str, float]:
-    """Return each system's largest difference from the reference; one beyond the tolerance draws another spectrogram."""
+    """Return each system's largest difference from the reference; beyond the tolerance its spectrogram is another."""
     largest = dict.fromkeys(systems, 0.0)
     for waveform, num_samples in pairs:
         expected = systems[_REFERENCE](waveform, num_samples)

@@ -1,9 +1,9 @@
 """How much memory does training an adapter take, beside training all weights?
 
 ``python -m benchmarks.lora_memory --output FILE``. Whisper of a published shape with random weights, the same batch of
-random spectrograms and labels, the same precision; each run in a process of its own, in turning order, by the training's
-own model, objective and optimizer. What counts is the peak over the steps, above what the process takes with its
-libraries loaded: on a CPU the peak of the resident set (Linux tells it), on a GPU what torch's allocator held at most.
+random spectrograms and labels, the same precision; each run in a process of its own, in alternating order, with the
+model, objective and optimizer of training. The result is the peak over the steps above the process with its libraries
+loaded: on a CPU the peak of the resident set (from Linux), on a GPU the maximum that torch's allocator held.
 
 On a CPU freed tensors of a MiB or more go back to the system at once in these processes. Left to itself, glibc keeps
 holes between them, for either method, and the resident set tells more of its history than of what training needs
