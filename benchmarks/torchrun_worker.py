@@ -53,11 +53,15 @@ def main(run: TorchrunRun) -> None:
     optimizer = torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     model, optimizer = accelerator.prepare(objective, optimizer)
     stepper = Stepper(
-        accelerator, model, optimizer,
+        accelerator,
+        model,
+        optimizer,
         max_grad_norm=config.max_grad_norm,
         skipped=SkippedSteps(accelerator, config.max_skipped_in_a_row),
-        heartbeat=HeartbeatSender(None, rank=accelerator.process_index, num_ranks=accelerator.num_processes, stuck_after_s=None),
-    )  # fmt: skip
+        heartbeat=HeartbeatSender(
+            None, rank=accelerator.process_index, num_ranks=accelerator.num_processes, stuck_after_s=None
+        ),
+    )
     recording = Utterance.model_validate_json(run.recording.read_text(encoding="utf-8"))
     stream = ToneStream(recording, run.batch_size, run.num_steps)
     spectrograms = build_spectrograms(accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=1)

@@ -82,7 +82,7 @@ def random_checkpoint() -> Checkpoint:
 
 
 def suppress_like_openai(checkpoint: Checkpoint) -> list[int]:
-    """Set stock Whisper's lists and contexts in a checkpoint, and return the tokens openai-whisper must also suppress."""
+    """Set stock Whisper's lists and contexts, and return the tokens that openai-whisper must also suppress."""
     from whisper.tokenizer import get_tokenizer  # here: an optional package, in the extras dev and benchmarks
 
     tokenizer = get_tokenizer(multilingual=True, num_languages=len(checkpoint.languages))
