@@ -6,6 +6,7 @@ from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.manifest import read_manifest
 from sottovoce.recognize.scoring import score_folder, score_table, select_split, write_score
 from sottovoce.schema import Split
+from sottovoce.text.metrics import MetricName
 from sottovoce.text.normalize import Normalizer
 
 
@@ -26,6 +27,9 @@ class ScoreJob(Config):
     """Score on the first so many only; None takes all."""
     normalizer: Normalizer = "english"
     """How texts are made comparable before the rates; english leaves texts in other languages to basic."""
+    metrics: tuple[MetricName, ...] = ("wer", "cer")
+    """Rates to write below metrics in the JSON file, as of the evaluate library: wer, cer, mer (match error rate), ser
+    (sentence error rate)."""
     batch_size: int = 8
     """Windows recognized at once."""
     num_threads: int = 1
@@ -43,6 +47,7 @@ def main(job: ScoreJob) -> None:
         normalizer=job.normalizer,
         batch_size=job.batch_size,
         num_threads=job.num_threads,
+        metrics=job.metrics,
     )
     write_score(result, job.output)
     print(score_table(result))

@@ -4,8 +4,9 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sottovoce.audio.decode import read_audio
 from sottovoce.audio.silence import window_spans
@@ -13,9 +14,12 @@ from sottovoce.errors import ManifestError
 from sottovoce.recognize.load import load_recognizer, root_folder
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Split, Utterance, Waveform
-from sottovoce.text.group_score import GroupScore, score_utterances
+from sottovoce.text.group_score import GroupScore, normalize_pairs, score_utterances
 from sottovoce.text.normalize import Normalizer, read_spelling
 from sottovoce.text.score import ErrorRate, Score
+
+if TYPE_CHECKING:  # importing the evaluate library takes seconds
+    from sottovoce.text.metrics import MetricName
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,10 @@ class RecognizerScore:
     """The recognized text by utterance id."""
     groups: tuple[GroupScore, ...] = ()
     """Scores by corpus and language, if there are several."""
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Further metrics by name, with what each computed; see ``text/metrics.py``."""
+    headline: str = "wer"
+    """The metric to quote first: cer where no language puts spaces between words."""
 
     @property
     def rtfx(self) -> float:
@@ -67,8 +75,9 @@ def score_folder(
     normalizer: Normalizer,
     batch_size: int = 8,
     num_threads: int = 1,
+    metrics: "Sequence[MetricName]" = (),
 ) -> RecognizerScore:
-    """Load a variant (see ``load_recognizer``) and score it.
+    """Load a variant (see ``load_recognizer``) and score it, also by the ``metrics`` named; see ``score_recognizer``.
 
     Raises:
         CheckpointError: a variant that cannot be loaded.
@@ -77,7 +86,14 @@ def score_folder(
     """
     recognizer = load_recognizer(folder, variant=variant, num_threads=num_threads)
     spelling = read_spelling(root_folder(folder, variant))
-    return score_recognizer(recognizer, utterances, normalizer=normalizer, batch_size=batch_size, spelling=spelling)
+    result = score_recognizer(recognizer, utterances, normalizer=normalizer, batch_size=batch_size, spelling=spelling)
+    if not metrics:
+        return result
+    from sottovoce.text.metrics import compute_metrics, headline_metric
+
+    hypotheses = list(result.hypotheses.values())
+    normalized = normalize_pairs(utterances, hypotheses, normalizer=normalizer, spelling=spelling)
+    return replace(result, metrics=compute_metrics(metrics, normalized), headline=headline_metric(utterances))
 
 
 def score_recognizer(
@@ -191,6 +207,8 @@ def write_score(result: RecognizerScore, path: Path) -> None:
         "rtfx_means": "audio seconds per second of recognition, log-mel included, decoding of files excluded",
         "audio_s": result.audio_s,
         "recognition_s": result.recognition_s,
+        "headline": result.headline,
+        "metrics": result.metrics,
         "groups": [group.model_dump() for group in result.groups],
         "hypotheses": result.hypotheses,
     }
@@ -207,7 +225,8 @@ def score_table(result: RecognizerScore) -> str:
         (f"CER ({score.normalizer})", score.cer),
         ("CER (raw)", score.cer_raw),
     ]
-    rows = [("rate", "percent", "95 % interval", "subst.", "delet.", "insert.", "of"), *(_row(*rate) for rate in rates)]
+    header = ("rate", "percent", "95 % interval", "subst.", "delet.", "insert.", "of")
+    rows = [header, *(_row(*rate) for rate in rates), *_metric_rows(result)]
     heading = (
         f"{result.name}: {result.num_utterances} utterances, {result.audio_s:.0f} s of audio, RTFx {result.rtfx:.1f}"
     )
@@ -235,6 +254,19 @@ def _row(name: str, rate: ErrorRate) -> tuple[str, ...]:
     counts = (rate.substitutions, rate.deletions, rate.insertions, rate.num_reference)
     interval = _interval(rate.low, rate.high)
     return (name, f"{100 * rate.rate:.2f}", interval, *(str(count) for count in counts))
+
+
+def _metric_rows(result: RecognizerScore) -> list[tuple[str, ...]]:
+    """Format the metrics that are not in the score; a metric without interval or counts leaves their cells empty."""
+    rows = []
+    for name, values in result.metrics.items():
+        if name not in ("wer", "cer"):
+            has_interval = f"{name}_low" in values and f"{name}_high" in values
+            interval = _interval(values[f"{name}_low"], values[f"{name}_high"]) if has_interval else ""
+            counts = (values.get(key, "") for key in ("substitutions", "deletions", "insertions", "num_reference"))
+            label = f"{name.upper()} ({result.score.normalizer})"
+            rows.append((label, f"{100 * values[name]:.2f}", interval, *(str(count) for count in counts)))
+    return rows
 
 
 def _interval(low: float, high: float) -> str:

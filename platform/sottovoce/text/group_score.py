@@ -1,4 +1,4 @@
-"""Scores of each corpus and each language, where there are several; every text by its own language's normalizer."""
+"""Score utterances as a whole and by corpus and language; each text is normalized by the rules for its language."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ _UNNAMED = "unnamed"  # the corpus of utterances that name none
 
 
 class GroupScore(Record):
-    """How well one corpus or one language was recognized."""
+    """Error rates of one corpus or one language."""
 
     kind: Literal["corpus", "language"]
     name: str
-    """The corpus's name, or the ISO 639-1 code of what was spoken."""
+    """The corpus's name, or the ISO 639-1 code of the spoken language."""
     num_utterances: int
     num_words: int
     """In the normalized references."""
@@ -27,16 +27,16 @@ class GroupScore(Record):
     wer_high: float
     cer: float
     normalizer: str
-    """What ``wer`` and ``cer`` went through."""
+    """The normalizer before ``wer`` and ``cer``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupedScore:
-    """All utterances together, and their groups."""
+    """The score of all utterances, and those of their groups."""
 
     score: Score
     groups: tuple[GroupScore, ...]
-    """Corpora where there are several, then languages where there are several, each by name."""
+    """Corpora, if there are several, then languages, if there are several; each in order of name."""
 
 
 def score_utterances(
@@ -47,64 +47,74 @@ def score_utterances(
     seed: int = 0,
     spelling: Mapping[str, str] | None = None,
 ) -> GroupedScore:
-    """Score what was recognized, overall and by corpus and language.
+    """Score hypotheses over all utterances, and by corpus and language.
 
     Args:
-        utterances: U, what was said.
-        hypotheses: U texts that were recognized.
-        normalizer: of both sides; texts that are not English go through ``basic`` where it is ``english``.
+        utterances: U, with their references.
+        hypotheses: U recognized texts.
+        normalizer: of both sides; texts that are not English are normalized by ``basic`` instead of ``english``.
         seed: of the bootstrap.
         spelling: see ``normalize``.
 
     Raises:
         ValueError: different numbers of utterances and hypotheses.
     """
-    rules = {name: build_normalizer(name, spelling) for name in {normalizer_for(one, normalizer) for one in utterances}}
-    pairs, normalized = [], []
-    for utterance, hypothesis in zip(utterances, hypotheses, strict=True):
-        rule = rules[normalizer_for(utterance, normalizer)]
-        pairs.append((utterance.text, hypothesis))
-        normalized.append((rule(utterance.text), rule(hypothesis)))
+    pairs = [(one.text, hypothesis) for one, hypothesis in zip(utterances, hypotheses, strict=True)]
+    normalized = normalize_pairs(utterances, hypotheses, normalizer=normalizer, spelling=spelling)
 
-    def score(places: Sequence[int]) -> Score:
+    def score(indices: Sequence[int]) -> Score:
         return score_pairs(
-            [pairs[place] for place in places],
-            [normalized[place] for place in places],
-            normalizer=name_normalizer([utterances[place] for place in places], normalizer),
+            [pairs[index] for index in indices],
+            [normalized[index] for index in indices],
+            normalizer=name_normalizer([utterances[index] for index in indices], normalizer),
             seed=seed,
         )
 
-    corpora, languages = (
-        _places([one.corpus or _UNNAMED for one in utterances]),
-        _places(o.language for o in utterances),
-    )
+    corpora = _indices_by_name(one.corpus or _UNNAMED for one in utterances)
+    languages = _indices_by_name(one.language for one in utterances)
     return GroupedScore(
         score=score(range(len(pairs))),
         groups=(
-            *(_group("corpus", name, score(places)) for name, places in corpora.items() if len(corpora) > 1),
-            *(_group("language", name, score(places)) for name, places in languages.items() if len(languages) > 1),
+            *(_group("corpus", name, score(indices)) for name, indices in corpora.items() if len(corpora) > 1),
+            *(_group("language", name, score(indices)) for name, indices in languages.items() if len(languages) > 1),
         ),
     )
 
 
+def normalize_pairs(
+    utterances: Sequence[Utterance],
+    hypotheses: Sequence[str],
+    *,
+    normalizer: Normalizer,
+    spelling: Mapping[str, str] | None = None,
+) -> list[tuple[str, str]]:
+    """Return U pairs of reference and hypothesis, each normalized for its language; see ``score_utterances``."""
+    rules = {name: build_normalizer(name, spelling) for name in {normalizer_for(one, normalizer) for one in utterances}}
+    normalized = []
+    for utterance, hypothesis in zip(utterances, hypotheses, strict=True):
+        rule = rules[normalizer_for(utterance, normalizer)]
+        normalized.append((rule(utterance.text), rule(hypothesis)))
+    return normalized
+
+
 def normalizer_for(utterance: Utterance, normalizer: Normalizer) -> Normalizer:
-    """Give the normalizer of one text: the English one knows English only, which is what a translation is in."""
+    """Return the normalizer of one text: ``english`` is for English alone, which translations are in."""
     is_english = utterance.language == "en" or utterance.task == "translate"
     return "basic" if normalizer == "english" and not is_english else normalizer
 
 
 def name_normalizer(utterances: Iterable[Utterance], normalizer: Normalizer) -> str:
-    """Say what the texts of several utterances went through."""
+    """Return the name of the normalization of several utterances."""
     used = {normalizer_for(utterance, normalizer) for utterance in utterances} or {normalizer}
     return used.pop() if len(used) == 1 else "english, basic elsewhere"
 
 
-def _places(names: Iterable[str]) -> dict[str, list[int]]:
-    """Give each name's places, in the order of the names."""
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        places.setdefault(name, []).append(place)
-    return dict(sorted(places.items()))
+def _indices_by_name(names: Iterable[str]) -> dict[str, list[int]]:
+    """Return the indices of each name, in the order of the names."""
+    indices: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        indices.setdefault(name, []).append(index)
+    return dict(sorted(indices.items()))
 
 
 def _group(kind: Literal["corpus", "language"], name: str, score: Score) -> GroupScore:

@@ -1,4 +1,4 @@
-"""Word and character error rates with their counts and how sure they are.
+"""Word and character error rates with their counts and 95 % intervals.
 
 Shapes: U utterances, R bootstrap resamples.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sottovoce.text.normalize import Normalizer, build_normalizer
 
 NUM_RESAMPLES = 1_000  # enough for a 95 % interval to two digits (Bisani and Ney 2004 use 10 000)
-_MAX_DRAWS = 4_000_000  # utterance draws held at once: 32 MB of int64
+_MAX_DRAWS = 4_000_000  # resampled utterance indices in memory at once: 32 MB of int64
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ErrorRate:
     """Errors over reference units (words or characters), micro-averaged over all utterances."""
 
     rate: float
-    """Fraction, above 1 where insertions abound; errors over 1 where the references hold no unit at all."""
+    """Fraction; above 1 with many insertions. The number of errors itself where the references have no units."""
     substitutions: int
     deletions: int
     insertions: int
@@ -35,14 +35,14 @@ class ErrorRate:
 
 @dataclass(frozen=True)
 class Score:
-    """How well hypotheses match references, normalized and raw."""
+    """Error rates of hypotheses against references, normalized and raw."""
 
     wer: ErrorRate
     cer: ErrorRate
     wer_raw: ErrorRate
     cer_raw: ErrorRate
     normalizer: str
-    """Name of the normalizer or normalizers behind ``wer`` and ``cer``."""
+    """Name of the normalizer or normalizers that ``wer`` and ``cer`` were computed after."""
     num_utterances: int
 
 
@@ -56,11 +56,11 @@ def score_texts(
 ) -> Score:
     """Score hypotheses against references of the same order.
 
-    An utterance with an empty reference counts its hypothesis as insertions.
+    Where a reference is empty, the whole hypothesis counts as insertions.
 
     Args:
-        references: U texts that were said.
-        hypotheses: U texts that were recognized.
+        references: U reference transcripts.
+        hypotheses: U recognized texts.
         normalizer: applied to both sides for ``wer`` and ``cer``.
         seed: of the bootstrap.
         spelling: see ``normalize``.
@@ -77,36 +77,36 @@ def score_texts(
 def score_pairs(
     pairs: Sequence[tuple[str, str]], normalized: Sequence[tuple[str, str]], *, normalizer: str, seed: int = 0
 ) -> Score:
-    """Score pairs of reference and hypothesis whose normalized form is known.
+    """Score pairs of reference and hypothesis that are normalized already.
 
     Args:
-        pairs: U, as they were said and recognized.
-        normalized: U, the same after normalization, each by whichever normalizer its language asks for.
-        normalizer: what the score calls that normalization.
+        pairs: U pairs of reference and hypothesis, not normalized.
+        normalized: the same U pairs, each normalized for its language.
+        normalizer: name of that normalization in the score.
         seed: of the bootstrap.
     """
     keep = build_normalizer("none")
     raw = [(keep(reference), keep(hypothesis)) for reference, hypothesis in pairs]
     return Score(
-        wer=_error_rate(count_words(normalized), seed=seed),
-        cer=_error_rate(_count_characters(normalized), seed=seed),
-        wer_raw=_error_rate(count_words(raw), seed=seed),
-        cer_raw=_error_rate(_count_characters(raw), seed=seed),
+        wer=error_rate(count_words(normalized), seed=seed),
+        cer=error_rate(count_characters(normalized), seed=seed),
+        wer_raw=error_rate(count_words(raw), seed=seed),
+        cer_raw=error_rate(count_characters(raw), seed=seed),
         normalizer=normalizer,
         num_utterances=len(pairs),
     )
 
 
 def count_words(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
-    """Count (U, 4): substitutions, deletions, insertions and reference words of each utterance."""
+    """Return (U, 4): substitutions, deletions, insertions and reference words of each utterance."""
     scored = [pair for pair in pairs if pair[0]]
     output = jiwer.process_words([ref for ref, _ in scored], [hyp for _, hyp in scored]) if scored else None
     insertions = [len(hyp.split()) for ref, hyp in pairs if not ref]
     return _join_counts(output, [not ref for ref, _ in pairs], insertions)
 
 
-def _count_characters(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
-    """Count (U, 4): substitutions, deletions, insertions and reference characters, spaces among them."""
+def count_characters(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    """Return (U, 4): substitutions, deletions, insertions and reference characters, spaces included."""
     scored = [pair for pair in pairs if pair[0]]
     output = jiwer.process_characters([ref for ref, _ in scored], [hyp for _, hyp in scored]) if scored else None
     insertions = [len(hyp) for ref, hyp in pairs if not ref]
@@ -116,7 +116,7 @@ def _count_characters(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
 def _join_counts(
     output: jiwer.WordOutput | jiwer.CharacterOutput | None, is_empty: Sequence[bool], insertions: Sequence[int]
 ) -> NDArray[np.int64]:
-    """Put the counts of empty references, which jiwer refuses, among those it aligned."""
+    """Merge the counts of empty references, which jiwer refuses, with those of the aligned pairs."""
     counts = np.zeros((len(is_empty), 4), np.int64)
     empty = np.array(is_empty, bool)
     counts[empty, 2] = insertions
@@ -136,7 +136,8 @@ def _count_chunks(chunks: Sequence[jiwer.AlignmentChunk], num_reference: int) ->
     return totals["substitute"], totals["delete"], totals["insert"], num_reference
 
 
-def _error_rate(counts: NDArray[np.int64], *, seed: int) -> ErrorRate:
+def error_rate(counts: NDArray[np.int64], *, seed: int) -> ErrorRate:
+    """Add up (U, 4) counts to one rate, with a bootstrap interval over the utterances."""
     substitutions, deletions, insertions, num_reference = (int(total) for total in counts.sum(axis=0))
     low, high = _bootstrap(counts[:, :3].sum(axis=1), counts[:, 3], seed=seed)
     return ErrorRate(
@@ -151,7 +152,7 @@ def _error_rate(counts: NDArray[np.int64], *, seed: int) -> ErrorRate:
 
 
 def _bootstrap(errors: NDArray[np.int64], lengths: NDArray[np.int64], *, seed: int) -> tuple[float, float]:
-    """Give the 2.5th and 97.5th percentile of the rate over resampled corpora.
+    """Return the 2.5th and 97.5th percentile of the rate over resampled corpora.
 
     Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
     """
@@ -163,7 +164,7 @@ def _bootstrap(errors: NDArray[np.int64], lengths: NDArray[np.int64], *, seed: i
     step = max(1, _MAX_DRAWS // num_utterances)
     for start in range(0, NUM_RESAMPLES, step):
         num_rows = min(step, NUM_RESAMPLES - start)
-        drawn = generator.integers(num_utterances, size=(num_rows, num_utterances))
-        rates[start : start + num_rows] = errors[drawn].sum(axis=1) / np.maximum(1, lengths[drawn].sum(axis=1))
+        indices = generator.integers(num_utterances, size=(num_rows, num_utterances))
+        rates[start : start + num_rows] = errors[indices].sum(axis=1) / np.maximum(1, lengths[indices].sum(axis=1))
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
