@@ -64,14 +64,14 @@ def test_a_checked_file_can_be_copied_on_the_way(disk: Disk, tmp_path: Path) -> 
         (FileDigest(size=7, sha256="00"), "here/a/one: its sha256 differs from that of the written content"),
     ],
 )
-def test_a_file_that_is_not_what_it_was_is_named(disk: Disk, expected: FileDigest, message: str) -> None:
+def test_a_damaged_file_is_named(disk: Disk, expected: FileDigest, message: str) -> None:
     disk.make_folder("a")
     write_file(disk, "a/one", [b"content"])
     with pytest.raises(CheckpointError, match=message):
         check_file(disk, "a/one", expected, location="here")
 
 
-def test_a_missing_file_is_damage_and_storage_that_does_not_answer_is_not(disk: Disk) -> None:
+def test_a_missing_file_is_damage_and_unreachable_storage_is_not(disk: Disk) -> None:
     with pytest.raises(CheckpointError, match="here/gone: it cannot be read"):
         check_file(disk, "gone", FileDigest(size=1, sha256=""), location="here")
     assert isinstance(name_read_fault(OSError(errno.EIO, ""), "a"), CheckpointError)
@@ -97,7 +97,7 @@ def test_a_refused_write_says_where_why_and_what_to_do(number: int, remedy: str)
     assert "the checkpoints before it are kept" in str(error)
 
 
-def test_what_was_read_back_wrong_points_at_the_disk() -> None:
+def test_a_failed_read_back_points_to_the_disk() -> None:
     error = name_write_fault(CheckpointError("a/one", "it has 3 bytes and was written with 7"), "a")
     assert "it has 3 bytes and was written with 7; check the disk" in str(error)
 

@@ -3,7 +3,7 @@ import torch
 from sottovoce.checkpoints.tensors import HostCopies
 
 
-def test_a_copy_stays_as_it_was_while_the_tensor_changes() -> None:
+def test_a_copy_is_unchanged_while_the_tensor_changes() -> None:
     weight = torch.nn.Parameter(torch.ones(2, 3))
     copy = HostCopies().take({"weight": weight})["weight"]
     weight.data += 1.0
@@ -11,7 +11,7 @@ def test_a_copy_stays_as_it_was_while_the_tensor_changes() -> None:
     assert not copy.requires_grad
 
 
-def test_memory_is_used_again_and_taken_anew_where_the_shape_changed() -> None:
+def test_buffers_are_reused_and_reallocated_if_the_shape_changed() -> None:
     copies = HostCopies()
     first = copies.take({"a": torch.zeros(4), "b": torch.zeros(2)})
     second = copies.take({"a": torch.ones(4), "b": torch.ones(3)})

@@ -5,7 +5,7 @@ from sottovoce.checkpoints.state import OptimizerValues, join_state, split_state
 
 
 @pytest.mark.parametrize("optimizer_class", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])
-def test_an_optimizer_takes_back_its_state_after_a_way_through_json(
+def test_an_optimizer_restores_its_state_from_json(
     optimizer_class: type[torch.optim.Optimizer],
 ) -> None:
     def build() -> tuple[torch.Tensor, torch.optim.Optimizer]:

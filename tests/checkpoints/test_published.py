@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> CheckpointStore:
     return store
 
 
-def test_the_best_model_takes_the_place_of_the_one_before(store: CheckpointStore, tmp_path: Path) -> None:
+def test_the_best_model_replaces_the_previous_one(store: CheckpointStore, tmp_path: Path) -> None:
     target = tmp_path / "out" / "checkpoint"
     target.mkdir(parents=True)
     (target / "old").write_bytes(b"old")
@@ -37,7 +37,7 @@ def test_the_best_model_takes_the_place_of_the_one_before(store: CheckpointStore
     assert [path.name for path in target.parent.iterdir()] == ["checkpoint"]
 
 
-def test_what_fails_on_the_way_leaves_the_model_as_it_was(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_failure_leaves_the_previous_model_unchanged(store: CheckpointStore, tmp_path: Path) -> None:
     target = tmp_path / "out" / "checkpoint"
     target.mkdir(parents=True)
     (target / "old").write_bytes(b"old")
@@ -58,7 +58,7 @@ def test_a_full_disk_is_named(store: CheckpointStore, tmp_path: Path, monkeypatc
         pass
 
 
-def test_a_damaged_best_gives_way_to_the_next_best(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_damaged_best_checkpoint_is_replaced_by_the_next_best(store: CheckpointStore, tmp_path: Path) -> None:
     damaged = store.committed()[1]
     (tmp_path / "store" / damaged.name / "checkpoint" / "model.safetensors").write_bytes(b"weights X")
     with published_best(store, tmp_path / "checkpoint") as (best, _):
@@ -79,7 +79,7 @@ def test_the_end_of_a_run_is_read_from_its_last_checkpoint(store: CheckpointStor
     assert read_last_state(store).step == 6
 
 
-def test_a_run_whose_end_was_damaged_is_told_to_go_on(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_run_whose_last_checkpoint_is_damaged_is_told_to_resume(store: CheckpointStore, tmp_path: Path) -> None:
     last = store.committed()[0]
     (tmp_path / "store" / last.name / "run_state.json").write_bytes(b"{}")
     with pytest.raises(CheckpointError, match=r"written at step 3.*run the same command again"):

@@ -10,7 +10,7 @@ def draw() -> tuple[float, float, float, float]:
     return random.random(), random.gauss(0, 1), float(np.random.standard_normal()), float(torch.rand(1))
 
 
-def test_every_generator_draws_again_what_it_drew_after_a_way_through_json() -> None:
+def test_every_generator_repeats_its_numbers_after_a_round_trip_through_json() -> None:
     random.gauss(0, 1)  # leaves the second of a pair behind, which is part of the state
     np.random.standard_normal()
     state = read_random_state()

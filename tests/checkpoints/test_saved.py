@@ -35,7 +35,7 @@ def test_a_manifest_of_another_format_is_refused_with_both_versions() -> None:
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'{"format_version": 1', b"\xff\xfe"])
-def test_what_is_no_manifest_is_refused(manifest: bytes) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(manifest: bytes) -> None:
     with pytest.raises(CheckpointError, match="it is not a manifest"):
         manifest_to_saved(manifest, location="m")
 

@@ -1,4 +1,4 @@
-"""A run's state through memory, a thread and storage, and back: bit by bit the same."""
+"""A run's state is saved and restored bit by bit, through memory, a thread and storage."""
 
 import logging
 import random
@@ -55,7 +55,7 @@ def newest(store: CheckpointStore) -> Opened:
         return opened
 
 
-def test_a_saved_run_goes_on_as_if_it_had_never_stopped(training: Training, tmp_path: Path) -> None:
+def test_a_saved_run_resumes_as_if_it_had_never_stopped(training: Training, tmp_path: Path) -> None:
     store = CheckpointStore(str(tmp_path))
     training.step()
     with training.saver(store) as saver:
@@ -108,7 +108,7 @@ class SlowStore(CheckpointStore):
         return super().write(files, **settings)  # type: ignore[arg-type]
 
 
-def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_save_waits_for_it(
+def test_training_continues_while_a_checkpoint_is_written_and_the_next_save_waits_for_it(
     training: Training, tmp_path: Path
 ) -> None:
     store = SlowStore(str(tmp_path))
@@ -154,7 +154,7 @@ def test_an_error_of_the_run_is_not_hidden_by_one_of_the_write(
     assert "No space left on device" in caplog.text
 
 
-def test_a_full_disk_costs_no_checkpoint_that_was_there(training: Training, tmp_path: Path) -> None:
+def test_a_full_disk_destroys_no_earlier_checkpoint(training: Training, tmp_path: Path) -> None:
     with training.saver(CheckpointStore(str(tmp_path))) as saver:
         saver.save(RunState(step=1), wer=0.5)
     saver = training.saver(full_store(tmp_path, after=9))
@@ -185,7 +185,7 @@ def test_a_run_at_its_end_is_not_noted_as_resumed(tmp_path: Path) -> None:
     assert read_resumed(tmp_path).resumed_at == ()
 
 
-def test_checkpoints_lie_below_the_output_or_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_below_the_output_or_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert build_store(None, output=tmp_path / "run").location == str(tmp_path / "run" / "checkpoints")
     assert build_store("memory://bucket/all/", output=tmp_path / "run").location == "memory://bucket/all/run"

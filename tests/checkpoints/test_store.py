@@ -24,7 +24,7 @@ def write(store: CheckpointStore, step: int, wer: float | None, *, keep_best: in
     store.write(files, step=step, wer=wer, keep_best=keep_best)
 
 
-def test_a_store_gives_the_newest_and_the_best_and_keeps_no_more_than_told(root: str) -> None:
+def test_a_store_returns_the_newest_and_the_best_and_keeps_no_more_than_configured(root: str) -> None:
     store = CheckpointStore(root)
     for step, wer in ((0, 0.5), (10, 0.2), (20, None), (30, 0.3), (40, None)):
         write(store, step, wer)
@@ -62,7 +62,7 @@ def test_an_empty_store_has_nothing_and_makes_no_folder(root: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_of_a_checkpoint_can_be_had_alone(root: str) -> None:
+def test_a_part_of_a_checkpoint_can_be_fetched_alone(root: str) -> None:
     store = CheckpointStore(root)
     write(store, 1, 0.5)
     with store.latest(under="run_state.json") as newest:
@@ -91,7 +91,7 @@ def test_a_manifest_in_another_folder_than_its_own_is_refused(tmp_path: Path) ->
         pass
 
 
-def test_what_else_lies_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "step-by-step.txt").write_text("a file", encoding="utf-8")
     store = CheckpointStore(str(tmp_path))
@@ -100,7 +100,7 @@ def test_what_else_lies_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     assert {"notes", "step-by-step.txt"} < {path.name for path in tmp_path.iterdir()}
 
 
-def test_storage_that_does_not_answer_is_no_reason_to_use_an_older_checkpoint(tmp_path: Path) -> None:
+def test_unreachable_storage_does_not_lead_to_an_older_checkpoint(tmp_path: Path) -> None:
     disk = LocalDisk(tmp_path)
     write(CheckpointStore("runs", disk=disk), 1, 0.5)
     write(CheckpointStore("runs", disk=disk), 2, 0.5)

@@ -1,4 +1,4 @@
-"""Every write of a checkpoint may fail or be the last: a reader finds the new checkpoint whole, or the one before."""
+"""Any write of a checkpoint may fail or be the last: a reader finds the new checkpoint intact, or the previous one."""
 
 import logging
 import os
@@ -39,7 +39,7 @@ def write(disk: Disk, step: int, *, wer: float | None = None) -> None:
 
 
 def read(disk: Disk) -> int | None:
-    """Load the newest that is whole, compare every byte, and give its step."""
+    """Load the newest intact checkpoint, compare every byte, and return its step."""
     with CheckpointStore("/runs/a", disk=disk).latest() as opened:
         if opened is None:
             return None
@@ -179,7 +179,7 @@ def volatile_disk() -> VolatileDisk:
 
 
 def live(disk: Disk, chance: random.Random, *, from_step: int, num_steps: int) -> int:
-    """Go on with a run from what is on a disk, until it ends or is killed; gives the last step it was told is kept."""
+    """Resume a run from a disk until it ends or is killed; return the last step that was reported as saved."""
     store = CheckpointStore("/runs/a", disk=disk)
     with store.latest() as opened:
         kept = 0 if opened is None else opened.saved.step
@@ -195,7 +195,7 @@ def live(disk: Disk, chance: random.Random, *, from_step: int, num_steps: int) -
 
 
 @pytest.mark.parametrize(("num_steps", "num_deaths"), [(40, 30), pytest.param(400, 400, marks=pytest.mark.slow)])
-def test_a_run_that_is_killed_again_and_again_always_goes_on_from_a_good_checkpoint(
+def test_a_run_that_is_killed_again_and_again_always_resumes_from_a_good_checkpoint(
     num_steps: int, num_deaths: int
 ) -> None:
     chance = random.Random(0)
@@ -248,7 +248,7 @@ def damage_file(disk: Disk, path: str, damage: Callable[[bytes], bytes] | None) 
         file.close()
 
 
-def test_when_no_checkpoint_is_whole_the_run_does_not_begin_again_in_silence(storages: Storages) -> None:
+def test_a_run_without_an_intact_checkpoint_does_not_silently_start_again(storages: Storages) -> None:
     disk = storages.copy()
     for saved in CheckpointStore("/runs/a", disk=disk).committed():
         damage_file(disk, f"{saved.name}/run_state.json", flip)

@@ -27,7 +27,7 @@ def test_the_bytes_are_those_the_library_writes() -> None:
         assert b"".join(TensorFile(TENSORS, metadata)) == save(TENSORS, metadata or None)
 
 
-def test_each_tensor_comes_back_as_it_was() -> None:
+def test_each_tensor_reads_back_unchanged() -> None:
     loaded = load(b"".join(TensorFile(TENSORS)))
     assert set(loaded) == set(TENSORS)
     for name, tensor in TENSORS.items():
@@ -35,7 +35,7 @@ def test_each_tensor_comes_back_as_it_was() -> None:
         assert torch.equal(loaded[name], tensor)
 
 
-def test_a_tensor_that_does_not_lie_in_a_row_is_written_in_its_own_order() -> None:
+def test_a_tensor_that_is_not_contiguous_is_written_in_logical_order() -> None:
     turned = torch.arange(6.0).reshape(2, 3).T
     assert torch.equal(load(b"".join(TensorFile({"turned": turned})))["turned"], turned)
 

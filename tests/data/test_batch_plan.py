@@ -112,7 +112,7 @@ def test_epochs_differ_and_the_same_seed_gives_the_same_batches() -> None:
     assert not np.array_equal(first, other.batch(0, microbatch=0))
 
 
-def test_a_step_read_alone_is_the_step_read_in_its_turn() -> None:
+def test_a_step_read_alone_equals_the_step_read_in_order() -> None:
     in_turn = [batch.tolist() for step in read_epoch(plan_for(), 2) for batch in step]
     fresh = plan_for()
     first = 2 * fresh.steps_per_epoch
@@ -120,7 +120,7 @@ def test_a_step_read_alone_is_the_step_read_in_its_turn() -> None:
     assert backwards[::-1] == in_turn
 
 
-def test_the_same_examples_do_not_always_meet() -> None:
+def test_the_same_examples_are_not_always_in_one_batch() -> None:
     plan = plan_for()
     together = Counter(
         frozenset(batch.tolist()) for epoch in range(4) for step in read_epoch(plan, epoch) for batch in step
@@ -149,7 +149,7 @@ def test_over_the_inverse_of_its_weight_a_corpus_is_read_exactly_once(weight: fl
         assert set(counts[sizes[0] :]) == {1}
 
 
-def test_a_quarter_is_another_quarter_in_each_epoch_and_no_example_is_missed() -> None:
+def test_weight_one_quarter_reads_another_quarter_in_each_epoch_and_misses_no_example() -> None:
     plan = mixed_plan((100, 400), (1.0, 0.25))
     sizes = [int((count_reads(plan, [epoch], 500)[100:] > 0).sum()) for epoch in range(4)]
     assert all(80 <= size <= 120 for size in sizes)

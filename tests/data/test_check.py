@@ -99,7 +99,7 @@ def test_every_bad_row_is_rejected_for_its_reason_and_every_good_one_kept(corpus
     assert all(row.duration_s == pytest.approx(1.0, abs=1e-3) for row in utterances)
 
 
-def test_what_is_unusual_about_a_kept_row_is_remarked_and_nothing_about_a_reject(corpus: Path):
+def test_accepted_rows_get_warnings_and_rejects_get_none(corpus: Path):
     checked = [check_row(row, RULES) for row in read_corpus(corpus)]
     warnings = [(warning.id, warning.kind) for each in checked for warning in each.warnings]
     assert warnings == [(f"{name}.wav", kind) for name, kind in WARNINGS.items()]
@@ -158,7 +158,7 @@ def test_the_digest_is_that_of_the_sound_whatever_the_container(tone: CorpusRow,
     assert check_row(dataclasses.replace(tone, audio="nowhere.wav"), RULES).digest is None
 
 
-def test_bytes_that_came_along_are_decoded_instead_of_the_reference(tone: CorpusRow):
+def test_bytes_in_the_row_are_decoded_instead_of_the_reference(tone: CorpusRow):
     data = Path(tone.audio).read_bytes()
     inside = dataclasses.replace(tone, audio="shard.parquet")
     assert kept(check_row(inside, RULES, data=data)).duration_s == 1.0
@@ -171,7 +171,7 @@ def test_the_declared_split_is_kept_for_utterances_and_rejects(tone: CorpusRow):
     assert check_row(dataclasses.replace(row, text=None), RULES).split == "test"
 
 
-def test_a_checked_row_can_be_named_anew_with_all_it_holds(corpus: Path):
+def test_a_checked_row_can_be_renamed_with_its_warnings(corpus: Path):
     row = CorpusRow(id="", audio="x", text="said")
     named = check_row(row, RULES, data=(corpus / "fast.wav").read_bytes()).located("b", "x#row=1", split="test")
     assert (named.outcome.id, named.outcome.audio, named.split) == ("b", "x#row=1", "test")

@@ -47,13 +47,13 @@ def reader_of(stream: SpeechStream, *, num_microbatches: int = 1, augment: Augme
 
 
 def read_batch(stream: SpeechStream, step: int, *, microbatch: int = 0, num_microbatches: int = 1) -> PcmBatch:
-    """What a task makes and a worker reads, without Ray between them."""
+    """The row that a task makes and a worker reads, without Ray between them."""
     reader = reader_of(stream, num_microbatches=num_microbatches, augment=stream.augment)
     examples = [stream.examples[place] for place in reader.plan.batch(step, microbatch=microbatch)]
     return to_batch(reader.read(step, microbatch=microbatch), examples, epoch=reader.plan.epoch_of(step))
 
 
-def test_a_row_holds_one_microbatches_recordings_as_pcm_one_after_the_other(utterances: list[Utterance]) -> None:
+def test_a_row_holds_the_recordings_of_one_microbatch_as_concatenated_pcm(utterances: list[Utterance]) -> None:
     reader = reader_of(stream_of(utterances, batch_size=3), num_microbatches=2)
     row = reader.read(0, microbatch=1)
     assert row.schema == BATCH_SCHEMA
@@ -80,7 +80,7 @@ def test_a_packed_example_has_a_recording_for_each_of_its_utterances(utterances:
         assert [len(pcm) for pcm in recordings] == [round(one.duration_s * 16_000) for one in example.utterances]
 
 
-def test_an_epoch_holds_every_utterance_once_whatever_the_slots(utterances: list[Utterance]) -> None:
+def test_an_epoch_holds_every_utterance_once_with_any_number_of_microbatches(utterances: list[Utterance]) -> None:
     stream = stream_of(utterances, pack_s=0.7)
     for num_microbatches in (1, 2, 3):
         steps = range(stream.steps_per_epoch(num_microbatches))
@@ -107,7 +107,7 @@ def test_a_recording_that_cannot_be_read_becomes_a_reject(
     assert [(reject.id, reject.reason) for reject in batch.rejects] == [("broken", reason)]
 
 
-def test_a_batch_of_which_nothing_can_be_read_still_comes(tmp_path: Path) -> None:
+def test_a_batch_without_readable_recordings_is_still_yielded(tmp_path: Path) -> None:
     lost = [Utterance(id=f"lost{i}", audio=str(tmp_path / "x.wav"), duration_s=1.0, text="x") for i in range(2)]
     batch = read_batch(stream_of(lost), 0)
     assert [len(pcm) for (pcm,) in batch.recordings] == [0, 0]
@@ -120,7 +120,7 @@ def test_only_the_utterances_part_of_a_long_recording_is_read(utterances: list[U
     assert len(pcm) == 4_000
 
 
-def test_speech_is_changed_alike_in_one_epoch_and_differently_in_the_next(utterances: list[Utterance]) -> None:
+def test_speech_is_augmented_alike_within_an_epoch_and_differently_in_the_next(utterances: list[Utterance]) -> None:
     stream = stream_of(utterances, batch_size=8, augment=AugmentConfig(noise_probability=1.0))
     first, again, second = (
         {example.id: pcm.tobytes() for example, (pcm,) in zip(batch.examples, batch.recordings, strict=True)}
@@ -179,7 +179,7 @@ def test_an_empty_training_split_is_a_config_error() -> None:
         stream_of([])
 
 
-def test_what_tasks_share_is_read_in_place() -> None:
+def test_the_data_that_tasks_share_is_read_without_copying() -> None:
     examples = [
         Example(utterances=(Utterance(id=f"{i}", audio="a.wav", duration_s=1.0, text="x"),)) for i in range(999)
     ]
@@ -241,6 +241,6 @@ def test_a_single_manifest_needs_no_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"weights": (1.0,)}, {"weights": (1.0, 0.0)}, {"manifest": ()}, {"pack_s": 31.0}])
-def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:
+def test_settings_without_meaning_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         DatasetConfig.model_validate({"manifest": ("a", "b")} | settings)

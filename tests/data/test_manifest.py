@@ -18,7 +18,7 @@ def utterance(row_id: str, audio: Path | str) -> Utterance:
     return Utterance(id=row_id, audio=str(audio), duration_s=1.5, text="naïve 你好", speaker="a", split="test")
 
 
-def test_a_manifest_comes_back_as_written_and_moves_with_its_folder(tmp_path: Path):
+def test_a_manifest_reads_back_unchanged_and_moves_with_its_folder(tmp_path: Path):
     inside, outside = tmp_path / "run" / "a.wav", tmp_path / "b.wav"
     utterances = [utterance("a", inside), utterance("b", outside)]
     write_manifest(utterances, tmp_path / "run" / "manifest.jsonl")
@@ -55,7 +55,7 @@ def test_a_missing_manifest_and_one_in_another_encoding_are_named(tmp_path: Path
 @pytest.mark.parametrize(
     "audio", ["s3://bucket/a.wav", "memory://x/shard.tar#bytes=10-90", "hf://datasets/o/n/a#row=3"]
 )
-def test_a_uri_comes_back_as_written(tmp_path: Path, audio: str):
+def test_a_uri_reads_back_unchanged(tmp_path: Path, audio: str):
     write_manifest([utterance("a", audio)], tmp_path / "manifest.jsonl")
     assert [row.audio for row in read_manifest(tmp_path / "manifest.jsonl")] == [audio]
 
@@ -67,7 +67,7 @@ def test_a_part_of_a_file_moves_with_the_folder(tmp_path: Path):
     assert row.audio == str(tmp_path / "moved" / "shard.tar#bytes=10-90")
 
 
-def test_rejects_and_warnings_come_back_as_written_one_line_each(tmp_path: Path):
+def test_rejects_and_warnings_read_back_unchanged_one_per_line(tmp_path: Path):
     rejects = [Reject(id="a", audio="a.wav", reason="silent", detail="x")] * 2
     warnings = [RowWarning(id="b", audio="b.wav", kind="clipped", detail="x")]
     write_rejects(rejects, tmp_path / "rejects.jsonl")
@@ -77,7 +77,7 @@ def test_rejects_and_warnings_come_back_as_written_one_line_each(tmp_path: Path)
     assert read_warnings(tmp_path / "warnings.jsonl") == warnings
 
 
-def test_no_file_of_rejects_or_warnings_holds_none_and_a_wrong_line_is_named(tmp_path: Path):
+def test_a_missing_file_of_rejects_or_warnings_is_empty_and_a_wrong_line_is_named(tmp_path: Path):
     assert read_rejects(tmp_path / "rejects.jsonl") == []
     assert read_warnings(tmp_path / "warnings.jsonl") == []
     (tmp_path / "rejects.jsonl").write_text('{"id": "a"}\n')

@@ -29,7 +29,7 @@ def test_ids_of_several_manifests_begin_with_the_corpus_or_the_folder(tmp_path: 
     assert [reject.id for reject in speech.rejects] == ["no-old", "no-new"]
 
 
-def test_a_split_is_that_of_all_manifests(tmp_path: Path) -> None:
+def test_a_split_combines_all_manifests(tmp_path: Path) -> None:
     manifests = [write(tmp_path / "old", ["a"], split="validation"), write(tmp_path / "new", ["b"], split="validation")]
     speech = read_speech([*manifests, write(tmp_path / "more", ["c"])])
     assert [one.id for one in speech.split("validation")] == ["old/a", "new/b"]
@@ -45,7 +45,7 @@ def test_an_id_in_two_manifests_names_both_and_the_remedy(tmp_path: Path) -> Non
         read_speech([first, second])
 
 
-def test_corpora_of_one_name_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_different_corpora_with_one_name_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = write(tmp_path / "1", ["a"], corpus="corpus"), write(tmp_path / "2", ["b"], corpus="corpus")
     read_speech([first, second])
     assert "both call their corpus 'corpus'" in caplog.text

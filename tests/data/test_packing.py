@@ -56,7 +56,7 @@ def test_packing_is_the_same_each_time_and_in_the_order_of_the_manifest() -> Non
 
 
 @pytest.mark.parametrize("field", ["language", "task", "corpus", "speaker"])
-def test_what_differs_is_not_joined(field: str) -> None:
+def test_utterances_that_differ_are_not_joined(field: str) -> None:
     values = {
         "language": ("en", "de"),
         "task": ("transcribe", "translate"),
@@ -80,7 +80,7 @@ def test_no_speech_and_unknown_voices_stay_alone() -> None:
     assert ids_of(make_examples(given, pack_s=30.0)) == packed
 
 
-def test_no_speech_within_a_recording_parts_it() -> None:
+def test_a_pause_without_speech_splits_a_recording() -> None:
     pieces = [utterance(f"{i}", recording="r", text="" if i == 2 else "word") for i in range(1, 6)]
     assert ids_of(make_examples(pieces, pack_s=30.0)) == [["1"], ["2"], ["3", "4", "5"]]
 
@@ -105,7 +105,7 @@ def test_previous_text_is_that_of_the_piece_before() -> None:
 
 
 @pytest.mark.parametrize("change", [{"split": "validation"}, {"text": " "}, {"language": "de"}, {"task": "translate"}])
-def test_there_is_no_previous_text_where_the_piece_before_does_not_count(change: dict[str, object]) -> None:
+def test_there_is_no_previous_text_if_the_piece_before_does_not_count(change: dict[str, object]) -> None:
     pieces = [utterance("1", recording="r"), utterance("2", recording="r", **change), utterance("3", recording="r")]
     examples = {example.id: example for example in make_examples(pieces)}
     assert examples["3"].previous_text is None

@@ -31,11 +31,11 @@ def test_a_default_language_without_a_token_is_named():
         ("s3://bucket", "bucket"),
     ],
 )
-def test_a_corpus_is_called_by_the_last_part_of_its_location(corpus: str | Path, name: str):
+def test_a_corpus_is_named_after_the_last_part_of_its_location(corpus: str | Path, name: str):
     assert name_of(corpus) == name
 
 
-def test_utterances_and_rejects_stand_in_the_order_of_the_corpus_with_their_splits():
+def test_utterances_and_rejects_keep_the_order_of_the_corpus_and_their_splits():
     def utterance(row_id: str) -> Utterance:
         return Utterance(id=row_id, audio="a.wav", duration_s=1.0, text="said")
 

@@ -24,7 +24,7 @@ def test_a_log_gets_a_line_with_rows_done_of_rows(caplog: pytest.LogCaptureFixtu
     assert [message.split(",")[0] for message in caplog.messages] == lines
 
 
-def test_a_short_preparation_logs_no_pace(caplog: pytest.LogCaptureFixture):
+def test_a_short_preparation_logs_no_rate(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO), shown_rows(1, console=Console(file=io.StringIO())) as progress:
         progress.advance()
     assert caplog.messages == ["checking 1 rows"]

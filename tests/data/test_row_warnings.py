@@ -17,7 +17,7 @@ def kinds(waveform: Waveform = TONE, declared_s: float | None = None, **fields: 
 @pytest.mark.parametrize(
     "fields", [{"sampling_rate": 8_000}, {"sampling_rate": 48_000}, {"num_channels": 2}, {"bits": 24}, {"bits": None}]
 )
-def test_what_recordings_usually_are_is_no_remark(fields: dict[str, object]):
+def test_usual_recordings_get_no_warning(fields: dict[str, object]):
     assert kinds(**fields) == []
 
 
@@ -30,15 +30,15 @@ def test_what_recordings_usually_are_is_no_remark(fields: dict[str, object]):
         ({"num_channels": 3}, "many_channels"),
     ],
 )
-def test_what_is_unusual_about_the_container_is_remarked(fields: dict[str, object], kind: str):
+def test_an_unusual_container_gets_a_warning(fields: dict[str, object], kind: str):
     assert kinds(**fields) == [kind]
 
 
-def test_all_warnings_on_one_recording_are_given():
+def test_all_warnings_about_one_recording_are_returned():
     assert kinds(bits=8, sampling_rate=96_000, num_channels=8) == ["low_bit_depth", "unusual_rate", "many_channels"]
 
 
-def test_clipping_is_told_from_a_few_loud_samples():
+def test_clipping_is_distinguished_from_a_few_loud_samples():
     loud = TONE.copy()
     loud[:10] = 1.0
     assert kinds(loud) == []
@@ -46,7 +46,7 @@ def test_clipping_is_told_from_a_few_loud_samples():
 
 
 @pytest.mark.parametrize(("declared_s", "differs"), [(1.05, False), (1.2, True), (0.5, False), (None, False)])
-def test_a_recording_that_ends_before_it_should_is_remarked(declared_s: float | None, differs: bool):
+def test_a_recording_shorter_than_declared_gets_a_warning(declared_s: float | None, differs: bool):
     assert kinds(declared_s=declared_s) == ["duration_differs"] * differs
 
 

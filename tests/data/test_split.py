@@ -49,7 +49,7 @@ def test_unknown_speakers_split_by_utterance_without_a_warning(caplog: pytest.Lo
     assert not caplog.text
 
 
-def test_a_declared_split_stands_and_validation_comes_out_of_training():
+def test_declared_splits_are_kept_and_validation_is_taken_from_training():
     rows = corpus(20)
     declared: dict[str, Split] = {row.id: "test" if row.speaker in {"s1", "s2"} else "train" for row in rows}
     result = split(rows, declared)

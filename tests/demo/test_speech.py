@@ -52,14 +52,14 @@ def test_an_unknown_voice_raises_config_error() -> None:
         speak("Hello.", Voice(name="xx-nowhere"))
 
 
-def test_silence_is_cut_off_both_ends() -> None:
+def test_silence_is_removed_from_both_ends() -> None:
     waveform = np.zeros(1_000, dtype=np.float32)
     waveform[300:500] = 0.5
     assert len(trim_silence(waveform)) == 200
     assert len(trim_silence(np.zeros(10, dtype=np.float32))) == 10
 
 
-def test_a_shard_says_the_same_for_the_same_seed_and_a_pool_sorts_by_duration(tmp_path, monkeypatch) -> None:
+def test_a_shard_is_reproducible_and_a_pool_sorts_by_duration(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("sottovoce.demo.pool._SHARD_SIZE", 5)
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
@@ -93,7 +93,7 @@ def test_noise_has_unit_level() -> None:
     assert noise(160_000, np.random.default_rng(0)).std() == pytest.approx(1.0, abs=0.3)
 
 
-def test_the_throat_microphone_swallows_high_sounds() -> None:
+def test_the_throat_microphone_attenuates_high_frequencies() -> None:
     speech = speak("She sells sea shells by the sea shore.", Voice(name="en-us"))
     recording = through_throat_microphone(speech, np.random.default_rng(0))
 
@@ -115,7 +115,7 @@ def test_the_throat_microphone_swallows_high_sounds() -> None:
         ("two of the well-known facts", ["two", "of the", "well-known", "facts"]),
     ],
 )
-def test_words_sound_one_after_another_and_together_are_the_text(text: str, runs: list[str]) -> None:
+def test_words_follow_one_another_and_together_form_the_text(text: str, runs: list[str]) -> None:
     waveform, words = speak_words(text, Voice(name="en-us", word_gap=3))
     assert [word.text for word in words] == runs
     assert " ".join(word.text for word in words) == text

@@ -1,4 +1,4 @@
-"""Table and page of a comparison nobody ran: every context and engine is there, and nothing is fetched."""
+"""Table and page of a made-up comparison: they show every context and engine, and fetch nothing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Contexts to compare: given, or 30 s and what the data needs; each is a run that differs in nothing else."""
+"""Contexts to compare: as configured, or 30 s and what the data needs; the runs differ in nothing else."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ def test_speech_needs_the_half_seconds_around_its_shortest_and_longest(
     assert needed_context(durations_s) == expected
 
 
-def test_where_none_are_given_30_s_is_held_against_what_all_speech_needs(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_by_default_30_s_is_compared_with_what_the_speech_needs(tiny_checkpoint: Path, tmp_path: Path) -> None:
     search = build(tiny_checkpoint, tmp_path, ContextSearchConfig())
     assert [arm.context_s for arm in search.arms] == [FULL_CONTEXT, (1.5, 5.0)]
 
@@ -73,7 +73,7 @@ def test_runs_differ_in_context_and_seed_alone(tiny_checkpoint: Path, tmp_path: 
 
 
 def test_a_context_in_the_training_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="audio_context_s is what is searched"):
+    with pytest.raises(ConfigError, match="audio_context_s is searched"):
         build(tiny_checkpoint, tmp_path, ContextSearchConfig(), audio_context_s=(2.0, 10.0))
 
 

@@ -1,4 +1,4 @@
-"""The verdict says what a context costs and brings, how sure that is, and what to do."""
+"""The verdict says what a context costs and gains, how certain that is, and what to do."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_a_small_cost_is_accepted_with_the_setting_to_use() -> None:
     )
 
 
-def test_a_gain_is_said_to_save() -> None:
+def test_a_gain_is_described_as_saving() -> None:
     assert "saves 1.00 points" in describe_comparison(compare(-0.01, -0.02, 0.0))
 
 

@@ -19,7 +19,7 @@ from sottovoce.tune.journal import (
 from sottovoce.tune.space import SearchConfig
 
 
-def test_a_journal_comes_back_as_it_was_and_a_trial_without_one_waits(tmp_path: Path) -> None:
+def test_a_journal_reads_back_unchanged_and_a_trial_without_one_waits(tmp_path: Path) -> None:
     trials = [make_trial(0, [0.9, 0.5]), make_trial(1, [])]
     write_trial(trials[0], tmp_path)
     read = read_trials(tmp_path, tuple(trial.settings for trial in trials))

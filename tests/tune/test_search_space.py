@@ -84,7 +84,7 @@ def test_an_adapter_whose_rank_is_not_searched_keeps_its_own() -> None:
     assert apply_settings(training, sampled[0]).lora == training.lora
 
 
-def test_settings_of_a_trial_reindex_the_trainings() -> None:
+def test_settings_of_a_trial_replace_those_of_the_training() -> None:
     settings = TrialSettings(learning_rate=2e-5, warmup_steps=3)
     training = apply_settings(TrainingConfig(num_epochs=4), settings)
     assert (training.learning_rate, training.warmup_steps, training.num_epochs) == (2e-5, 3, 4)

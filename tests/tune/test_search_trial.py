@@ -1,4 +1,4 @@
-"""A trial hands each evaluation to Tune and waits; a run that is stopped, fails or ends says so. No Ray is running."""
+"""A trial reports each evaluation to Tune and waits, also if a run is stopped, fails or ends. No Ray is running."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def wait_for_verdict(pruner: Pruner, step: int) -> bool:
 
 
 def run_to_its_end(pruner: Pruner) -> list[int]:
-    """What a run does: evaluations every ten steps, each posted and asked about."""
+    """A made-up run: an evaluation every ten steps, posted to the pruner."""
     rows = []
     for place, wer in enumerate(WERS):
         rows.append(make_row(10 * place, wer))
@@ -41,7 +41,7 @@ def run_into_an_error(pruner: Pruner) -> list[int]:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Pruner], list[int]]], tuple[TrialRun, list[int]]]:
-    """Start a trial around a run that is played; gives the steps it got to besides."""
+    """Start a trial around a made-up run; also return the steps it reached."""
 
     def start_trial(
         play: Callable[[Pruner], list[int]], cleared: list[str] | None = None
@@ -64,7 +64,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Pruner], list[
     return start_trial
 
 
-def test_a_trial_gives_every_evaluation_and_ends_with_the_run(start: Any) -> None:
+def test_a_trial_reports_every_evaluation_and_ends_with_the_run(start: Any) -> None:
     trial, steps = start(run_to_its_end)
     results = [trial.step() for _ in WERS]
     trial.cleanup()
@@ -98,7 +98,7 @@ def test_a_run_that_ends_without_its_last_evaluation_is_an_error(start: Any) -> 
 
 
 @pytest.mark.parametrize(("play", "expected"), [(run_to_its_end, ["all"]), (run_into_an_error, [])])
-def test_checkpoints_go_when_a_run_has_ended_and_stay_where_it_failed(
+def test_checkpoints_are_removed_when_a_run_has_ended_and_kept_if_it_failed(
     start: Any, play: Callable[[Pruner], list[int]], expected: list[str]
 ) -> None:
     cleared: list[str] = []

@@ -112,7 +112,7 @@ def build_store(checkpoints: str | None, *, output: Path) -> CheckpointStore:
 
 
 def resolve_root(checkpoints: str | None) -> str | None:
-    """Make the setting ``checkpoints`` absolute, so that workers in other folders find the same place.
+    """Make the setting ``checkpoints`` absolute, so that workers in other folders find the same location.
 
     Raises:
         ConfigError: other processes cannot see that storage.

@@ -1,4 +1,4 @@
-"""What rooms, microphones and lines do to clean synthetic speech, so that micro does not hear only espeak-ng."""
+"""Distort clean synthetic speech like rooms, microphones and telephone lines do, so that micro generalizes better."""
 
 from functools import cache
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from sottovoce.schema import SAMPLING_RATE, Waveform
 
-# How often each distortion is applied: guesses, not tuned.
+# Probability of each distortion: guesses, not tuned.
 _CLEAN, _SPEED, _TILT, _ROOM, _TELEPHONE, _NOISE = 0.2, 0.5, 0.5, 0.25, 0.25, 0.6
 _TELEPHONE_RATE = 8_000  # Hz
-_TAIL = SAMPLING_RATE // 8  # samples a room rings
-_BLOCK = 2_048  # Fourier lengths are multiples of it: odd lengths take several times longer
+_TAIL = SAMPLING_RATE // 8  # samples of reverberation
+_BLOCK = 2_048  # FFT lengths are multiples of it: odd lengths take several times longer
 _CURVE_HERTZ = np.geomspace(100.0, 8_000.0, 64)
 
 
 def change_speed(waveform: Waveform, generator: Generator) -> Waveform:
-    """Play 12 % slower to 12 % faster, pitch and formants with it, half of the time."""
+    """Change the speed by up to 12 %, and with it pitch and formants, with a probability of 0.5."""
     if generator.random() > _SPEED:
         return waveform
     factor = generator.uniform(0.88, 1.12)
@@ -27,7 +27,7 @@ def change_speed(waveform: Waveform, generator: Generator) -> Waveform:
 
 
 def distort(waveform: Waveform, generator: Generator) -> Waveform:
-    """Apply a random spectral tilt, room, telephone band, noise and level; a fifth stays clean.
+    """Apply random spectral tilt, reverberation, telephone band, noise and level; a fifth of the speech stays clean.
 
     Args:
         waveform: (S,) float32.
@@ -45,7 +45,7 @@ def distort(waveform: Waveform, generator: Generator) -> Waveform:
 
 
 def noise(num_samples: int, generator: Generator) -> Waveform:
-    """Cut coloured noise, between white and brown, from a bank; (S,) float32 of unit standard deviation."""
+    """Return coloured noise, between white and brown, from a bank; (S,) float32 of unit standard deviation."""
     bank = _noise_bank()
     track = bank[generator.integers(bank.shape[0])]
     start = int(generator.integers(track.shape[0]))
@@ -54,7 +54,7 @@ def noise(num_samples: int, generator: Generator) -> Waveform:
 
 @cache
 def _noise_bank() -> NDArray[np.float32]:
-    """Eight colours of 30 s each, made once: noise is the dearest part of a distortion."""
+    """Make eight colours of 30 s each, once, since noise is the most expensive part of a distortion."""
     length = 30 * SAMPLING_RATE
     generator = np.random.default_rng(0)
     frequencies = np.maximum(np.arange(length // 2 + 1), 1.0)
@@ -66,9 +66,11 @@ def _noise_bank() -> NDArray[np.float32]:
 
 
 def _filter(waveform: Waveform, generator: Generator) -> Waveform:
-    """Shape the spectrum once, in the frequency domain: tilt with two broad resonances, room, telephone band."""
+    """Filter in the frequency domain: tilt with two broad resonances, reverberation, telephone band."""
     num_samples = waveform.shape[0]
-    length = -(-(num_samples + _TAIL) // _BLOCK) * _BLOCK  # room for the reverberation: no wrap-around
+    length = (
+        -(-(num_samples + _TAIL) // _BLOCK) * _BLOCK
+    )  # leave space for the reverberation, so that it does not wrap around
     spectrum = np.fft.rfft(waveform, n=length)
     hertz = np.linspace(0.0, SAMPLING_RATE / 2, spectrum.shape[0], dtype=np.float32)
     if generator.random() < _TILT:
@@ -86,7 +88,7 @@ def _filter(waveform: Waveform, generator: Generator) -> Waveform:
 
 
 def _random_curve(generator: Generator) -> NDArray[np.float64]:
-    """A gain for each frequency of ``_CURVE_HERTZ``: a tilt per octave and two bumps."""
+    """Return a random gain for each frequency of ``_CURVE_HERTZ``: a tilt per octave and two resonances."""
     octaves = np.log2(_CURVE_HERTZ)
     decibels = generator.uniform(-4.0, 4.0) * (octaves - np.log2(1_000.0))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Sentences from a small context-free grammar, the same for the same seed."""
+"""Generate sentences from a small context-free grammar, reproducibly for a seed."""
 
 import random
 import re
@@ -20,7 +20,7 @@ def load_grammar(name: str) -> Grammar:
     """Read one of the package's grammars, ``demo/assets/<name>.yaml``.
 
     Raises:
-        ConfigError: a symbol that is used but not defined.
+        ConfigError: a symbol is used but not defined.
     """
     grammar: Grammar = yaml.safe_load((files("sottovoce.demo") / "assets" / f"{name}.yaml").read_text(encoding="utf-8"))
     for symbol, alternatives in grammar.items():
@@ -31,7 +31,7 @@ def load_grammar(name: str) -> Grammar:
 
 
 def write_sentence(grammar: Grammar, generator: random.Random, *, symbol: str = "sentence") -> str:
-    """Expand a symbol to text with its articles chosen; a sentence starts with a capital letter."""
+    """Expand a symbol to text, choosing a or an for articles; a sentence starts with a capital letter."""
     text = f"<{symbol}>"
     while match := _SYMBOL.search(text):
         text = text[: match.start()] + generator.choice(grammar[match[1]]) + text[match.end() :]
@@ -40,6 +40,6 @@ def write_sentence(grammar: Grammar, generator: random.Random, *, symbol: str = 
 
 
 def vocabulary(grammar: Grammar) -> set[str]:
-    """Every word the grammar can write, lower case."""
+    """Return every word that the grammar can generate, in lower case."""
     text = _SYMBOL.sub(" ", " ".join(alternative for options in grammar.values() for alternative in options))
     return {word.lower() for word in _WORD.findall(text.replace("a/an", "a an"))}

@@ -1,4 +1,4 @@
-"""Finish micro: measure it on sentences it never saw, and write it as a checkpoint with its record and card."""
+"""Finish micro: measure it on unseen sentences, and write it as a checkpoint with its record and model card."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ from sottovoce.words.alignment_heads import choose_heads, measure_heads
 logger = logging.getLogger(__name__)
 
 _CONTEXTS_S = tuple(range(2, 11))
-_NORMALIZER: Final = "basic"  # the English one would join spoken digits to one number
+_NORMALIZER: Final = "basic"  # the English one would join spoken digits into one number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ContextScore:
 
     context_s: int
     voices: str
-    """``seen`` or ``unseen`` in training."""
+    """``seen`` or ``unseen``: whether training used the voices."""
     wer: float
     low: float
     high: float
@@ -48,14 +48,14 @@ class ContextScore:
 
 @dataclass(frozen=True, kw_only=True)
 class WordTiming:
-    """The heads word times are read from, and how right the times are."""
+    """The alignment heads, and the accuracy of the word times computed from them."""
 
     heads: list[list[int]]
-    """Decoder layer and head."""
+    """Decoder layer and head of each."""
     num_windows: int
-    """Windows of each kind of voice; the heads were chosen on those of voices seen in training."""
+    """Windows of each kind of voice; the heads were chosen on voices seen in training."""
     seen_error_s: float
-    """Median distance of word starts and ends from espeak-ng's own."""
+    """Median error of word starts and ends [s], compared with espeak-ng's own times."""
     unseen_error_s: float
 
 
@@ -65,8 +65,8 @@ def finish_micro(
     """Write weights (fp16), tokenizer, generation config, ``record.json`` and README.md.
 
     Args:
-        training: the trained state.
-        pool: what it was trained on.
+        training: the finished training.
+        pool: the speech it was trained on.
         output: checkpoint folder.
         tokenizer_folder: Whisper's tokenizer.
         num_windows: test windows for each context and kind of voice.
@@ -75,7 +75,7 @@ def finish_micro(
     tokenizer = WhisperTokenizerFast.from_pretrained(tokenizer_folder)
     model = training.full_model()
     model.generation_config = micro_generation_config(tokenizer)
-    cast(nn.Module, model).half().float()  # measured as it is stored: after rounding to fp16
+    cast(nn.Module, model).half().float()  # measured as stored: rounded to fp16
     checkpoint = Checkpoint(model=model, tokenizer=tokenizer, source="micro")
     timing = time_micro(checkpoint)
     setattr(model.generation_config, "alignment_heads", timing.heads)  # noqa: B010 - transformers adds fields at will
@@ -88,7 +88,7 @@ def finish_micro(
 
 
 def time_micro(checkpoint: Checkpoint, *, num_windows: int = 100) -> WordTiming:
-    """Choose the alignment heads on synthetic speech, and measure them on voices that were never trained on."""
+    """Choose the alignment heads on synthetic speech, and measure them on voices that training did not use."""
     seen, unseen = (
         speak_timed(num_windows, voices=voices, max_s=checkpoint.context.max_s, seed=seed)
         for seed, voices in enumerate((TRAINING_VOICES, UNSEEN_VOICES))
@@ -105,7 +105,7 @@ def time_micro(checkpoint: Checkpoint, *, num_windows: int = 100) -> WordTiming:
 
 
 def measure_contexts(checkpoint: Checkpoint, trained_texts: set[str], *, num_windows: int) -> list[ContextScore]:
-    """Score clean windows of every context from 2 to 10 s, filled with sentences that were never trained on."""
+    """Score clean windows of every context from 2 to 10 s, filled with sentences that training did not use."""
     recognizer = TorchRecognizer(checkpoint, num_threads=torch.get_num_threads())
     kinds = {"seen": TRAINING_VOICES, "unseen": UNSEEN_VOICES}
     runs = [(context_s, kind) for kind in kinds for context_s in _CONTEXTS_S]
@@ -128,7 +128,7 @@ def measure_contexts(checkpoint: Checkpoint, trained_texts: set[str], *, num_win
 def fill_window(
     generator: random.Random, voices: Sequence[str], trained_texts: set[str], *, context_s: int
 ) -> tuple[Waveform, str]:
-    """Lay one to three unseen sentences, with pauses, into a window of exactly this context."""
+    """Put one to three unseen sentences, with pauses, into a window of exactly this context."""
     grammar = load_grammar("sentences")
     window = np.zeros(context_s * SAMPLING_RATE, dtype=np.float32)
     position = round(generator.uniform(0.0, 0.2) * SAMPLING_RATE)
@@ -149,7 +149,7 @@ def fill_window(
 def build_record(
     training: Pretraining, pool: SpeechPool, scores: Sequence[ContextScore], timing: WordTiming, *, command: str
 ) -> dict[str, object]:
-    """Everything that made the model, and what was measured."""
+    """Build the record of how the model was made and what was measured."""
     config: PretrainConfig = training.config
     grammar = load_grammar("sentences")
     return {
@@ -172,7 +172,7 @@ def build_record(
 
 
 def _unseen_share(trained_texts: set[str], num_sentences: int = 2_000) -> float:
-    """Share of the grammar's sentences that training never met."""
+    """Return the fraction of the grammar's sentences that training did not use."""
     grammar, generator = load_grammar("sentences"), random.Random("share")
     texts = [write_sentence(grammar, generator) for _ in range(num_sentences)]
     return sum(text not in trained_texts for text in texts) / len(texts)
@@ -182,7 +182,7 @@ def write_card(record: dict[str, object], folder: Path) -> None:
     """Write README.md, the model card, from the record alone."""
     environment = Environment(
         loader=PackageLoader("sottovoce.demo", "assets"), undefined=StrictUndefined, autoescape=False, trim_blocks=True
-    )  # Markdown, made from our own record
+    )  # Markdown from our own record needs no escaping
     data = ModelCardData(
         language="en", license="apache-2.0", library_name="transformers", pipeline_tag="automatic-speech-recognition"
     )

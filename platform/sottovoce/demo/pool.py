@@ -1,6 +1,6 @@
-"""A pool of synthetic utterances on disk: made once by several processes; texts and voices follow from the seed.
+"""A pool of synthetic utterances on disk, made once by several processes; the seed determines texts and voices.
 
-Each shard is an int16 file of all its samples end to end and a JSON file with one row for each utterance.
+A shard is an int16 file with the samples of its utterances concatenated, and a JSON file with one row per utterance.
 """
 
 import json
@@ -22,7 +22,7 @@ from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
 
 logger = logging.getLogger(__name__)
 
-_SHARD_SIZE = 500  # utterances: about 25 minutes of speech
+_SHARD_SIZE = 500  # utterances, about 25 minutes of speech
 _SILENCE_LEVEL = 0.005  # of full scale; espeak-ng writes exact zeros around speech
 _SYMBOL_WEIGHTS = {"sentence": 0.68, "phrase": 0.2, "digit_string": 0.12}  # guess: digits matter to the recipes
 
@@ -39,7 +39,7 @@ class PooledUtterance:
 
 
 class SpeechPool:
-    """All shards of a folder, sorted by duration so that speech of a wanted length is found at once."""
+    """The utterances of all shards of a folder, sorted by duration for fast search by length."""
 
     def __init__(self, folder: Path) -> None:
         self._files: list[np.memmap[tuple[int], np.dtype[np.int16]]] = []
@@ -55,19 +55,19 @@ class SpeechPool:
         return len(self._rows)
 
     def waveform(self, index: int) -> Waveform:
-        """Give one utterance's speech, (S,) float32."""
+        """Return the speech of one utterance, (S,) float32."""
         shard, row = self._rows[index]
         pcm: Pcm = np.asarray(self._files[shard][row.start : row.start + row.num_samples])
         return from_pcm(pcm)
 
 
 def build_pool(folder: Path, *, num_utterances: int, seed: int, num_processes: int) -> SpeechPool:
-    """Make the shards that are missing, with a progress bar, and open the pool."""
+    """Make the missing shards, with a progress bar, and open the pool."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [
         index for index in range(-(-num_utterances // _SHARD_SIZE)) if not (folder / f"shard_{index:04d}.json").exists()
     ]
-    # espeak-ng keeps global state and Ray or torch threads do not survive a fork: start clean processes
+    # espeak-ng has global state, and threads of Ray or torch do not survive a fork: start new processes
     with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as executor:
         jobs = [executor.submit(write_shard, folder, index, seed) for index in missing]
         for job in track(jobs, description="synthetic speech", disable=not jobs):
@@ -76,7 +76,7 @@ def build_pool(folder: Path, *, num_utterances: int, seed: int, num_processes: i
 
 
 def write_shard(folder: Path, index: int, seed: int) -> None:
-    """Speak one shard's sentences and write its two files, the index last."""
+    """Synthesize the sentences of one shard and write its two files, the JSON file last."""
     generator = random.Random(f"{seed}-{index}")
     grammar = load_grammar("sentences")
     rows, parts, start = [], [], 0
@@ -94,7 +94,7 @@ def write_shard(folder: Path, index: int, seed: int) -> None:
 def speak_sentence(
     grammar: Grammar, generator: random.Random, *, symbol: str, voices: Sequence[str]
 ) -> tuple[str, Voice, Waveform]:
-    """Write one sentence and speak it with a random voice, rate, pitch and pauses; silence around it is cut off."""
+    """Generate a sentence and synthesize it with random voice, rate, pitch and pauses, without silence around it."""
     text = write_sentence(grammar, generator, symbol=symbol)
     voice = Voice(
         name=generator.choice(voices),
@@ -107,6 +107,6 @@ def speak_sentence(
 
 
 def trim_silence(waveform: Waveform) -> Waveform:
-    """Cut exact quiet off both ends; a waveform of nothing but quiet comes back whole."""
+    """Remove silence from both ends; a waveform that is all silence is returned unchanged."""
     loud = np.flatnonzero(np.abs(waveform) > _SILENCE_LEVEL)
     return waveform[loud[0] : loud[-1] + 1] if loud.size else waveform

@@ -1,8 +1,8 @@
 """Train micro, the embedded base model, from scratch on synthetic speech.
 
-Two things make it learn in minutes on two cores: an auxiliary connectionist temporal classification loss on the
-encoder (letters; Watanabe et al. 2017), so that the decoder's cross-attention has something to lock on to, and a
-compact vocabulary: one row stands for the 50 000 tokens that never occur, with the weight of all of them.
+Two measures make it learn in minutes on two cores: an auxiliary CTC loss over letters on the encoder (Watanabe et al.
+2017), which helps the decoder's cross-attention to align, and a compact vocabulary, in which one row stands for the
+50 000 tokens that never occur, with the weight of all of them.
 """
 
 import logging
@@ -27,8 +27,8 @@ from sottovoce.model.labels import IGNORED
 logger = logging.getLogger(__name__)
 
 _STATE_FILE = "state.pt"
-# Standard deviation around the common row of tokens that never occurred: so that fine-tuning can tell them apart. At
-# 0.05 their highest logit stays 10 below the right token's in the closest of 300 cases; at 0.15 they win some.
+# Standard deviation around the common row of tokens that never occurred, so that fine-tuning can distinguish them. At
+# 0.05 their highest logit is 10 below the right token's in the closest of 300 cases; at 0.15 it is higher in some.
 _UNUSED_SPREAD = 0.05
 
 
@@ -43,7 +43,7 @@ class PretrainConfig(Config):
     learning_rate: float = 1e-3
     warmup_steps: int = 300
     decay_fraction: float = 0.3
-    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    """Fraction of the steps, at the end, in which the learning rate decays to zero."""
     alignment_weight: float = Field(default=0.3, ge=0.0)
     """Weight of the auxiliary letter loss."""
     save_every_steps: int = 250
@@ -54,7 +54,7 @@ class PretrainConfig(Config):
 
 
 def micro_config() -> WhisperConfig:
-    """The architecture: as large as 26 MB of fp16 with Whisper's 51 865 tokens allow."""
+    """Return the architecture, the largest that fits 26 MB in fp16 with Whisper's 51 865 tokens."""
     config = WhisperConfig(
         d_model=192, encoder_layers=4, decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=3,
         encoder_ffn_dim=512, decoder_ffn_dim=512, num_mel_bins=80, vocab_size=51_865, max_source_positions=1_500,
@@ -66,7 +66,7 @@ def micro_config() -> WhisperConfig:
 
 
 def micro_generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig:
-    """Everything a consumer of a multilingual Whisper looks up by name, but alignment heads: training makes them."""
+    """Return a multilingual Whisper's generation config, without alignment heads, which are chosen after training."""
     vocabulary = tokenizer.get_vocab()
     first, last = vocabulary["<|en|>"], vocabulary["<|su|>"]
     languages = {token: index for token, index in vocabulary.items() if first <= index <= last}
@@ -81,19 +81,21 @@ def micro_generation_config(tokenizer: WhisperTokenizerFast) -> GenerationConfig
 
 
 class Pretraining:
-    """Model with a compact vocabulary, auxiliary head and optimizer, with a state that can be saved and resumed."""
+    """Model with a compact vocabulary, auxiliary head and optimizer; its state can be saved and restored."""
 
     def __init__(self, config: PretrainConfig, *, token_ids: Tensor) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         compact = micro_config()
         self._num_others = compact.vocab_size - len(token_ids)
-        self._place = torch.full((compact.vocab_size,), len(token_ids))
-        self._place[token_ids] = torch.arange(len(token_ids))
+        self._row_of = torch.full((compact.vocab_size,), len(token_ids))
+        self._row_of[token_ids] = torch.arange(len(token_ids))
         self._token_ids = token_ids
         compact.vocab_size = len(token_ids) + 1
-        compact.pad_token_id = int(self._place[compact.eos_token_id])
-        compact._attn_implementation = "eager"  # on CPU a quarter faster than SDPA at these sizes, forward and backward
+        compact.pad_token_id = int(self._row_of[compact.eos_token_id])
+        compact._attn_implementation = (
+            "eager"  # on a CPU a quarter faster than SDPA at these sizes, forward and backward
+        )
         self.model = TrimmedWhisper(compact).train()
         self.letter_head = nn.Linear(compact.d_model, len(LETTERS) + 1)
         self.step = 0
@@ -102,19 +104,19 @@ class Pretraining:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
     def learning_rate(self) -> float:
-        """Warm-up, plateau, then a straight fall to zero."""
+        """Return the current learning rate: warm-up, plateau, then linear decay to zero."""
         config, step = self.config, self.step
         warm = min(1.0, (step + 1) / config.warmup_steps)
         left = (config.num_steps - step) / max(1.0, config.decay_fraction * config.num_steps)
         return config.learning_rate * warm * min(1.0, left)
 
     def train_step(self, batch: PretrainBatch) -> tuple[float, float]:
-        """Take one optimizer step; returns the token loss and the letter loss."""
+        """Take one optimizer step; return the token loss and the letter loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = self.model.model(
-                input_features=batch.input_features, decoder_input_ids=self._place[batch.decoder_input_ids]
+                input_features=batch.input_features, decoder_input_ids=self._row_of[batch.decoder_input_ids]
             )
             letter_scores = self.letter_head(output.encoder_last_hidden_state)
             token_loss = self._token_loss(output.last_hidden_state, batch.labels)
@@ -128,12 +130,12 @@ class Pretraining:
         return token_loss.item(), letter_loss.item()
 
     def _token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy over the used tokens and one row that weighs as much as all the others."""
+        """Return the cross entropy over the used tokens and one row with the weight of all other tokens."""
         chosen = labels != IGNORED
         scores = self.model.proj_out(hidden[chosen]).float()
         weight = torch.zeros(scores.shape[1])
         weight[-1] = math.log(self._num_others)
-        return nn.functional.cross_entropy(scores + weight, self._place[labels[chosen]])
+        return nn.functional.cross_entropy(scores + weight, self._row_of[labels[chosen]])
 
     def _letter_loss(self, scores: Tensor, batch: PretrainBatch) -> Tensor:
         lengths = torch.full((scores.shape[0],), scores.shape[1])
@@ -143,7 +145,7 @@ class Pretraining:
         )
 
     def full_model(self) -> TrimmedWhisper:
-        """Give the model with all 51 865 rows: tokens that never occurred get their common row and a little noise."""
+        """Return the model with all 51 865 rows; tokens that never occurred get their common row plus noise."""
         config = micro_config()
         full = TrimmedWhisper(config)
         state = self.model.state_dict()
@@ -157,7 +159,7 @@ class Pretraining:
         return full
 
     def save(self, folder: Path) -> None:
-        """Write the state under a temporary name, then rename: a kill leaves the old one."""
+        """Write the state to a temporary file and rename it, so that a kill leaves the old state."""
         state = {
             "step": self.step,
             "audio_s": self.audio_s,
@@ -169,7 +171,7 @@ class Pretraining:
         (folder / "state.tmp").replace(folder / _STATE_FILE)
 
     def resume(self, folder: Path) -> None:
-        """Continue from a saved state where there is one."""
+        """Restore a saved state if there is one."""
         if (folder / _STATE_FILE).exists():
             state = torch.load(folder / _STATE_FILE, weights_only=True)
             self.step = state["step"]
@@ -180,7 +182,7 @@ class Pretraining:
 
 
 def pretrain(config: PretrainConfig, *, output: Path, tokenizer_folder: Path) -> Pretraining:
-    """Build the pool, and train to ``num_steps`` from wherever the last run stopped."""
+    """Build the pool, and train to ``num_steps``, resuming where the last run stopped."""
     torch.set_num_threads(config.num_processes)
     output.mkdir(parents=True, exist_ok=True)
     pool = build_pool(
@@ -199,7 +201,7 @@ def pretrain(config: PretrainConfig, *, output: Path, tokenizer_folder: Path) ->
 
 
 def run(training: Pretraining, batches: Iterator[PretrainBatch], output: Path) -> None:
-    """Train to the last step, saving and logging on the way."""
+    """Train to the last step, saving and logging regularly."""
     config, sums, start = training.config, [0.0, 0.0, 0.0], time.monotonic()
     with SummaryWriter(output / "tensorboard") as writer:
         while training.step < config.num_steps:
@@ -222,7 +224,7 @@ def run(training: Pretraining, batches: Iterator[PretrainBatch], output: Path) -
 
 
 def collect_token_ids(pool: SpeechPool, tokenizer: WhisperTokenizerFast) -> Tensor:
-    """Every token micro's labels can hold, sorted: its texts', the special ones, timestamps up to 10 s."""
+    """Return all tokens that micro's labels can hold, sorted: from its texts, special ones, timestamps up to 10 s."""
     used = {token for text in pool.texts for token in tokenizer(f" {text}", add_special_tokens=False).input_ids}
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     used.update(range(vocabulary["<|endoftext|>"], vocabulary["<|10.00|>"] + 1))

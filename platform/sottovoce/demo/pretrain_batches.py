@@ -1,4 +1,4 @@
-"""Batches for training micro: packed synthetic speech at random audio contexts, the same for the same seed and step.
+"""Batches for training micro: packed synthetic speech at random audio contexts, determined by seed and step.
 
 Shapes: B batch, M mel bins, F frames, T tokens, C letters.
 """
@@ -21,15 +21,15 @@ from sottovoce.model.labels import IGNORED, prefix_ids
 from sottovoce.schema import FRAMES_PER_SECOND, SAMPLING_RATE, LogMel, Waveform
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "
-"""Targets of the auxiliary alignment loss; 0 is its blank, so a letter's class is its place here plus one."""
+"""Targets of the auxiliary alignment loss; 0 is the blank, so a letter's class is its index here plus one."""
 
 _SHORTEST_CONTEXT_S = 2.0
-# Curriculum: until this step, contexts up to this many seconds. Without it nothing is learned for 800 steps;
-# short contexts stay in the mix to the end, or they are forgotten.
+# Curriculum: until this step, contexts up to this many seconds. Without it, the model learns nothing for 800 steps.
+# Short contexts are used to the end; otherwise the model forgets them.
 _CURRICULUM = ((500, 2.5), (1_200, 4.0), (2_000, 6.0))
 _LONGEST_CONTEXT_S = 10.0
-_SILENT = 0.02  # share of windows without speech, whose transcript is empty
-_TIMESTAMPED = 0.1  # share of windows whose labels carry timestamps
+_SILENT = 0.02  # fraction of windows without speech, whose transcript is empty
+_TIMESTAMPED = 0.1  # fraction of windows whose labels have timestamps
 _SPEC_AUGMENT = 0.3
 _TIMESTAMP_STEP_S = 0.02
 _FIRST_TIMESTAMP = 50_364  # <|0.00|>
@@ -44,13 +44,13 @@ class PretrainBatch:
     decoder_input_ids: Tensor
     """(B, T) int64."""
     labels: Tensor
-    """(B, T) int64, -100 where there is no loss."""
+    """(B, T) int64, -100 for positions without loss."""
     letters: Tensor
-    """(sum of C) int64, all transcripts' letters end to end."""
+    """(sum of C) int64, the letters of all transcripts, concatenated."""
     num_letters: Tensor
     """(B,) int64."""
     audio_s: float
-    """Seconds of sound read by the encoder."""
+    """Seconds of audio read by the encoder."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Part:
 
 
 class PretrainBatches(IterableDataset[PretrainBatch]):
-    """An endless stream of batches from one step on."""
+    """An endless stream of batches, starting at a step."""
 
     def __init__(
         self, pool_folder: Path, tokenizer_folder: Path, *, seed: int, first_step: int, audio_s_per_step: float
@@ -73,7 +73,7 @@ class PretrainBatches(IterableDataset[PretrainBatch]):
         self._audio_s_per_step = audio_s_per_step
 
     def __iter__(self) -> Iterator[PretrainBatch]:
-        torch.set_num_threads(1)  # the training process has the cores
+        torch.set_num_threads(1)  # leave the cores to the training process
         pool = SpeechPool(self._pool_folder)
         tokenizer = WhisperTokenizerFast.from_pretrained(self._tokenizer_folder)
         step = self._first_step
@@ -86,7 +86,7 @@ class PretrainBatches(IterableDataset[PretrainBatch]):
 
 
 def pick_context(step: int, generator: Generator) -> float:
-    """Draw a context [s] in half seconds; the longest one allowed grows with the step."""
+    """Sample a context [s] in half seconds; the longest one grows with the step."""
     longest = next((limit for until, limit in _CURRICULUM if step < until), _LONGEST_CONTEXT_S)
     return float(generator.integers(int(2 * _SHORTEST_CONTEXT_S), int(2 * longest) + 1)) / 2
 
@@ -94,7 +94,7 @@ def pick_context(step: int, generator: Generator) -> float:
 def build_batch(
     pool: SpeechPool, tokenizer: WhisperTokenizerFast, generator: Generator, *, context_s: float, size: int
 ) -> PretrainBatch:
-    """Pack, distort and label ``size`` windows of one context."""
+    """Build a batch: pack, distort and label ``size`` windows of one context."""
     num_frames = round(context_s * FRAMES_PER_SECOND)
     features, ids, texts = [], [], []
     for _ in range(size):
@@ -110,7 +110,7 @@ def build_batch(
     inputs = np.where(padded == IGNORED, tokenizer.eos_token_id, padded)[:, :-1]
     letters = [[LETTERS.index(letter) + 1 for letter in text.lower() if letter in LETTERS] for text in texts]
     labels = padded[:, 1:].copy()
-    labels[:, :2] = IGNORED  # language and task are given, not guessed
+    labels[:, :2] = IGNORED  # language and task are given, not predicted
     return PretrainBatch(
         input_features=torch.from_numpy(np.stack(features)),
         decoder_input_ids=torch.from_numpy(inputs.copy()),
@@ -122,7 +122,7 @@ def build_batch(
 
 
 def pack_window(pool: SpeechPool, generator: Generator, *, context_s: float) -> tuple[Waveform, list[_Part]]:
-    """Lay one to four utterances with pauses into a window, or nothing but noise."""
+    """Put one to four utterances with pauses into a window, or only noise."""
     window = np.zeros(round(context_s * SAMPLING_RATE), dtype=np.float32)
     if generator.random() < _SILENT:
         return noise(window.shape[0], generator) * np.float32(1e-3), []
@@ -133,7 +133,7 @@ def pack_window(pool: SpeechPool, generator: Generator, *, context_s: float) -> 
         fitting = int(np.searchsorted(pool.durations_s, room_s / 1.13))  # 1.13: the slowest change of speed
         if fitting == 0 or (parts and (room_s < 1.0 or generator.random() < 0.35)):  # guesses
             break
-        index = int(fitting * np.sqrt(generator.random()))  # prefers long utterances to many short ones
+        index = int(fitting * np.sqrt(generator.random()))  # prefers long utterances over many short ones
         speech = change_speed(pool.waveform(index), generator)
         speech = speech * np.float32(0.2 / max(float(speech.std()), 1e-3))
         window[position : position + len(speech)] += speech
@@ -156,7 +156,7 @@ def _time(seconds: float) -> int:
 
 
 def _mask(spectrogram: LogMel, generator: Generator) -> LogMel:
-    """SpecAugment (Park et al. 2019), light: one band and one stretch set to the mean."""
+    """Apply light SpecAugment (Park et al. 2019) in place: set one band and one time span to the mean."""
     if generator.random() < _SPEC_AUGMENT:
         mean = spectrogram.mean()
         band, stretch = generator.integers(1, 14), generator.integers(1, 20)

@@ -1,8 +1,8 @@
-"""Synthetic speech by espeak-ng, through the shared library in the espeakng-loader wheel.
+"""Synthesize speech with espeak-ng, through the shared library in the espeakng-loader wheel.
 
-The library keeps one global state: one synthesizer per process. Part of it outlives a call (a voice's flutter goes on
-where it stopped), so the same text in the same voice differs a little by what was spoken before; a process that
-speaks the same sequence of texts gives the same samples.
+The library has global state: one synthesizer per process. Part of the state outlives a call (the flutter of a voice
+continues), so the samples of a text depend a little on what was synthesized before. A process that synthesizes the same
+sequence of texts gets the same samples.
 """
 
 import ctypes
@@ -33,12 +33,12 @@ TRAINING_VOICES = (
 """Accent and variant of the voices micro is trained on."""
 
 UNSEEN_VOICES = ("en-us+f5", "en+m8", "en-us+john", "en-029+f3")
-"""Voices kept out of training, to measure on."""
+"""Voices that training does not use, for measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """How one sentence is spoken."""
+    """The settings of the synthesizer for one sentence."""
 
     name: str
     words_per_minute: int = 170
@@ -52,13 +52,13 @@ class Voice:
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """A word, or several that espeak-ng runs together as in ``of the``, and where they sound."""
+    """A word, or several that espeak-ng joins as in ``of the``, and its time."""
 
     text: str
-    """As it stands in the text, with its punctuation."""
+    """As in the text, with its punctuation."""
     start_s: float
     end_s: float
-    """Where its sound ends: a pause after it does not belong to it."""
+    """End of its sound, without the pause after it."""
 
 
 def speak(text: str, voice: Voice) -> Waveform:
@@ -68,19 +68,19 @@ def speak(text: str, voice: Voice) -> Waveform:
         (S,) float32 in [-1, 1], mono, 16 000 Hz.
 
     Raises:
-        ConfigError: a voice that espeak-ng does not have.
+        ConfigError: espeak-ng has no such voice.
     """
     return speak_words(text, voice)[0]
 
 
 def speak_words(text: str, voice: Voice) -> tuple[Waveform, tuple[SpokenWord, ...]]:
-    """Synthesize one text, and say when each of its words sounds.
+    """Synthesize one text, with the time of each of its words.
 
     Returns:
-        (S,) float32 in [-1, 1], mono, 16 000 Hz; and the words in order, which together are the text.
+        (S,) float32 in [-1, 1], mono, 16 000 Hz; and the words in order, which together form the text.
 
     Raises:
-        ConfigError: a voice that espeak-ng does not have.
+        ConfigError: espeak-ng has no such voice.
     """
     library = _library()
     if library.handle.espeak_SetVoiceByName(voice.name.encode()) != 0:
@@ -107,15 +107,15 @@ def speak_words(text: str, voice: Voice) -> tuple[Waveform, tuple[SpokenWord, ..
 def _spoken_words(
     text: str, waveform: Waveform, events: list[tuple[int, int]], *, sampling_rate: int
 ) -> tuple[SpokenWord, ...]:
-    """Match events to the words between spaces; one without an event of its own belongs to the word before it.
+    """Match events to the words between spaces; a word without an event belongs to the word before it.
 
     Args:
-        text: what was spoken.
-        waveform: (S,) at the library's own rate.
-        events: character, from 0 on, and sample where a word begins; inside a word they are left out.
+        text: the synthesized text.
+        waveform: (S,) at the library's sampling rate.
+        events: character, from 0, and sample at which a word begins; events inside a word are ignored.
         sampling_rate: of the waveform.
     """
-    samples = dict(reversed(events))  # of two events at one character the first counts
+    samples = dict(reversed(events))  # of two events at one character, the first counts
     begins = [match.start() for match in re.finditer(r"\S+", text) if match.start() in samples]
     loud = np.flatnonzero(np.abs(waveform) > _SILENCE_LEVEL)
     words = []
@@ -130,7 +130,7 @@ def _spoken_words(
 
 
 class _Event(ctypes.Structure):
-    """espeak_EVENT of speak_lib.h: positions count characters from 1 on, samples run over the whole text."""
+    """espeak_EVENT of speak_lib.h: positions count characters from 1; samples count over the whole text."""
 
     _fields_ = (
         ("type", ctypes.c_int),
@@ -145,7 +145,7 @@ class _Event(ctypes.Structure):
 
 
 class _Library:
-    """The loaded shared library, the blocks and the words its callback has delivered."""
+    """The loaded shared library, and the blocks and words that its callback has received."""
 
     def __init__(self) -> None:
         self.handle = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -156,9 +156,9 @@ class _Library:
         )
         if self.sampling_rate <= 0:
             raise ConfigError("espeak-ng did not start; reinstall the espeakng-loader package")
-        self.handle.espeak_ng_SetRandSeed(ctypes.c_long(0))  # else breath would follow from the time of day
+        self.handle.espeak_ng_SetRandSeed(ctypes.c_long(0))  # otherwise breath would depend on the time of day
         signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-        self._callback = signature(self._receive)  # kept: the library holds only a bare pointer
+        self._callback = signature(self._receive)  # keep a reference: the library has only a bare pointer
         self.handle.espeak_SetSynthCallback(self._callback)
 
     def _receive(

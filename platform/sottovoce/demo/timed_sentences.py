@@ -1,4 +1,4 @@
-"""Synthetic sentences whose every word has a known time."""
+"""Synthesize sentences in which the time of every word is known."""
 
 import random
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ _MAX_SENTENCES = 3
 def speak_timed(
     num_windows: int, *, voices: Sequence[str], max_s: float, seed: int, grammar: str = "sentences"
 ) -> list[TimedSpeech]:
-    """Speak windows of one to three sentences each, with pauses before them.
+    """Synthesize windows of one to three sentences each, with pauses before them.
 
     Args:
-        num_windows: how many.
-        voices: one is drawn for each window, with its rate, pitch and pauses between words.
-        max_s: the longest window.
-        seed: of the texts and voices; espeak-ng's flutter makes samples differ a little between processes.
-        grammar: one of the package's.
+        num_windows: number of windows.
+        voices: each window uses a random one, with random rate, pitch and pauses between words.
+        max_s: duration of the longest window [s].
+        seed: of the texts and voices; samples may differ a little between processes, see demo/speech.py.
+        grammar: name of one of the package's grammars.
 
     Returns:
-        Windows whose pieces are words, or several that run together.
+        Windows whose pieces are words, or several joined words.
     """
     generator, symbols = random.Random(seed), load_grammar(grammar)
     windows: list[TimedSpeech] = []
@@ -45,7 +45,7 @@ def speak_timed(
 
 
 def _speak(texts: Sequence[str], voice: Voice, generator: random.Random, *, max_s: float) -> list[TimedSpeech]:
-    """Speak as many of the texts as fit; nothing where the first does not, or where espeak-ng left a word out."""
+    """Synthesize as many texts as fit; return nothing if the first does not fit or espeak-ng left out a word of it."""
     parts: list[Waveform] = []
     pieces: list[TimedPiece] = []
     for text in texts:

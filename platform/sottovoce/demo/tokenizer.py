@@ -1,4 +1,4 @@
-"""Whisper's multilingual tokenizer, built offline from openai-whisper's tiktoken asset."""
+"""Build Whisper's multilingual tokenizer offline from the tiktoken file of openai-whisper."""
 
 import json
 import tempfile
@@ -8,7 +8,7 @@ from transformers import WhisperTokenizer, WhisperTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-NUM_LANGUAGES = 99  # of the 51 865-token vocabulary; large-v3 added Cantonese as the hundredth
+NUM_LANGUAGES = 99  # in the vocabulary of 51 865 tokens; large-v3 added Cantonese as the hundredth
 _END_OF_TEXT = "<|endoftext|>"
 _TASK_TOKENS = (
     "<|translate|>",
@@ -23,14 +23,14 @@ _GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+
 
 
 def build_tokenizer(tiktoken_file: Path, spelling_file: Path) -> WhisperTokenizerFast:
-    """Convert ``multilingual.tiktoken`` and the English spelling map to Hugging Face's tokenizer.
+    """Convert ``multilingual.tiktoken`` and the English spelling map to a Hugging Face tokenizer.
 
     Args:
         tiktoken_file: ``whisper/assets/multilingual.tiktoken`` of the openai-whisper package.
         spelling_file: ``whisper/normalizers/english.json`` of the same package.
 
     Returns:
-        The tokenizer with 51 865 ids, in Whisper's own order.
+        The tokenizer, with 51 865 ids in Whisper's order.
     """
     vocabulary, merges = TikTokenConverter(
         vocab_file=str(tiktoken_file), pattern=_GPT2_PATTERN

@@ -1,4 +1,4 @@
-"""Train each context, score it with every engine, and compare: what was trained or exported before is not repeated."""
+"""Train each context, score it with every engine, and compare; finished runs and exports are not repeated."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -37,23 +37,23 @@ _exporter_logger = logging.getLogger(export_checkpoint.__module__)
 
 TORCH = "torch"
 _EXPORT_FOLDER = "export"
-_EXPORTED = "exported"  # written last
-_NO_GATE = 1e9  # a variant that lost accuracy is to be seen here, not refused
+_EXPORTED = "exported"  # marker, written last
+_NO_GATE = 1e9  # a variant that lost accuracy is reported here, not refused
 
 
 Scores: TypeAlias = dict[tuple[int, str, int], list[RecognizerScore]]
-"""By place of the context, engine, and place of the seed: one for each repeat."""
+"""Scores of all repeats, by index of the context, engine, and index of the seed."""
 
 
 def run_context_search(search: ContextSearch, *, prepare_rejects: Sequence[Reject]) -> ContextRecord:
     """Train, export, score and compare, and write ``contexts.json``.
 
     Args:
-        search: what to compare.
-        prepare_rejects: rows that never became utterances, for the runs' records.
+        search: the comparison to run.
+        prepare_rejects: rows rejected by the preparation, for the runs' records.
 
     Raises:
-        SottovoceError: a run that failed says what to do.
+        SottovoceError: a run failed; the error says what to do.
     """
     records = [tuple(_train(run, prepare_rejects) for run in arm.runs) for arm in search.arms]
     for arm in search.arms:
@@ -72,7 +72,7 @@ def _train(run: TrainingRun, prepare_rejects: Sequence[Reject]) -> TrainingRecor
         if record.is_finished:
             logger.info("%s was trained before", run.task.output)
             return record
-    assert run.config.audio_context_s is not None, "each run is of one context"
+    assert run.config.audio_context_s is not None, "build_context_search sets the context"
     logger.info("training with a context of %s, seed %d", name_context(run.config.audio_context_s), run.config.seed)
     run_training(run)
     return save_result(run, prepare_rejects=prepare_rejects)
@@ -80,7 +80,7 @@ def _train(run: TrainingRun, prepare_rejects: Sequence[Reject]) -> TrainingRecor
 
 @dataclass(frozen=True)
 class _Unscored:
-    """Stands in for the exporter's own score: all is scored later, in turn."""
+    """Placeholder for the exporter's own score; all models are scored later, in turn."""
 
     wer: float = 0.0
     cer: float = 0.0
@@ -93,19 +93,19 @@ def _export(run: TrainingRun, variants: tuple[Variant, ...]) -> None:
     if not variants or (folder / _EXPORTED).is_file():
         return
     logger.info("exporting %s", run.task.output / MODEL_FOLDER)
-    _exporter_logger.setLevel(logging.WARNING)  # it would tell of the score that stands in
+    _exporter_logger.setLevel(logging.WARNING)  # it would log the placeholder score
     config = ExportConfig(variants=variants, max_wer_rise=_NO_GATE)
     export_checkpoint(config, run.task.output / MODEL_FOLDER, folder, score=lambda _folder, _variant: _Unscored())
     for record in (folder / TABLE_FILE, *(folder / variant / VARIANT_RECORD_FILE for variant in variants)):
-        record.unlink()  # these are for scoring here alone, and no record may say that one passed a gate
+        record.unlink()  # these exports are for scoring only: no record may say that one passed the gate
     (folder / _EXPORTED).touch()
 
 
 def _score_all(search: ContextSearch) -> Scores:
-    """Score every model as often as asked, all in turn, so that a busy minute of the machine hits all alike."""
+    """Score all models in turn, as often as configured, so that a busy minute of the machine affects all alike."""
     scorers = {
-        (place, engine, seed): _scorer(search, run, engine)
-        for place, arm in enumerate(search.arms)
+        (index, engine, seed): _scorer(search, run, engine)
+        for index, arm in enumerate(search.arms)
         for engine in (TORCH, *search.config.variants)
         for seed, run in enumerate(arm.runs)
     }
@@ -117,7 +117,7 @@ def _score_all(search: ContextSearch) -> Scores:
 
 
 def _scorer(search: ContextSearch, run: TrainingRun, engine: str) -> Callable[[], RecognizerScore]:
-    """Load a model once, and give what scores it."""
+    """Load a model once, and return a function that scores it."""
     config = search.config
     folder: Path = run.task.output / (MODEL_FOLDER if engine == TORCH else _EXPORT_FOLDER)
     recognizer = load_recognizer(folder, variant=engine, num_threads=config.num_threads)
@@ -132,20 +132,20 @@ def _scorer(search: ContextSearch, run: TrainingRun, engine: str) -> Callable[[]
 
 
 def build_record(search: ContextSearch, records: Sequence[Sequence[TrainingRecord]], scores: Scores) -> ContextRecord:
-    """Put together what was measured.
+    """Build the record of a comparison.
 
     Args:
-        search: what was compared.
-        records: for each context one for each seed.
-        scores: of every model.
+        search: the comparison.
+        records: for each context, one for each seed.
+        scores: those of every model.
     """
     base = AudioContext.of(read_model_config(resolve_folder(search.training.base)))
-    results = [_summarize(search, place, of_context, scores) for place, of_context in enumerate(records)]
+    results = [_summarize(search, index, of_context, scores) for index, of_context in enumerate(records)]
     comparisons = [
-        _compare(search, results, place, score.engine, scores)
-        for place, result in enumerate(results)
+        _compare(search, results, index, score.engine, scores)
+        for index, result in enumerate(results)
         for score in result.scores
-        if place > 0
+        if index > 0
     ]
     return ContextRecord(
         search=search.config,
@@ -163,9 +163,9 @@ def build_record(search: ContextSearch, records: Sequence[Sequence[TrainingRecor
     )
 
 
-def _summarize(search: ContextSearch, place: int, records: Sequence[TrainingRecord], scores: Scores) -> ContextResult:
+def _summarize(search: ContextSearch, index: int, records: Sequence[TrainingRecord], scores: Scores) -> ContextResult:
     return ContextResult(
-        context_s=search.arms[place].context_s,
+        context_s=search.arms[index].context_s,
         seeds=tuple(record.training.seed for record in records),
         curves=tuple(record.rows for record in records),
         num_steps=records[0].num_steps,
@@ -173,14 +173,14 @@ def _summarize(search: ContextSearch, place: int, records: Sequence[TrainingReco
         data_wait_s=sum(record.data_wait_s for record in records),
         trained_audio_s=sum(record.audio_s for record in records),
         scores=tuple(
-            _summarize_engine(engine, [scores[place, engine, seed] for seed in range(len(records))])
+            _summarize_engine(engine, [scores[index, engine, seed] for seed in range(len(records))])
             for engine in (TORCH, *search.config.variants)
         ),
     )
 
 
 def _summarize_engine(engine: str, of_seeds: Sequence[Sequence[RecognizerScore]]) -> EngineScore:
-    first = [repeats[0] for repeats in of_seeds]  # greedy search repeats itself; only the time differs
+    first = [repeats[0] for repeats in of_seeds]  # greedy decoding is deterministic; only the time differs
     return EngineScore(
         engine=engine,
         wer=mean(score.wer for score in first),
@@ -192,16 +192,16 @@ def _summarize_engine(engine: str, of_seeds: Sequence[Sequence[RecognizerScore]]
 
 
 def _compare(
-    search: ContextSearch, results: Sequence[ContextResult], place: int, engine: str, scores: Scores
+    search: ContextSearch, results: Sequence[ContextResult], index: int, engine: str, scores: Scores
 ) -> Comparison:
     def texts(of: int) -> list[list[str]]:
         return [list(scores[of, engine, seed][0].hypotheses.values()) for seed in range(search.config.num_seeds)]
 
-    reference, result = results[0], results[place]
+    reference, result = results[0], results[index]
     change = compare_wer(
         search.utterances,
         texts(0),
-        texts(place),
+        texts(index),
         normalizer=search.training.normalizer,
         spelling=read_spelling(resolve_folder(search.training.base)),
     )

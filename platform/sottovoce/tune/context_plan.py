@@ -1,4 +1,4 @@
-"""Which contexts are compared, and the run of Ray Train behind each."""
+"""The audio contexts that a search compares, and the training runs of each."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,24 +21,24 @@ _STEP_S = 0.5  # contexts come in half seconds, see model/context.py
 
 
 class ContextSearchConfig(Config):
-    """Which contexts to compare, and on what."""
+    """The contexts to compare, and the utterances to compare them on."""
 
     contexts: tuple[tuple[float, float], ...] = ()
-    """Shortest and longest audio context [s] of each; the first is what the others are held against. Where none are
-    given: 30 s, and the range the data needs."""
+    """Shortest and longest audio context [s] of each; the first one is the reference. Default: 30 s, and the range that
+    the data needs."""
     num_seeds: int = Field(default=1, ge=1)
-    """Trainings of each context, with the training's seed and those after it: one alone says nothing of how much WER
-    changes by chance from training to training."""
+    """Runs of each context, with the training's seed and the following ones; a single run does not show how much WER
+    varies by chance between runs."""
     split: Split = "test"
-    """Utterances to score on: those of the validation split have chosen the checkpoints."""
+    """Split to score on; not validation, which has chosen the checkpoints."""
     variants: tuple[Variant, ...] = ("int8",)
     """ONNX variants to export and score besides torch."""
     max_wer_rise: float = Field(default=0.005, ge=0.0)
-    """How much WER trimming may cost, absolute: 0.005 is half a point."""
+    """Largest accepted rise of WER from trimming, absolute: 0.005 is half a point."""
     scoring_repeats: int = Field(default=3, ge=1)
-    """Times each model is scored, in turn; RTFx is the median."""
+    """Times that each model is scored, in turn; RTFx is the median."""
     batch_size: int = Field(default=8, ge=1)
-    """Windows recognized at once."""
+    """Windows in a batch of the recognizer."""
     num_threads: int = Field(default=1, ge=1)
     """CPU threads of the recognizers."""
 
@@ -58,11 +58,11 @@ class ContextSearchConfig(Config):
 
 @dataclass(frozen=True)
 class Arm:
-    """One context and its trainings."""
+    """One context and its runs."""
 
     context_s: tuple[float, float]
     runs: tuple[TrainingRun, ...]
-    """One for each seed."""
+    """One run for each seed."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class ContextSearch:
     config: ContextSearchConfig
     training: TrainingConfig
     arms: tuple[Arm, ...]
-    """The first is what the others are held against."""
+    """The first one is the reference."""
     utterances: tuple[Utterance, ...]
-    """To score on."""
+    """The utterances to score on."""
     output: Path
 
 
@@ -87,22 +87,22 @@ def build_context_search(
     scored: Sequence[Utterance],
     output: Path,
 ) -> ContextSearch:
-    """Check the runs of all contexts: the same data, seeds, steps and batches, another ``audio_context_s``.
+    """Build and check the runs of all contexts; they differ only in ``audio_context_s`` and the seed.
 
     Args:
-        config: what to compare.
-        training: all that the runs share.
+        config: the contexts to compare.
+        training: the settings that all runs share.
         train: the training split.
-        validation: chooses each run's checkpoint.
-        scored: what the contexts are compared on.
-        output: folder every worker can write to.
+        validation: the utterances that choose each run's checkpoint.
+        scored: the utterances that contexts are compared on.
+        output: a folder that every worker can write to.
 
     Raises:
-        ConfigError: nothing to score on, contexts set twice, or see ``build_run``.
-        CheckpointError: no such base model.
+        ConfigError: there is nothing to score on, the context is also set in ``training``, or see ``build_run``.
+        CheckpointError: there is no such base model.
     """
     if training.audio_context_s is not None:
-        raise ConfigError("audio_context_s is what is searched: leave it out of training, name it in search.contexts")
+        raise ConfigError("audio_context_s is searched: remove it from training and list it in search.contexts")
     if not scored:
         raise ConfigError(f"the manifest has no utterances in split {config.split}; name another as search.split")
     output = output.resolve()
@@ -113,11 +113,11 @@ def build_context_search(
             training.model_copy(
                 update={
                     "audio_context_s": context_s,
-                    "seed": training.seed + place,
+                    "seed": training.seed + index,
                     "checkpoints": checkpoints_below(training.checkpoints, output.name, folder_name(context_s)),
                 }
             )
-            for place in range(config.num_seeds)
+            for index in range(config.num_seeds)
         ]
         runs = tuple(
             build_run(one, train=train, validation=validation, output=run_folder(output, context_s, one.seed))
@@ -128,23 +128,23 @@ def build_context_search(
 
 
 def needed_context(durations_s: Iterable[float]) -> tuple[float, float]:
-    """Give the narrowest range of half seconds that holds speech of these lengths."""
+    """Return the narrowest range of contexts, in half seconds, that fits speech of these durations."""
     durations = sorted(durations_s)
     shortest, longest = (math.ceil((one - 1e-6) / _STEP_S) * _STEP_S for one in (durations[0], durations[-1]))
     return max(shortest, _STEP_S), min(max(longest, _STEP_S), MAX_CONTEXT_S)
 
 
 def run_folder(output: Path, context_s: tuple[float, float], seed: int) -> Path:
-    """Give the folder of one training."""
+    """Return the folder of one run."""
     return output / folder_name(context_s) / f"seed-{seed}"
 
 
 def folder_name(context_s: tuple[float, float]) -> str:
-    """Name a context's folder, as in ``2-6s``."""
+    """Return the folder name of a context, ``2-6s``."""
     return name_context(context_s).replace(" ", "")
 
 
 def name_context(context_s: tuple[float, float]) -> str:
-    """Name a context, as in ``2-6 s``."""
+    """Return the name of a context, ``2-6 s``."""
     shortest, longest = context_s
     return f"{longest:g} s" if shortest == longest else f"{shortest:g}-{longest:g} s"

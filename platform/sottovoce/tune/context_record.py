@@ -1,4 +1,4 @@
-"""What a comparison of contexts found, and what follows from it: ``contexts.json``."""
+"""The result of a comparison of contexts, ``contexts.json``, and the verdict that follows from it."""
 
 from collections.abc import Sequence
 
@@ -11,81 +11,81 @@ CONTEXTS_FILE = "contexts.json"
 
 
 class EngineScore(Record):
-    """How well and how fast one engine recognized with the checkpoints of a context."""
+    """Accuracy and speed of one engine with the checkpoints of a context."""
 
     engine: str
     """torch, or the name of an ONNX variant."""
     wer: float
-    """Fraction; the mean over seeds where there are several."""
+    """Fraction; mean over seeds."""
     wer_low: float
-    """Lower end of the bootstrap 95 % interval; of the first seed where there are several."""
+    """Lower end of the bootstrap 95 % interval, of the first seed."""
     wer_high: float
     cer: float
     rtfx: float
-    """Audio seconds per second of recognition, log-mel included, decoding of files excluded; median of the repeats."""
+    """Audio seconds per second of recognition, with log-mel and without decoding of files; median of the repeats."""
 
 
 class ContextResult(Record):
-    """One context: its trainings and scores."""
+    """The runs and scores of one context."""
 
     context_s: tuple[float, float]
     seeds: tuple[int, ...]
     curves: tuple[tuple[EvaluationRow, ...], ...]
-    """For each seed the evaluations on the validation split."""
+    """Evaluations on the validation split, for each seed."""
     num_steps: int
     training_s: float
-    """Seconds in training steps, all seeds together: evaluations and checkpoints left out."""
+    """Seconds in training steps of all seeds, without evaluations and checkpoints."""
     data_wait_s: float
-    """Of ``training_s``, those in which the worker that waited most had no batch to go on with."""
+    """The part of ``training_s`` in which the worker that waited longest had no batch."""
     trained_audio_s: float
-    """Speech trained on, all seeds together."""
+    """Seconds of speech trained on, in all seeds."""
     scores: tuple[EngineScore, ...]
 
     @property
     def training_speed(self) -> float:
-        """Audio seconds trained on in a second."""
+        """Audio seconds trained on per second."""
         return self.trained_audio_s / max(self.training_s, 1e-9)
 
     @property
     def data_wait(self) -> float:
-        """Share of the training steps' time spent waiting for data: much of it hides what a context brings."""
+        """Fraction of the training steps' time spent waiting for data; a large one hides the effect of the context."""
         return self.data_wait_s / max(self.training_s, 1e-9)
 
     def still_falls(self, bound: float) -> bool:
-        """Tell whether validation WER fell by more than a bound between the last two evaluations of a training."""
+        """Whether validation WER fell by more than a bound between the last two evaluations of a run."""
         return any(rows[-2].wer - rows[-1].wer > bound for rows in self.curves if len(rows) > 1)
 
     def score_of(self, engine: str) -> EngineScore:
-        """Give the score of an engine that was measured."""
+        """Return the score of a measured engine."""
         return next(score for score in self.scores if score.engine == engine)
 
 
 class Comparison(Record):
-    """One context held against the first."""
+    """One context compared with the reference, the first context."""
 
     context_s: tuple[float, float]
     reference_s: tuple[float, float]
     engine: str
     wer_rise: float
-    """WER minus the reference's on the same utterances, a fraction: above zero trimming costs."""
+    """WER minus the reference's on the same utterances, as a fraction; positive if trimming costs accuracy."""
     low: float
     """Lower end of the paired bootstrap 95 % interval, over utterances and seeds."""
     high: float
     training_speedup: float
-    """Audio seconds trained on in a second, over the reference's."""
+    """Training speed divided by the reference's."""
     recognition_speedup: float
-    """RTFx over the reference's, of the same engine."""
+    """RTFx divided by the reference's with the same engine."""
     bound: float
-    """Largest rise that is accepted."""
+    """Largest accepted rise."""
 
     @property
     def is_within(self) -> bool:
-        """WER rose by no more than the bound."""
+        """Whether WER rose by no more than the bound."""
         return self.wer_rise <= self.bound
 
     @property
     def is_sure(self) -> bool:
-        """The whole interval says the same."""
+        """Whether the whole interval is on the same side of the bound."""
         return self.high <= self.bound if self.is_within else self.low > self.bound
 
 
@@ -94,26 +94,26 @@ class ContextRecord(Record):
 
     search: ContextSearchConfig
     training: TrainingConfig
-    """What all runs share."""
+    """The settings that all runs share."""
     base_context_s: tuple[float, float]
-    """Contexts the base model was trained on: one of them has a head start."""
+    """Contexts that the base model was trained on; the nearest of the compared ones has an advantage."""
     num_utterances: int
     num_words: int
     scored_hours: float
     normalizer: str
     results: tuple[ContextResult, ...]
     comparisons: tuple[Comparison, ...]
-    """Of every context but the first, of every engine."""
+    """Comparisons of every context but the first, with every engine."""
     verdict: str
 
 
 def describe_verdict(results: Sequence[ContextResult], comparisons: Sequence[Comparison], *, bound: float) -> str:
-    """Say what each context costs and brings, and whether the trainings were long enough to tell.
+    """Describe the cost and the benefit of each context, and whether the runs were long enough to decide.
 
     Args:
-        results: of all contexts.
+        results: those of all contexts.
         comparisons: those of one engine.
-        bound: largest rise of WER that is accepted.
+        bound: largest accepted rise of WER.
     """
     sentences = [describe_comparison(one) for one in comparisons]
     falling = [name_context(result.context_s) for result in results if result.still_falls(bound)]
@@ -126,7 +126,7 @@ def describe_verdict(results: Sequence[ContextResult], comparisons: Sequence[Com
 
 
 def describe_comparison(one: Comparison) -> str:
-    """Say in one sentence what a context costs and brings, and what to do."""
+    """Describe the cost and the benefit of a context in one sentence, with advice."""
     points = 100 * abs(one.wer_rise)
     verb = "costs" if one.wer_rise >= 0 else "saves"
     interval = f"interval of the change {100 * one.low:+.2f} to {100 * one.high:+.2f}"

@@ -1,4 +1,4 @@
-"""The page of a comparison of contexts: one HTML file that needs nothing beside it."""
+"""Report a comparison of contexts: a self-contained HTML page and a plain-text table."""
 
 import logging
 from pathlib import Path
@@ -15,6 +15,9 @@ from sottovoce.tune.context_record import ContextRecord, ContextResult, EngineSc
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+logger = logging.getLogger(__name__)
+
+PAGE_FILE = "contexts.html"
 _SIZE = (5.0, 3.2)  # inches
 
 
@@ -22,9 +25,9 @@ def write_page(record: ContextRecord, path: Path, *, name: str) -> None:
     """Write the page.
 
     Args:
-        record: what was found.
-        path: of the page.
-        name: of the comparison.
+        record: the result of the comparison.
+        path: file of the page.
+        name: name of the comparison.
     """
     page = load_template("context_page.html.j2", package="sottovoce.tune", folder="").render(
         name=name,
@@ -38,16 +41,16 @@ def write_page(record: ContextRecord, path: Path, *, name: str) -> None:
 
 
 def draw_rates(record: ContextRecord) -> Markup:
-    """Draw the WER of every context and engine, with its interval."""
+    """Plot the WER of every context and engine, with its interval."""
     with themed_figure(_SIZE) as figure:
         axes = figure.subplots()
-        for place, result in enumerate(record.results):
-            places = [_offset(engine, place, record) for engine in range(len(result.scores))]
+        for index, result in enumerate(record.results):
+            positions = [_offset(engine, index, record) for engine in range(len(result.scores))]
             wers = [100 * score.wer for score in result.scores]
             below = [max(0.0, 100 * (score.wer - score.wer_low)) for score in result.scores]
             above = [max(0.0, 100 * (score.wer_high - score.wer)) for score in result.scores]
             label = name_context(result.context_s)
-            axes.errorbar(places, wers, yerr=(below, above), fmt="o", capsize=4, color=_color(place), label=label)
+            axes.errorbar(positions, wers, yerr=(below, above), fmt="o", capsize=4, color=_color(index), label=label)
         axes.set_xticks(range(len(record.results[0].scores)), [score.engine for score in record.results[0].scores])
         _finish(axes, ylabel="WER, percent")
         axes.legend(framealpha=0)
@@ -55,15 +58,15 @@ def draw_rates(record: ContextRecord) -> Markup:
 
 
 def draw_speeds(record: ContextRecord) -> Markup:
-    """Draw how fast every context trains and recognizes."""
+    """Plot the training and recognition speed of every context."""
     with themed_figure(_SIZE) as figure:
         training, recognition = figure.subplots(1, 2, width_ratios=(1, max(1, len(record.results[0].scores))))
         width = 0.8 / len(record.results)
-        for place, result in enumerate(record.results):
-            label, color = name_context(result.context_s), _color(place)
-            training.bar(_offset(0, place, record), result.training_speed, width=width, color=color)
-            places = [_offset(engine, place, record) for engine in range(len(result.scores))]
-            recognition.bar(places, [score.rtfx for score in result.scores], width=width, color=color, label=label)
+        for index, result in enumerate(record.results):
+            label, color = name_context(result.context_s), _color(index)
+            training.bar(_offset(0, index, record), result.training_speed, width=width, color=color)
+            positions = [_offset(engine, index, record) for engine in range(len(result.scores))]
+            recognition.bar(positions, [score.rtfx for score in result.scores], width=width, color=color, label=label)
         training.set_xticks([0], ["training"])
         recognition.set_xticks(range(len(record.results[0].scores)), [one.engine for one in record.results[0].scores])
         _finish(training, ylabel="audio seconds per second")
@@ -73,38 +76,33 @@ def draw_speeds(record: ContextRecord) -> Markup:
 
 
 def draw_curves(record: ContextRecord) -> Markup:
-    """Draw validation WER over the steps, one line for each training."""
+    """Plot validation WER over the steps, one line per run."""
     with themed_figure(_SIZE) as figure:
         axes = figure.subplots()
-        for place, result in enumerate(record.results):
+        for index, result in enumerate(record.results):
             for seed, rows in enumerate(result.curves):
                 label = name_context(result.context_s) if seed == 0 else None
                 steps, wers = [row.step for row in rows], [100 * row.wer for row in rows]
-                axes.plot(steps, wers, marker="o", color=_color(place), label=label)
+                axes.plot(steps, wers, marker="o", color=_color(index), label=label)
         axes.set(xlabel="step")
         _finish(axes, ylabel="validation WER, percent")
         axes.legend(framealpha=0)
-        return to_svg(figure, "Validation WER of each training over its steps")
+        return to_svg(figure, "Validation WER of each run over its steps")
 
 
-def _offset(engine: int, place: int, record: ContextRecord) -> float:
-    """Give where a context's mark stands among those of an engine."""
-    return engine + (place - (len(record.results) - 1) / 2) * 0.8 / len(record.results)
+def _offset(engine: int, index: int, record: ContextRecord) -> float:
+    """Return the x position of a context's mark among those of an engine."""
+    return engine + (index - (len(record.results) - 1) / 2) * 0.8 / len(record.results)
 
 
-def _color(place: int) -> str:
-    return SERIES[place % len(SERIES)]
+def _color(index: int) -> str:
+    return SERIES[index % len(SERIES)]
 
 
 def _finish(axes: "Axes", *, ylabel: str) -> None:
     axes.set(ylabel=ylabel, ylim=(0, None))
     axes.grid(alpha=0.3, axis="y")
     axes.set_axisbelow(True)
-
-
-PAGE_FILE = "contexts.html"
-
-logger = logging.getLogger(__name__)
 
 
 def publish_contexts(record: ContextRecord, output: Path) -> None:
@@ -114,7 +112,7 @@ def publish_contexts(record: ContextRecord, output: Path) -> None:
 
 
 def context_table(record: ContextRecord) -> str:
-    """Give the contexts and engines as a plain-text table, and the verdict."""
+    """Format the contexts and engines as a plain-text table, followed by the verdict."""
     header = ("context", "audio-s/s trained", "data wait", "engine", "WER percent", "95 % interval", "RTFx")
     rows = [header, *(_row(result, score) for result in record.results for score in result.scores)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]

@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 @pytest.fixture
 def memory() -> Iterator[MemoryFileSystem]:
-    """A remote place, empty before and after the test."""
+    """A remote file system, empty before and after the test."""
     filesystem = MemoryFileSystem()
     filesystem.store.clear()
     filesystem.pseudo_dirs[:] = [""]
@@ -24,7 +24,7 @@ def memory() -> Iterator[MemoryFileSystem]:
 
 @pytest.fixture
 def encode() -> Callable[..., bytes]:
-    """Give a function that makes a tone of some seconds, as a file's bytes."""
+    """Return a function that encodes a tone of some seconds as the bytes of a file."""
 
     def make(audio_format: str = "FLAC", *, duration_s: float = 0.5, pitch_hz: float = 220.0) -> bytes:
         time_s = np.arange(round(16_000 * duration_s)) / 16_000
@@ -39,7 +39,7 @@ def encode() -> Callable[..., bytes]:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, memory: MemoryFileSystem
 ) -> Callable[[dict[str, bytes]], str]:
-    """Give a function that writes files and gives their folder: once on this machine, once behind a protocol."""
+    """Return a function that writes files and returns their folder: once local, once behind a protocol."""
 
     def write(files: dict[str, bytes]) -> str:
         folder = str(tmp_path / "corpus") if request.param == "local" else "memory:///corpus"

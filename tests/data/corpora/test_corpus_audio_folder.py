@@ -45,7 +45,7 @@ def test_jsonl_with_our_keys_is_read(tmp_path: Path):
         (b'{"audio": "a.wav", "text": "x", "split": "holdout"}', "holdout"),
     ],
 )
-def test_a_row_that_cannot_be_read_keeps_its_place_with_a_fault(tmp_path: Path, line: bytes, fault: str):
+def test_a_row_that_cannot_be_read_keeps_its_position_with_a_fault(tmp_path: Path, line: bytes, fault: str):
     path = tmp_path / "corpus.jsonl"
     path.write_bytes(b'{"audio": "ok.wav", "text": "x"}\n' + line + b"\n")
     rows = read_corpus(path)
@@ -73,7 +73,7 @@ def test_a_folder_without_usable_metadata_is_named(tmp_path: Path):
         read_corpus(tmp_path)
 
 
-def test_an_audio_folder_is_read_wherever_it_lies(place: Callable[..., str], encode: Callable[..., bytes]):
+def test_an_audio_folder_is_read_locally_and_remotely(place: Callable[..., str], encode: Callable[..., bytes]):
     location = place({"test/metadata.csv": b"file_name,text\nsub/a.flac,Hi\n", "test/sub/a.flac": encode()})
     (row,) = read_corpus(location)
     assert (row.id, row.text, row.split) == ("test/sub/a.flac", "Hi", "test")

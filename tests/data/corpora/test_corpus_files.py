@@ -66,7 +66,7 @@ def test_clips_beside_common_voice_tables_are_not_listed(tmp_path: Path):
         ("simplecache::s3://bucket/speech", ManifestError, "chains"),
     ],
 )
-def test_a_place_that_cannot_be_read_is_named(location: str, error: type[Exception], words: str):
+def test_a_location_that_cannot_be_read_is_named(location: str, error: type[Exception], words: str):
     with pytest.raises(error, match=words):
         list_files(location)
 

@@ -39,7 +39,7 @@ def test_our_keys_are_read(tmp_path: Path):
     )
 
 
-def test_a_nemo_manifest_is_read_wherever_it_lies(place: Place, encode: Callable[..., bytes]):
+def test_a_nemo_manifest_is_read_locally_and_remotely(place: Place, encode: Callable[..., bytes]):
     piece = {"audio_filepath": "wav/talk.wav", "duration": 0.5, "text": "hello", "lang": "en"}
     location = place(
         {
@@ -85,7 +85,7 @@ def test_an_end_before_the_start_is_a_fault(tmp_path: Path):
     assert "ends at 2 s" in str(row.fault)
 
 
-def test_an_empty_text_is_told_from_a_missing_one(tmp_path: Path):
+def test_an_empty_text_is_distinguished_from_a_missing_one(tmp_path: Path):
     rows = _read(tmp_path, {"audio": "a.wav", "text": ""}, {"audio": "b.wav"}, {"audio": "c.wav", "text": None})
     assert [row.text for row in rows] == ["", None, None]
 
@@ -128,7 +128,7 @@ def test_a_folder_without_manifests_is_named(tmp_path: Path):
         read_corpus(tmp_path, format="jsonl")
 
 
-def test_rows_python_cannot_read_keep_their_place(tmp_path: Path):
+def test_rows_that_python_cannot_parse_keep_their_position(tmp_path: Path):
     (tmp_path / "m.jsonl").write_bytes(b'{"audio": ' + b"9" * 5_000 + b"}\n" + b"[" * 100_000 + b"\n")
     assert ["JSON" in str(row.fault) for row in read_corpus(tmp_path)] == [True, True]
 

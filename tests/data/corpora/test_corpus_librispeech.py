@@ -47,7 +47,7 @@ def test_one_subset_or_one_chapter_may_be_given(tmp_path: Path):
     assert [row.id for row in read_corpus(chapter / "84-121123.trans.txt")] == ["84-121123-0000"]
 
 
-def test_a_line_that_cannot_be_read_keeps_its_place(tmp_path: Path):
+def test_a_line_that_cannot_be_read_keeps_its_position(tmp_path: Path):
     lines = [b"1-2-0000 GOOD", b"1-2-0001 CAF\xc9", b"\xff\xfe 1", b"", b"1-2-0003", b"1-2-0004 A\0B"]
     (tmp_path / "1-2.trans.txt").write_bytes(b"\n".join(lines))
     rows = read_corpus(tmp_path)

@@ -70,7 +70,7 @@ def test_a_row_gives_its_fields_and_its_recording(encode: Callable[..., bytes]):
     assert len(decode_audio(audio, source="x")) == 8_000
 
 
-def test_rows_without_id_audio_or_utf8_are_told(encode: Callable[..., bytes]):
+def test_rows_without_id_audio_or_utf8_are_faults(encode: Callable[..., bytes]):
     assert parse_parquet_row({"audio": b"1", "text": b"x"})[0].id == ""
     for audio in (None, b""):
         row, nothing = parse_parquet_row({"audio": audio, "id": b"u1", "text": b"x"})

@@ -79,13 +79,13 @@ def test_parquet_is_streamed_and_not_listed(tmp_path: Path):
         read_corpus(_write(tmp_path, "a.parquet"))
 
 
-def test_files_that_are_listed_are_not_listed_again(tmp_path: Path):
+def test_listed_files_are_not_listed_again(tmp_path: Path):
     files = list_files(_write(tmp_path, "a.jsonl"))
     assert detect_format(files) == "jsonl"
     assert read_corpus(files) == []
 
 
-def test_every_layout_can_be_asked_for():
+def test_every_layout_can_be_selected():
     assert set(get_args(CorpusFormat)) == {"auto", *get_args(CorpusLayout)}
 
 

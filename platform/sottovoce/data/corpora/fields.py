@@ -182,7 +182,7 @@ def _first(record: Mapping[str, object], keys: tuple[str, ...]) -> object | None
 
 
 def _read_span(record: Mapping[str, object]) -> tuple[float, float | None]:
-    """Read start and duration; NeMo's keys count only beside its ``audio_filepath``, as they are ambiguous elsewhere."""
+    """Read start and duration; NeMo's keys count only beside its ``audio_filepath``, being ambiguous elsewhere."""
     keys = zip(TIME_KEYS, _NEMO_TIME_KEYS if "audio_filepath" in record else TIME_KEYS, strict=True)
     start_s, duration_s, end_s = (_read_seconds(record, pair) for pair in keys)
     start_s = start_s or 0.0
