@@ -1,7 +1,7 @@
 """The audio context: how many seconds of sound a model reads at once.
 
-Whisper pads every utterance to 30 s. A model trained on trimmed contexts reads a few seconds at the cost of a
-few seconds. The encoder's positions are fixed sinusoids, so trimming is slicing their table.
+Whisper pads every utterance to 30 s. A model trained on trimmed contexts pays for the seconds of an utterance only.
+The encoder's positions are fixed sinusoids, so a trimmed context takes the first rows of their table.
 
 Shapes: B batch, M mel bins, F frames (100 per second), P positions (50 per second), D model width.
 """
@@ -19,7 +19,7 @@ from sottovoce.model import onednn_linear
 from sottovoce.schema import FRAMES_PER_SECOND, MAX_CONTEXT_S
 
 CONFIG_KEY = "audio_context_s"  # in config.json: [shortest, longest] context the weights were trained on
-_STEP_S = 0.5  # contexts come in half seconds, so that a batch of like utterances shares one
+_STEP_S = 0.5  # contexts are multiples of it, so that a batch of similar utterances shares one
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class AudioContext:
 
     @classmethod
     def of(cls, config: WhisperConfig) -> "AudioContext":
-        """Read the range from a model's config; 30 s where it names none."""
+        """Read the range from a model's config; 30 s if it has none."""
         bounds = getattr(config, CONFIG_KEY, None)
         return cls() if bounds is None else cls(float(bounds[0]), float(bounds[1]))
 
     def seconds_for(self, duration_s: float) -> float:
-        """Give the context [s] for speech of this length: the next half second within the range.
+        """Return the context [s] for speech of this length: rounded up to half a second, within the range.
 
         Raises:
             ContextError: speech longer than the longest context.
@@ -47,7 +47,7 @@ class AudioContext:
         return min(max(steps * _STEP_S, self.min_s), self.max_s)
 
     def num_frames_for(self, duration_s: float) -> int:
-        """Give the even number of log-mel frames for speech of this length; errors as ``seconds_for``."""
+        """Return the even number of log-mel frames for speech of this length; errors as ``seconds_for``."""
         return round(self.seconds_for(duration_s) * FRAMES_PER_SECOND)
 
 
@@ -71,7 +71,7 @@ class TrimmedEncoder(WhisperEncoder):
             head_mask: unused.
             output_attentions: unused.
             output_hidden_states: unused.
-            return_dict: False gives a tuple, as the exporter asks.
+            return_dict: False returns a tuple, which the exporter needs.
 
         Returns:
             ``last_hidden_state`` (B, P, D).
@@ -92,7 +92,7 @@ class TrimmedWhisper(WhisperForConditionalGeneration):
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__(config)
         self.model.encoder.__class__ = TrimmedEncoder
-        if onednn_linear.is_gain():
+        if onednn_linear.is_enabled():
             onednn_linear.use_onednn(self)
 
     @property
@@ -102,5 +102,5 @@ class TrimmedWhisper(WhisperForConditionalGeneration):
 
 
 def set_audio_context(config: WhisperConfig, context: AudioContext) -> None:
-    """Write the range into a model's config, from where every later stage reads it."""
+    """Write the range into a model's config; every later stage reads it there."""
     setattr(config, CONFIG_KEY, [context.min_s, context.max_s])

@@ -1,30 +1,55 @@
-"""Linear layers by oneDNN, on processors that torch's own library for matrices holds back.
+"""Linear layers computed by oneDNN, for processors on which torch's own matrix library is slow.
 
-On a CPU torch multiplies float32 matrices with MKL, which uses AVX-512 on its maker's processors alone. oneDNN comes
-with torch, and takes any processor for what it can do: on AMD's it is about twice as fast (``benchmarks/linear.py``).
-The operation is the one that torch.compile turns linear layers into; it has no gradient of its own.
+On a CPU torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors alone. oneDNN ships with
+torch and uses what any processor offers: on AMD's it is about twice as fast (``benchmarks/linear.py``). The operation
+is the one that torch.compile lowers linear layers to. It is private to torch and has no gradient of its own, so
+
+- the environment variable ``SOTTOVOCE_ONEDNN_LINEAR`` switches it: ``auto`` (the default) or ``off``;
+- where the private call is missing or fails, torch's own linear computes, and the log warns once.
 
 Shapes: I inputs, O outputs, N rows, which is all dimensions of the input but the last.
 """
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_FEWEST_ROWS = 16  # below, a product takes microseconds, and the way to it counts (benchmarks/linear.py)
+from sottovoce.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+SETTING = "SOTTOVOCE_ONEDNN_LINEAR"
+"""Environment variable: auto uses oneDNN where it is faster and works, off never; read whenever a model is built."""
+
+_FEWEST_ROWS = 16  # below, a product takes microseconds and the call's overhead dominates (benchmarks/linear.py)
 
 
-def is_gain() -> bool:
-    """Tell whether this machine's processor is one that oneDNN is faster on."""
+def is_enabled() -> bool:
+    """Whether models built now compute linear layers by oneDNN: the setting allows it, it is faster, and it works.
+
+    Raises:
+        ConfigError: the environment variable is neither auto nor off.
+    """
+    setting = os.environ.get(SETTING, "auto")
+    if setting not in ("auto", "off"):
+        raise ConfigError(f"environment variable {SETTING}={setting!r} is unknown; set it to auto or off")
+    return setting == "auto" and is_faster() and _works()
+
+
+def is_faster() -> bool:
+    """Whether oneDNN is faster than torch's own matrix library on this machine's processor."""
     name = str(torch.cpu.get_capabilities().get("cpu_name", ""))
     return torch.backends.mkldnn.is_available() and name.startswith("AMD")
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Let all linear layers of a model compute by oneDNN, in place; weights, names and files stay as they are."""
+    """Let all linear layers of a model compute by oneDNN, in place; weights, names and files do not change."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = OneDnnLinear
@@ -32,7 +57,7 @@ def use_onednn(model: nn.Module) -> None:
 
 @contextmanager
 def plain_linear(model: nn.Module) -> Iterator[None]:
-    """Make all linear layers of a model torch's own for a while: exporters go by the names of classes."""
+    """Make all linear layers of a model torch's own inside the context: exporters go by the names of classes."""
     replaced: list[nn.Linear] = [module for module in model.modules() if type(module) is OneDnnLinear]
     for module in replaced:
         module.__class__ = nn.Linear
@@ -44,10 +69,10 @@ def plain_linear(model: nn.Module) -> Iterator[None]:
 
 
 class OneDnnLinear(nn.Linear):
-    """``nn.Linear``, by oneDNN in float32 on a CPU; elsewhere, and while a graph is made, just that."""
+    """``nn.Linear`` that computes by oneDNN in float32 on a CPU; elsewhere, and while a graph is traced, by torch."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Give (..., O) for (..., I)."""
+        """Return (..., O) for (..., I)."""
         if not self._can_take(input):
             return super().forward(input)
         output: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
@@ -68,7 +93,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ANN401 - torch's
-        """Give (..., O) for (..., I), (O, I) and (O,)."""
+        """Return (..., O) for (..., I), (O, I) and (O,)."""
         features = features.contiguous()
         needs_input, needs_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(features if needs_weight else None, weight if needs_input else None)
@@ -76,7 +101,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # noqa: ANN401
-        """Give the gradients of input, weight and bias for (..., O); None where nobody needs one."""
+        """Return the gradients of input, weight and bias for (..., O); None where none is needed."""
         features, weight = ctx.saved_tensors
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)
@@ -86,5 +111,29 @@ class _Linear(torch.autograd.Function):
 
 
 def _multiply(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    try:
+        return _multiply_by_onednn(features, weight, bias)
+    except (AttributeError, TypeError, RuntimeError) as error:  # the call is gone, has other arguments, or fails
+        product = nn.functional.linear(features, weight, bias)  # raises by itself where the arguments are at fault
+        _warn_once(str(error))
+        return product
+
+
+def _multiply_by_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(features, weight, bias, "none", [], "")
     return product
+
+
+def _works() -> bool:
+    """Whether torch's private call exists and computes what torch's own linear does."""
+    features, weight, bias = torch.ones(_FEWEST_ROWS, 2), torch.ones(3, 2), torch.ones(3)
+    try:
+        return torch.allclose(_multiply_by_onednn(features, weight, bias), nn.functional.linear(features, weight, bias))
+    except (AttributeError, TypeError, RuntimeError) as error:
+        _warn_once(str(error))
+        return False
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    logger.warning("torch's private oneDNN call cannot be used, so torch's own linear layers compute: %s", reason)
