@@ -70,7 +70,7 @@ def test_an_unfinished_line_of_a_killed_run_is_skipped_with_a_warning(
     append_point(path, CurvePoint(1, {"train/loss": 1.5}))
     path.write_text(path.read_text() + '{"step": 2, "train/lo', encoding="utf-8")
     assert [point.step for point in read_curves(path)] == [1]
-    assert "line 2 is left out" in caplog.text
+    assert "line 2 is skipped" in caplog.text
 
 
 def test_a_resumed_run_drops_points_after_its_checkpoint_and_a_new_run_drops_all(tmp_path: Path) -> None:
