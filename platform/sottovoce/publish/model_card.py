@@ -117,14 +117,16 @@ def _front_matter(
     ]
     return ModelCardData(
         language=list(record.data.languages),
-        **license_fields,
+        license=license_fields.get("license"),  # None leaves a field out
+        license_name=license_fields.get("license_name"),
+        license_link=license_fields.get("license_link"),
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition",
         tags=["whisper", "sottovoce", "automatic-speech-recognition", *(["lora"] if is_adapter else [])],
         metrics=["wer", "cer"],
         model_name=name,
         eval_results=results,
-        base_model=None if _is_local(record.base) else record.base,  # None leaves the field out: a folder has no id
+        base_model=None if _is_local(record.base) else record.base,  # a folder has no id
     )
 
 
