@@ -1,4 +1,4 @@
-"""Every error a user of Sottovoce can meet, in one tree.
+"""All errors that Sottovoce raises for its users, in one tree.
 
     SottovoceError
     ├── ConfigError (ValueError)          a setting cannot be used
@@ -10,28 +10,28 @@
     │   ├── EmptyAudioError               readable, zero samples
     │   ├── NonFiniteAudioError           NaN or infinite samples
     │   └── AudioTooLongError             longer than the limit
-    ├── StorageError (OSError)            a disk or a server does not answer now; no fault of any recording
-    │   ├── CheckpointWriteError          a checkpoint that storage refused; those before it are kept
-    │   └── CheckpointCopyError           a checkpoint there is no room for on the machine that reads it
+    ├── StorageError (OSError)            a disk or a server does not answer; no recording is at fault
+    │   ├── CheckpointWriteError          storage refused a checkpoint; earlier ones are kept
+    │   └── CheckpointCopyError           a checkpoint does not fit on the machine that reads it
     ├── ManifestError (ValueError)        a manifest or corpus cannot be read
     │   └── TooManyRejectsError           more rejects than the job allows
-    ├── RowsLostError (RuntimeError)      rows that went into a stage and did not come out
+    ├── RowsLostError (RuntimeError)      rows that went into a stage did not come out
     ├── UnsupportedMelBinsError (ValueError)
     ├── ContextError (ValueError)         audio does not fit the model's audio context
     ├── LanguageError (ValueError)        a language Whisper does not know
     ├── LabelTooLongError (ValueError)    a transcript that does not fit the decoder
     ├── CheckpointError (ValueError)      a model folder cannot be loaded or trusted
-    │   └── NoGoodCheckpointError         a run's checkpoints, all of them damaged
+    │   └── NoGoodCheckpointError         all checkpoints of a run are damaged
     ├── NonFiniteTrainingError (ArithmeticError)  too many steps in a row without a finite loss and gradient
     ├── TrainingMemoryError (MemoryError) a batch does not fit into memory
-    ├── StuckWorkerError (RuntimeError)   a training worker stood still more often than the run may resume
+    ├── StuckWorkerError (RuntimeError)   a training worker hung more often than the run may resume
     ├── TrackerError (RuntimeError)       a tracker's folder or server does not open
-    ├── SearchError (RuntimeError)        a search that came to no result
+    ├── SearchError (RuntimeError)        a hyperparameter search without a result
     ├── WordTimesUnavailableError (ValueError)  word times from graphs exported without cross-attention
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
 
-Fields go to ``super().__init__`` and the sentence is built in ``__str__``: a class that
-formats in ``__init__`` cannot be unpickled, and Ray then hides the real error.
+Fields go to ``super().__init__``, and ``__str__`` builds the sentence: a class that formats in
+``__init__`` cannot be unpickled, and Ray then hides the original error.
 """
 
 import errno
@@ -40,7 +40,7 @@ from typing import ClassVar
 
 
 class SottovoceError(Exception):
-    """The root; ``sentence`` is a template over the fields given to the constructor."""
+    """The root of all errors; ``sentence`` is a template for the constructor's arguments."""
 
     sentence: ClassVar[str] = "{0}"
 
@@ -49,14 +49,14 @@ class SottovoceError(Exception):
 
 
 class ConfigError(SottovoceError, ValueError):
-    """A setting that cannot be used; the message names the setting, its value and the remedy."""
+    """A setting that cannot be used; the message names it, its value and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
 
 
 class PrecisionUnavailableError(ConfigError):
-    """A precision this machine cannot train in."""
+    """A precision that this machine cannot train in."""
 
     sentence = "precision {0!r} needs {1}, and none is visible here; use precision=fp32 or auto"
 
@@ -65,11 +65,11 @@ class PrecisionUnavailableError(ConfigError):
 
 
 class FourBitUnavailableError(ConfigError):
-    """A base model that cannot be held in 4 bits here."""
+    """4-bit base models are not supported on this machine."""
 
     sentence = (
-        "method qlora holds the base model in 4 bits, which needs {0}, and none is visible here; use method=lora, "
-        "which trains the same adapter beside the base in full precision"
+        "method qlora stores the base model in 4 bits, which needs {0}, and none is visible here; use method=lora, "
+        "which trains the same adapter with the base in full precision"
     )
 
     def __init__(self, missing: str) -> None:
@@ -89,7 +89,7 @@ class TrackerUnavailableError(ConfigError):
 
 
 class AudioError(SottovoceError, ValueError):
-    """One recording that cannot be used."""
+    """A recording that cannot be used."""
 
 
 class AudioDecodeError(AudioError):
@@ -120,7 +120,7 @@ class NonFiniteAudioError(AudioError):
 
 
 class AudioTooLongError(AudioError):
-    """More decoded audio than the limit allows; raised while decoding, not after."""
+    """Decoded audio longer than the limit; raised while decoding, not after."""
 
     sentence = "{0} is longer than the limit of {1:g} s; cut it, or raise the limit"
 
@@ -129,30 +129,30 @@ class AudioTooLongError(AudioError):
 
 
 class StorageError(SottovoceError, OSError):
-    """A disk or a server that does not answer, or does not let us in: rows behind it are not at fault."""
+    """A disk or a server that does not answer or denies access; the rows stored there are not at fault."""
 
-    sentence = "the storage of {0} does not answer: {1}; see that it can be reached, then run the same command again"
+    sentence = "the storage of {0} does not answer: {1}; check that it can be reached, then run the same command again"
 
     def __init__(self, location: str, reason: str) -> None:
         super().__init__(location, reason)
-        self.errno, self.strerror = errno.EIO, reason  # which OSError takes from two arguments otherwise
+        self.errno, self.strerror = errno.EIO, reason  # otherwise OSError takes them from its two arguments
 
 
 class CheckpointWriteError(StorageError):
-    """A checkpoint that could not be written; nothing that was saved before is touched."""
+    """A checkpoint that could not be written; earlier checkpoints are not affected."""
 
     sentence = (
-        "cannot write checkpoint {0}: {1}; the checkpoints before it are kept: run the same command again, and it goes "
-        "on from the last of them"
+        "cannot write checkpoint {0}: {1}; the checkpoints before it are kept: run the same command again, and it "
+        "resumes from the last of them"
     )
 
 
 class CheckpointCopyError(StorageError):
-    """A checkpoint that could not be copied to the machine that reads it; where it is kept is not at fault."""
+    """A checkpoint that could not be copied to the machine that reads it; its storage is not at fault."""
 
     sentence = (
         "cannot write {0}, this machine's copy of a checkpoint: {1}; free space there, or set TMPDIR on every node to "
-        "a folder with room, then run the same command again: the checkpoint itself is untouched"
+        "a folder with room, then run the same command again: the checkpoint itself is not affected"
     )
 
 
@@ -175,7 +175,7 @@ class TooManyRejectsError(ManifestError):
 
 
 class RowsLostError(SottovoceError, RuntimeError):
-    """A stage whose rows out are not its rows in; a fault of ours, never of the data."""
+    """A stage that returned other rows than it received; a bug in Sottovoce, never in the data."""
 
     sentence = "stage {0}: {1} rows went in and {2} came out ({3}); nothing was written, please report this"
 
@@ -184,7 +184,7 @@ class RowsLostError(SottovoceError, RuntimeError):
 
 
 class UnsupportedMelBinsError(SottovoceError, ValueError):
-    """A number of mel bins no Whisper uses."""
+    """A number of mel bins that no Whisper uses."""
 
     sentence = "Whisper reads 80 or 128 mel bins, not {0}; take it from the checkpoint's preprocessor_config.json"
 
@@ -193,7 +193,7 @@ class UnsupportedMelBinsError(SottovoceError, ValueError):
 
 
 class ContextError(SottovoceError, ValueError):
-    """Audio longer than the longest context a model reads."""
+    """Audio longer than a model's longest audio context."""
 
     sentence = "{0:.2f} s of audio does not fit the model's context of {1:g} s; cut it into windows first"
 
@@ -202,7 +202,7 @@ class ContextError(SottovoceError, ValueError):
 
 
 class LanguageError(SottovoceError, ValueError):
-    """A language the checkpoint's generation config does not list."""
+    """A language that the checkpoint's generation config does not list."""
 
     sentence = "unknown language {0!r}; use an ISO 639-1 code such as 'en', or none to detect it"
 
@@ -229,28 +229,28 @@ class CheckpointError(SottovoceError, ValueError):
 
 
 class NoGoodCheckpointError(CheckpointError):
-    """A run's checkpoints, none of which can be trusted; never a reason to begin again in silence."""
+    """A run without a checkpoint that can be trusted; the run never starts over by itself."""
 
     sentence = (
-        "no checkpoint in {0} can be trusted ({1}); put one back from a copy, or remove that folder to begin the run "
-        "from its start"
+        "no checkpoint in {0} can be trusted ({1}); restore one from a copy, or remove that folder to start the "
+        "run over"
     )
 
 
 class TrackerError(SottovoceError, RuntimeError):
-    """A tracker that does not open at a run's start."""
+    """A tracker that does not open when a run starts."""
 
-    sentence = "tracker {0!r} does not open: {1}; see that it can be reached, or leave it out of trackers"
+    sentence = "tracker {0!r} does not open: {1}; check that it can be reached, or leave it out of trackers"
 
     def __init__(self, tracker: str, reason: str) -> None:
         super().__init__(tracker, reason)
 
 
 class NonFiniteTrainingError(SottovoceError, ArithmeticError):
-    """Too many steps in a row that had to be left out, because loss or gradient was infinite or not a number."""
+    """Too many optimizer steps in a row that were skipped because the loss or gradient was NaN or infinite."""
 
     sentence = (
-        "{1} steps in a row had no finite loss and gradient and changed nothing, the last of them step {0}: loss "
+        "{1} steps in a row had no finite loss and gradient and were skipped, the last of them step {0}: loss "
         "{2:g}, gradient norm {3:g}, loss scale {4:g}, utterances {5}; lower learning_rate, raise warmup_steps, set "
         "precision to bf16 or fp32, or look into these utterances; then start again in another output folder"
     )
@@ -262,7 +262,7 @@ class NonFiniteTrainingError(SottovoceError, ArithmeticError):
 
 
 class TrainingMemoryError(SottovoceError, MemoryError):
-    """A batch that does not fit into the memory of a GPU or of the machine."""
+    """A batch that does not fit into the memory of the GPU or the machine."""
 
     sentence = "out of memory while {0}: {1}; {2} ({3})"
 
@@ -271,11 +271,11 @@ class TrainingMemoryError(SottovoceError, MemoryError):
 
 
 class StuckWorkerError(SottovoceError, RuntimeError):
-    """A training worker that stood still, and was replaced as often as the settings allow."""
+    """A training worker that hung and was replaced as often as the settings allow."""
 
     sentence = (
-        "{0}, and the run has resumed {1} times already; see whether that node, its storage and its data can be "
-        "reached, raise training.stuck_after_s where such a wait is normal, then run the same command again"
+        "{0}, and the run has resumed {1} times already; check whether that node, its storage and its data can be "
+        "reached, raise training.stuck_after_s if such a wait is normal, then run the same command again"
     )
 
     def __init__(self, worker: str, num_resumed: int) -> None:
@@ -283,20 +283,20 @@ class StuckWorkerError(SottovoceError, RuntimeError):
 
 
 class SearchError(SottovoceError, RuntimeError):
-    """A search of settings that came to no result."""
+    """A hyperparameter search without a result."""
 
-    sentence = "only {0} of {1} trials have a result: {2}; the same command goes on with the others"
+    sentence = "only {0} of {1} trials have a result: {2}; the same command continues with the others"
 
     def __init__(self, num_ended: int, num_trials: int, reason: str) -> None:
         super().__init__(num_ended, num_trials, reason)
 
 
 class WordTimesUnavailableError(SottovoceError, ValueError):
-    """Word times asked of graphs that do not give cross-attention, as those exported before 2026-11."""
+    """Word times requested from graphs without cross-attention, such as those exported before 2026-11."""
 
     sentence = (
-        "engine {0} gives no word times: its graphs were exported without cross-attention; export the checkpoint "
-        "again, or ask its variant torch"
+        "engine {0} has no word times: its graphs were exported without cross-attention; export the checkpoint "
+        "again, or use its variant torch"
     )
 
     def __init__(self, engine: str) -> None:

@@ -1,4 +1,4 @@
-"""The records that travel between stages, and the constants of Whisper's audio.
+"""The records that stages exchange, and the constants of Whisper's audio.
 
 Shapes: S samples, M mel bins, F frames, T tokens.
 """
@@ -23,7 +23,7 @@ Waveform: TypeAlias = NDArray[np.float32]
 """(S,) float32 in [-1, 1], mono, 16 000 Hz."""
 
 Pcm: TypeAlias = NDArray[np.int16]
-"""(S,) int16, mono, 16 000 Hz: how audio travels between processes."""
+"""(S,) int16, mono, 16 000 Hz: the form in which processes exchange audio."""
 
 LogMel: TypeAlias = NDArray[np.float32]
 """(M, F) float32, one frame per 10 ms."""
@@ -52,36 +52,36 @@ WarningKind: TypeAlias = Literal[
     "unusual_rate",  # above 48 000 or below 8 000 Hz
     "many_channels",  # more than two, averaged to one
     "clipped",
-    "duration_differs",  # from what the row declares
+    "duration_differs",  # from the declared one
 ]
 
 
 class Record(BaseModel):
     """A frozen row of a JSONL file."""
 
-    # A loss that is not a number is written as one, NaN, and read back: as null no record of its run could be read.
+    # A loss may be NaN. It is written as NaN and read back; written as null, the record would not validate.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
 
 class Utterance(Record):
-    """One line of a manifest: where the audio is and what was said."""
+    """One line of a manifest: where the audio is, and its reference transcript."""
 
     id: str
     audio: str
-    """Where the recording is: a path, absolute or relative to the manifest's folder, a URI such as s3://..., or a part
-    of a file, ``shard.tar#bytes=1536-48211`` or ``train.parquet#row=17``."""
+    """The recording: a path, absolute or relative to the manifest's folder; a URI such as s3://...; or a part of a
+    file, such as ``shard.tar#bytes=1536-48211`` or ``train.parquet#row=17``."""
     start_s: float = Field(default=0.0, ge=0.0)
     duration_s: float = Field(gt=0.0)
     text: str
-    """What was said, cased and punctuated; empty for a recording without speech."""
+    """The transcript, cased and punctuated; empty for a recording without speech."""
     language: str = "en"
     task: Task = "transcribe"
-    """translate where the text is English and the speech is not."""
+    """translate if the text is an English translation of the speech."""
     speaker: str | None = None
     recording: str | None = None
-    """The longer recording (a call, a chapter) this is a piece of; its pieces follow in the order of their ids."""
+    """The longer recording (a call, a chapter) that this is a piece of; its pieces are ordered by id."""
     corpus: str | None = None
-    """Name of the corpus it came from: what weights and scores refer to."""
+    """Name of its corpus, which corpus weights and scores refer to."""
     split: Split = "train"
 
 
@@ -92,31 +92,31 @@ class Reject(Record):
     audio: str
     reason: RejectReason
     detail: str
-    """What was wrong, with the value."""
+    """What is wrong, with the value."""
 
 
 class RowWarning(Record):
-    """Something unusual about a row that was kept, and what was done about it."""
+    """Something unusual about a row that was kept, and how it was handled."""
 
     id: str
     audio: str
     kind: WarningKind
     detail: str
-    """What was met, with the value."""
+    """What was found, with the value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """What the model hears at once in training: one utterance, or several of one speaker or recording joined."""
+    """One training example: an utterance, or several of one speaker or recording joined."""
 
     utterances: tuple[Utterance, ...]
-    """At least one, in the order they are heard; of one language and task."""
+    """At least one, in the order of the audio; all of one language and task."""
     previous_text: str | None = None
-    """What was said just before in the same recording, if that is known."""
+    """The transcript just before it in the same recording, if known."""
 
     @property
     def id(self) -> str:
-        """The first utterance's id: no utterance is in two examples."""
+        """The first utterance's id; it is unique, since no utterance is in two examples."""
         return self.utterances[0].id
 
     @property
@@ -127,18 +127,18 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PcmBatch:
-    """One microbatch of one training step: what a worker puts through the model at once."""
+    """One microbatch of a training step: the examples of one forward and backward pass on a worker."""
 
     step: int
-    """Place in the run, from 0 on."""
+    """Index of the step in the run, from 0."""
     microbatch: int = 0
-    """Place in the step."""
+    """Index of the microbatch in the step, from 0."""
     epoch: int
     examples: tuple[Example, ...]
     recordings: tuple[tuple[Pcm, ...], ...]
-    """For each example one for each of its utterances; no samples where it could not be decoded."""
+    """For each example, the audio of each of its utterances; empty if it could not be decoded."""
     rejects: tuple[Reject, ...]
-    """Why recordings have no samples."""
+    """The recordings that could not be decoded, with reasons."""
 
 
 @dataclass(frozen=True)
@@ -148,19 +148,19 @@ class WordTime:
     text: str
     """With its punctuation, stripped."""
     start_s: float
-    """Since the window's beginning."""
+    """Seconds from the window's start."""
     end_s: float
-    """Not before ``start_s``, not beyond the window."""
+    """At least ``start_s``, and within the window."""
     probability: float
-    """Mean over its tokens, each among the tokens of text, in [0, 1]."""
+    """Mean probability of its tokens among the text tokens, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of a transcript and how sure the model was of it."""
+    """A token of a transcript and its log-probability."""
 
     text: str
-    """Decoded by itself; a character of several tokens is U+FFFD in each."""
+    """Decoded by itself; a part of a character decodes to U+FFFD."""
     logprob: float
     """Natural logarithm of its probability."""
     utf8: bytes
@@ -169,87 +169,87 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class WindowSegment:
-    """What was said between two times of a window."""
+    """A timed piece of a window's transcript."""
 
     start_s: float
-    """Since the window's beginning."""
+    """Seconds from the window's start."""
     end_s: float
     text: str
-    """As decoded: a leading space where the model wrote one."""
+    """As decoded, with a leading space if the model generated one."""
     token_ids: tuple[int, ...]
     """Timestamp tokens included."""
     words: tuple[WordTime, ...] = ()
-    """In order, where they were asked for; within the segment."""
+    """In order and within the segment; empty unless requested."""
     token_logprobs: tuple[TokenLogprob, ...] = ()
-    """Of its tokens of text, in order, where they were asked for."""
+    """Of its text tokens, in order; empty unless requested."""
     written_s: tuple[float, float] | None = None
-    """``start_s`` and ``end_s`` as the model wrote them, where its words' times stand in their place."""
+    """The times of its timestamp tokens, if word times have replaced them in ``start_s`` and ``end_s``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """What one window's decoding depends on; every window in a batch has its own."""
+    """The options of decoding one window; every window in a batch has its own."""
 
     language: str | None = "en"
     """ISO 639-1 code, or None to detect the language."""
     task: Task = "transcribe"
     timestamps: bool = False
-    """Let the model write timestamp tokens."""
+    """Whether the model may generate timestamp tokens."""
     word_timestamps: bool = False
-    """Find when each word was said, from the model's cross-attention."""
+    """Whether to time each word by the model's cross-attention."""
     token_logprobs: bool = False
-    """Give each token's log-probability."""
+    """Whether to return each token's log-probability."""
     prompt: str = ""
-    """Text that the transcript follows on from: names, spellings, style. Only its end is read."""
+    """Text that precedes the transcript, for names, spellings and style. Only its last tokens are used."""
     previous_ids: tuple[int, ...] = ()
-    """Tokens written for the audio before this window; they follow ``prompt``, and only their end is read."""
+    """Tokens of the transcript before this window; they follow ``prompt``, and only the last ones are used."""
     temperatures: tuple[float, ...] = (0.0,)
-    """Tried in turn until the text is plausible; at 0 the likeliest token is taken, above it one is drawn."""
+    """Tried in turn until the text is plausible; at 0 decoding is greedy, above 0 tokens are sampled."""
     compression_ratio_threshold: float | None = 2.4
-    """A text that compresses better than this repeats itself: the next temperature is tried."""
+    """A text with a higher ratio repeats itself, and the next temperature is tried."""
     logprob_threshold: float | None = -1.0
-    """A text less likely than this on average is not trusted: the next temperature is tried."""
+    """A text with a lower mean log-probability is not trusted, and the next temperature is tried."""
     no_speech_threshold: float | None = 0.6
-    """Above it a window whose text is not trusted either is silence."""
+    """A window with a higher no-speech probability and a text below ``logprob_threshold`` is silence."""
     best_of: int = 1
-    """Texts drawn at a temperature above 0, the likeliest of which is kept."""
+    """Texts sampled at a temperature above 0; the most probable one is kept."""
     beam_size: int = 1
-    """Texts kept while searching at temperature 0."""
+    """Hypotheses of beam search at temperature 0."""
     patience: float = 1.0
-    """Finished texts, in multiples of ``beam_size``, that end the search."""
+    """Beam search ends after this many finished hypotheses, in multiples of ``beam_size``."""
     length_penalty: float | None = None
-    """Exponent of Google's length normalization; plain length where None."""
+    """Exponent of Google's length normalization; divide by the length when None."""
     seed: int = 0
-    """Of what is drawn above temperature 0."""
+    """Seed of sampling above temperature 0."""
     max_new_tokens: int = 224
     """Tokens after the prefix; prefix and new tokens together stay within 448."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowResult:
-    """What a recognizer made of one window."""
+    """A recognizer's result for one window."""
 
     text: str
     """Decoded text without special tokens, stripped."""
     token_ids: tuple[int, ...]
     """(T,) tokens after the prefix, end token excluded."""
     language: str
-    """The given or the detected language, ISO 639-1."""
+    """The requested or detected language, ISO 639-1."""
     language_probability: float | None = None
-    """Among all languages, where it was detected."""
+    """Its probability among all languages, if it was detected."""
     avg_logprob: float
     """Mean natural-log probability of the chosen tokens, end token included."""
     no_speech_prob: float
     """Probability of ``<|nospeech|>`` at the first position, in [0, 1]."""
     temperature: float = 0.0
-    """The one whose text this is."""
+    """The temperature that this text was decoded at."""
     compression_ratio: float = 0.0
-    """UTF-8 bytes of the text over their zlib-compressed bytes."""
+    """UTF-8 size of the text over its zlib-compressed size."""
     segments: tuple[WindowSegment, ...] = ()
-    """In order; the whole window as one where no times were written; none where there is no text."""
+    """In order; one for the whole window without timestamps; empty without text."""
     heard_s: float | None = None
-    """How far the window is transcribed for certain: where a next window begins. None: to its end."""
+    """How far the window is transcribed for certain, where the next window starts; None for all of it."""
     words: tuple[WordTime, ...] = ()
-    """All segments' words in order, where they were asked for."""
+    """The words of all segments, in order; empty unless requested."""
     token_logprobs: tuple[TokenLogprob, ...] = ()
-    """Of all tokens of text in order, where they were asked for; those of an unfinished rest are in no segment."""
+    """Of all text tokens, in order; empty unless requested. Those of an unfinished rest are in no segment."""

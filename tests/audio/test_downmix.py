@@ -24,8 +24,8 @@ def in_channels(*gains: float) -> np.ndarray:
 @pytest.mark.parametrize("gains", [(1.0, -1.0), (0.8, -1.0), (1.0, -1.0, 1.0, -1.0)])
 def test_channels_turned_against_each_other_do_not_cancel_out(gains: tuple, subtype: str):
     waveform = decode(in_channels(*gains), subtype=subtype)
-    heard = np.clip(np.abs(gains).mean() * VOICE, -1, 1)
-    np.testing.assert_allclose(waveform * np.sign(waveform @ heard), heard, atol=1e-3)
+    expected = np.clip(np.abs(gains).mean() * VOICE, -1, 1)
+    np.testing.assert_allclose(waveform * np.sign(waveform @ expected), expected, atol=1e-3)
 
 
 def test_the_same_sound_turned_around_is_louder_than_what_differs_in_it():
@@ -41,7 +41,7 @@ def test_other_channels_are_averaged_as_they_are(gains: tuple):
     np.testing.assert_allclose(decode(in_channels(*gains)), np.mean(gains) * VOICE, atol=1e-6)
 
 
-def test_two_people_on_two_channels_are_both_heard():
+def test_two_speakers_on_two_channels_are_both_in_the_mean():
     other = np.roll(VOICE, 20_000)
     np.testing.assert_allclose(decode(np.stack([VOICE, other], axis=1)), (VOICE + other) / 2, atol=1e-6)
 

@@ -7,7 +7,7 @@ from sottovoce.errors import ContextError, UnsupportedMelBinsError
 
 TOLERANCE = 1e-4  # the project's promise; float32 against Hugging Face's float64
 CONTEXT = 480_000  # samples Hugging Face pads to
-SHORT_CONTEXT = 32_000  # the same edges at a context that is quick to draw
+SHORT_CONTEXT = 32_000  # the same edges at a context that is quick to compute
 EDGES = (0, 1, 79, 80, 159, 160, 161, 200, 399, 400, 401)
 
 
@@ -86,7 +86,7 @@ def test_log_mel_of_real_speech_equals_hugging_face(shared_data) -> None:
         np.testing.assert_allclose(ours, _hugging_face_torch(waveform, num_mel_bins), atol=TOLERANCE, rtol=0)
 
 
-def test_speech_that_fills_a_context_of_one_frame_is_drawn() -> None:
+def test_speech_that_fills_a_context_of_one_frame_has_a_spectrogram() -> None:
     waveform = _speech_like(160)
     expected = _hugging_face(waveform, 80, 160)
     np.testing.assert_allclose(log_mel(waveform, num_mel_bins=80, num_frames=1), expected, atol=TOLERANCE, rtol=0)
@@ -105,7 +105,7 @@ def test_frames_after_speech_are_one_constant() -> None:
     assert spectrogram[0, 299] == pytest.approx(spectrogram.max() - 2, abs=1e-6)
 
 
-def test_a_strided_waveform_of_doubles_is_drawn_as_its_copy() -> None:
+def test_a_strided_waveform_of_doubles_has_the_spectrogram_of_its_copy() -> None:
     stereo = np.repeat(_speech_like(100_000).astype(np.float64)[:, None], 2, axis=1)
     copied = log_mel(stereo[:, 1].astype(np.float32), num_mel_bins=80, num_frames=700)
     np.testing.assert_array_equal(log_mel(stereo[:, 1], num_mel_bins=80, num_frames=700), copied)

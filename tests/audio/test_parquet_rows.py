@@ -143,7 +143,7 @@ def test_what_is_no_parquet_file_is_an_error(tmp_path: Path, content: bytes):
         read_row(str(tmp_path), 0)
 
 
-def test_the_audio_column_is_the_marked_one_then_a_struct_then_a_telling_name():
+def test_the_audio_column_is_the_one_in_the_metadata_then_a_struct_then_a_binary_with_a_known_name():
     binary, text = pa.binary(), pa.string()
     assert find_audio_column(pa.schema({"audio": binary, "recorded": STRUCT, "text": text})) == "recorded"
     assert find_audio_column(pa.schema({"thumbnail": binary, "flac": pa.large_binary()})) == "flac"

@@ -88,7 +88,7 @@ def encoded() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("start_s", [0.5, 21.125])
-def test_a_part_is_what_slicing_the_whole_gives(encoded: dict[str, bytes], name: str, start_s: float):
+def test_a_part_equals_a_slice_of_the_whole(encoded: dict[str, bytes], name: str, start_s: float):
     whole = decode_audio(encoded[name], source=name)
     part = decode_audio(encoded[name], source=name, start_s=start_s, duration_s=2.0)
     assert len(part) == 32_000
@@ -126,7 +126,7 @@ def test_no_more_is_read_than_a_part_needs(encoded: dict[str, bytes], name: str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", ["opus", "vorbis"])
-def test_a_place_in_an_ogg_file_is_found_by_halving(codec: str, monkeypatch: pytest.MonkeyPatch):
+def test_seeking_in_an_ogg_file_bisects(codec: str, monkeypatch: pytest.MonkeyPatch):
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 100 * RATE).astype(np.float32)
     if codec == "opus":
         data = write_ffmpeg("ogg", "libopus", samples, bit_rate=256_000)
@@ -160,7 +160,7 @@ def test_how_a_recording_was_stored_is_told_beside_the_waveform(
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW"])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_what_is_read_as_int16_is_what_libsndfile_gives_as_float32(subtype: str, channels: int):
+def test_int16_samples_equal_what_libsndfile_reads_as_float32(subtype: str, channels: int):
     samples = np.random.default_rng(0).uniform(-1, 1, (16_000, channels))
     buffer = io.BytesIO()
     container = "AIFF" if subtype == "PCM_S8" else "WAV"
@@ -184,8 +184,8 @@ def test_damaged_files_are_read_as_damaged_bytes_are(container: str, tmp_path: P
     path = tmp_path / "a"
     for _ in range(40):
         damaged = np.frombuffer(buffer.getvalue(), np.uint8).copy()
-        places = generator.integers(0, 64, size=generator.integers(1, 6))
-        damaged[places] = generator.integers(0, 256, size=len(places))
+        indices = generator.integers(0, 64, size=generator.integers(1, 6))
+        damaged[indices] = generator.integers(0, 256, size=len(indices))
         data = damaged.tobytes()
         path.write_bytes(data)
         as_file = _outcome(partial(read_audio_with_format, path, max_duration_s=30.0))

@@ -200,7 +200,7 @@ def test_recordings_chained_in_one_ogg_file_are_all_read(tmp_path: Path, options
         ("a.webm", ("-c:a", "libopus")),
     ],
 )
-def test_a_file_that_tells_its_length_and_is_cut_off_is_an_error(tmp_path: Path, name: str, options: tuple):
+def test_a_truncated_file_that_declares_its_length_is_an_error(tmp_path: Path, name: str, options: tuple):
     """A transcript of half a file would look like one of the whole."""
     data = encode(voice(3.0), tmp_path / name, *options)
     for part in (0.3, 0.7):
@@ -257,9 +257,9 @@ def test_an_mp3_of_constant_rate_without_its_length_is_read_across_a_seam(tmp_pa
 
 def test_a_recorder_that_was_switched_off_leaves_a_wav_without_its_size(tmp_path: Path):
     data = bytearray(encode(voice(), tmp_path / "a.wav"))
-    place = data.index(b"data")
+    offset = data.index(b"data")
     for size in (b"\0" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\0\x80"):
-        data[4:8] = data[place + 4 : place + 8] = size
+        data[4:8] = data[offset + 4 : offset + 8] = size
         assert likeness(voice(), decode(bytes(data)))[1] > 75
 
 

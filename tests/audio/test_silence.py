@@ -16,7 +16,7 @@ def test_short_audio_is_one_window():
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 159, 160, 100_000])
-def test_pure_silence_gives_no_window(num_samples: int):
+def test_pure_silence_has_no_windows(num_samples: int):
     assert cut_at_silences(np.zeros(num_samples, np.float32), max_window_s=5.0) == []
 
 

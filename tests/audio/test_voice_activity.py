@@ -3,7 +3,7 @@ import pytest
 from silero_vad import get_speech_timestamps, load_silero_vad
 
 from sottovoce.audio.decode import read_audio
-from sottovoce.audio.voice_activity import FRAME_SAMPLES, find_speech, load_voice_activity, voice_gain
+from sottovoce.audio.voice_activity import FRAME_SAMPLES, find_speech, load_voice_activity, speech_gain
 from sottovoce.audio.waveform import to_pcm
 from sottovoce.schema import SAMPLING_RATE
 
@@ -41,7 +41,7 @@ def test_probabilities_are_those_of_the_packages_own_streaming_network(spoken):
     assert len(found) == len(expected) == -(-len(spoken) // FRAME_SAMPLES)
     assert np.abs(found - expected).max() < 1e-4
     of_pcm = np.concatenate(list(load_voice_activity().probabilities(to_pcm(spoken))))
-    assert np.abs(of_pcm - expected).max() < 0.05  # rounding to 16 bits is heard in silence
+    assert np.abs(of_pcm - expected).max() < 0.05  # rounding to 16 bits is audible in silence
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
@@ -99,12 +99,12 @@ def test_a_span_is_given_before_the_rest_is_read():
 def test_soft_recordings_are_raised_to_one_level_and_loud_ones_left(peak, gain):
     samples = np.full(200_000, peak, np.float32)
     samples[9_000] = 0.9  # a click is no voice
-    assert voice_gain(samples) == pytest.approx(gain, rel=0.01)
-    assert voice_gain(to_pcm(samples)) == pytest.approx(gain, rel=0.2)
-    assert voice_gain(samples[:0]) == 100.0
+    assert speech_gain(samples) == pytest.approx(gain, rel=0.01)
+    assert speech_gain(to_pcm(samples)) == pytest.approx(gain, rel=0.2)
+    assert speech_gain(samples[:0]) == 100.0
 
 
-def test_gain_raises_what_the_network_hears(spoken):
+def test_gain_raises_the_level_of_the_networks_input(spoken):
     louder, softer = (
         np.concatenate(list(load_voice_activity().probabilities(samples, gain=gain)))
         for samples, gain in ((spoken * np.float32(0.5), 1.0), (spoken * np.float32(0.05), 10.0))

@@ -132,7 +132,7 @@ def test_peft_alone_loads_an_adapter_onto_stock_whisper(tiny_checkpoint: Path, f
 
 
 def test_a_run_goes_on_with_the_very_adapter_it_saved(tiny_checkpoint: Path, folder: Path) -> None:
-    """Names, order and bits: the optimizer's state belongs to weights by their place."""
+    """Names, order and bits: the optimizer's state belongs to weights by their index."""
     before, after = adapted(tiny_checkpoint), load_adapted(folder)
     assert after.adapter is not None
     pairs = zip(before.model.named_parameters(), after.model.named_parameters(), strict=True)
@@ -161,7 +161,7 @@ def test_a_base_of_another_shape_is_refused_by_name(tiny_checkpoint: Path, folde
     save_checkpoint(load_checkpoint(tiny_checkpoint), other)
     values = json.loads((other / "config.json").read_text()) | {"decoder_layers": 3}
     (other / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=r"base .*other cannot be used.*decoder_layers 3, not 1"):
+    with pytest.raises(CheckpointError, match=r"base .*other cannot be used.*decoder_layers is 3, not 1"):
         load_checkpoint(folder, base=other)
 
 
@@ -184,7 +184,7 @@ def test_a_base_that_lacks_a_part_of_its_weights_is_told_which(tmp_path: Path, t
     first, *others = sorted((tmp_path / "parts").glob("model-*.safetensors"))
     assert others
     first.unlink()
-    with pytest.raises(CheckpointError, match=rf"parts: it lacks {first.name}\. Name another"):
+    with pytest.raises(CheckpointError, match=rf"parts: it lacks {first.name}\. Give another"):
         load_checkpoint(tmp_path / "adapter")
     (tmp_path / "parts" / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"parts: it lacks a model\.safetensors\.index\.json that can be read"):

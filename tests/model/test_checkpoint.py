@@ -105,5 +105,5 @@ def test_another_architecture_raises_checkpoint_error(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_folder_and_no_hub_id_raises_checkpoint_error() -> None:
-    with pytest.raises(CheckpointError, match="no such folder, and no name the Hub allows"):
+    with pytest.raises(CheckpointError, match="no such folder, and not a valid Hub id"):
         load_checkpoint("no/such/folder")

@@ -29,7 +29,7 @@ def test_padded_to_thirty_seconds_the_model_equals_hugging_face() -> None:
 
 
 @pytest.mark.parametrize("num_frames", [2, 200, 600, 1_000])
-def test_a_trimmed_context_gives_half_as_many_positions(num_frames: int) -> None:
+def test_a_trimmed_context_has_half_as_many_positions(num_frames: int) -> None:
     ours, _ = _pair()
     with torch.inference_mode():
         encoded = ours.get_encoder()(torch.randn(1, 80, num_frames)).last_hidden_state
@@ -48,7 +48,7 @@ def test_trimming_slices_the_positions_and_changes_nothing_else() -> None:
         torch.testing.assert_close(ours.get_encoder()(features).last_hidden_state, expected)
 
 
-def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+def test_gradient_checkpointing_does_not_change_the_gradients() -> None:
     ours, _ = _pair()
     inputs = {"input_features": torch.randn(1, 80, 200), "labels": torch.tensor([[50_259, 50_257]])}
     ours.train()(**inputs).loss.backward()

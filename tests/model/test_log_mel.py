@@ -53,7 +53,7 @@ def test_what_lies_beyond_a_waveform_does_not_matter() -> None:
     assert torch.equal(silent, loud)
 
 
-def test_pcm_is_drawn_as_the_waveform_it_stands_for() -> None:
+def test_pcm_has_the_spectrogram_of_its_waveform() -> None:
     pcm = [to_pcm(waveform) for waveform in _waveforms()]
     expected = log_mel_batch([from_pcm(one) for one in pcm], num_mel_bins=80, num_frames=200)
     ours = LogMel(80)(_padded(pcm, padding=0), torch.tensor(LENGTHS), num_frames=200)

@@ -21,7 +21,7 @@ def test_spellings_of_a_tokenizer_are_used(tmp_path):
     assert normalize("Colour", "english") == "colour"
 
 
-def test_a_tokenizer_without_spellings_gives_none(tmp_path):
+def test_a_tokenizer_without_spellings_has_none(tmp_path):
     assert read_spelling(tmp_path) == {}
 
 

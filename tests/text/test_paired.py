@@ -7,7 +7,7 @@ from sottovoce.text.group_score import score_utterances
 from sottovoce.text.paired import compare_wer
 
 SAID = [
-    Utterance(id=f"u{place}", audio=f"{place}.wav", duration_s=1.0, text="one two three four") for place in range(40)
+    Utterance(id=f"u{index}", audio=f"{index}.wav", duration_s=1.0, text="one two three four") for index in range(40)
 ]
 RIGHT = ["one two three four"] * 40
 ONE_WRONG = ["one two three for"] * 20 + RIGHT[20:]

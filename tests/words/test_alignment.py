@@ -33,7 +33,7 @@ def planted(starts: list[int], *, num_positions: int, padding: int = 0) -> np.nd
 
 
 def words_of(*texts: str) -> list[WordTokens]:
-    return [WordTokens(text, (100 + place,)) for place, text in enumerate(texts)]
+    return [WordTokens(text, (100 + index,)) for index, text in enumerate(texts)]
 
 
 def test_words_are_timed_where_the_head_looks_and_padding_counts_for_nothing() -> None:
@@ -63,7 +63,7 @@ def test_times_never_decrease_and_stay_within_the_window_whatever_the_scores(see
     scores = (random.standard_normal((3, num_words + 5, 125)) * 10).astype(np.float32)
     waveform = np.repeat(random.uniform(0, 1, num_samples // 1_000 + 1) > 0.4, 1_000)[:num_samples].astype(np.float32)
     waveform *= random.standard_normal(num_samples).astype(np.float32)
-    words = words_of(*[f" w{place}" for place in range(num_words)])
+    words = words_of(*[f" w{index}" for index in range(num_words)])
     timed = align_words(scores, np.zeros(num_words + 4, np.float32), words, prefix_length=4, waveform=waveform)
     times = [at_s for word in timed for at_s in (word.start_s, word.end_s)]
     assert len(timed) == num_words

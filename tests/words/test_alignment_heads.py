@@ -51,7 +51,7 @@ def test_heads_that_are_as_good_stay(micro, speech, choice):
     assert kept.error_before_s == kept.error_s
 
 
-def test_heads_stay_where_those_that_place_boundaries_better_time_the_words_worse(micro, speech, choice, monkeypatch):
+def test_heads_are_kept_if_those_with_better_boundaries_time_the_words_worse(micro, speech, choice, monkeypatch):
     before = ((0, 2),)
     micro.model.generation_config.alignment_heads = [list(head) for head in before]
     monkeypatch.setattr(heads_module, "_word_errors", lambda _c, _r, heads: [0.1 if tuple(heads) == before else 0.2])
@@ -59,7 +59,7 @@ def test_heads_stay_where_those_that_place_boundaries_better_time_the_words_wors
     assert (kept.heads, kept.is_new, kept.error_s, kept.error_before_s) == (before, False, 0.1, 0.1)
 
 
-def test_heads_the_decoder_lacks_are_replaced(micro, speech):
+def test_heads_that_the_decoder_lacks_are_replaced(micro, speech):
     micro.model.generation_config.alignment_heads = [[layer, head] for layer in range(2) for head in range(6)]
     choice = choose_heads(micro, speech[:2])
     assert choice.is_new

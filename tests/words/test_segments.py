@@ -99,8 +99,8 @@ def test_segments_and_the_next_windows_start_are_whispers(seed: int) -> None:
     random = np.random.default_rng(seed)
     times = [0, *np.sort(random.choice(range(1, 240), size=8, replace=False))]
     ids: list[int] = []
-    for place in range(random.integers(1, 5)):
-        ids += [FROM + int(times[2 * place]), *random.integers(1, 50, 3).tolist(), FROM + int(times[2 * place + 1])]
+    for index in range(random.integers(1, 5)):
+        ids += [FROM + int(times[2 * index]), *random.integers(1, 50, 3).tolist(), FROM + int(times[2 * index + 1])]
     ids += [[], [ids[-1]], [ids[-1], 7]][random.integers(3)]
     expected, expected_heard_s = whisper_rule(ids, duration_s=DURATION_S)
     found, heard_s = split(*ids)

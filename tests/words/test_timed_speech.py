@@ -52,7 +52,7 @@ def test_what_cannot_be_timed_is_left_out(utterances, tmp_path):
 
 
 def test_languages_are_not_mixed_in_a_window(utterances):
-    mixed = [one.model_copy(update={"language": "de" if place < 3 else "en"}) for place, one in enumerate(utterances)]
+    mixed = [one.model_copy(update={"language": "de" if index < 3 else "en"}) for index, one in enumerate(utterances)]
     windows = join_utterances(mixed[:5], max_s=10.0, max_examples=9)
     assert [(window.language, len(window.pieces)) for window in windows] == [("de", 3), ("en", 2)]
 
@@ -94,7 +94,7 @@ def test_an_utterance_too_long_for_any_other_does_not_part_its_neighbours(uttera
 
 
 def test_a_corpus_that_cannot_be_read_is_given_up(tmp_path, utterances, readings):
-    gone = [utterances[0].model_copy(update={"audio": str(tmp_path / f"gone-{place}.wav")}) for place in range(100)]
+    gone = [utterances[0].model_copy(update={"audio": str(tmp_path / f"gone-{index}.wav")}) for index in range(100)]
     assert join_utterances(gone, max_s=10.0, max_examples=2) == []
     assert len(readings) == 16
 

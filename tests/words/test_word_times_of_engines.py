@@ -127,7 +127,7 @@ def test_what_was_written_without_times_is_divided_into_sentences(tiny_checkpoin
     checkpoint = load_checkpoint(tiny_checkpoint)
     vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
     ids = tuple(vocabulary.tokenizer("".join(sentences), add_special_tokens=False).input_ids)
-    logprobs = tuple(TokenLogprob(text="", logprob=-float(place), utf8=b"") for place in range(len(ids)))
+    logprobs = tuple(TokenLogprob(text="", logprob=-float(index), utf8=b"") for index in range(len(ids)))
     segment = WindowSegment(0.0, 3.75, "".join(sentences), ids, token_logprobs=logprobs)
     written = WindowResult(
         text="", token_ids=ids, language=language, avg_logprob=0.0, no_speech_prob=0.0, segments=(segment,)
@@ -153,9 +153,9 @@ def test_no_tokens_are_no_words(micro, noise):
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_an_exported_variant_gives_the_words_that_torch_gives(tiny_checkpoint, tiny_export, speech_like, variant):
+def test_an_exported_variant_has_the_words_of_torch(tiny_checkpoint, tiny_export, speech_like, variant):
     """The tiny model hears nothing in particular, so in int8 the words are others and only their order is looked at."""
-    options = [replace(TIMED, max_new_tokens=12, timestamps=place % 2 == 0) for place in range(len(speech_like))]
+    options = [replace(TIMED, max_new_tokens=12, timestamps=index % 2 == 0) for index in range(len(speech_like))]
     results = load_recognizer(tiny_export, variant=variant).recognize(speech_like, options)
     for waveform, result in zip(speech_like, results, strict=True):
         assert_in_order(result, duration_s=len(waveform) / 16_000)

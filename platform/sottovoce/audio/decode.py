@@ -1,4 +1,4 @@
-"""Turn any recording into the one waveform every stage reads; training and serving call this same function.
+"""Decode any recording to the waveform that every stage reads; training and serving call the same functions.
 
 Shapes: S samples of the result, N samples per channel in a block, C channels.
 """
@@ -27,9 +27,9 @@ from sottovoce.errors import (
 from sottovoce.schema import MAX_DURATION_S, SAMPLING_RATE, Pcm, Waveform
 
 MAX_DECODED_BYTES = 256 * 2**20
-"""Float32 bytes, all channels at their own rate, that any recording may unpack to."""
+"""Decoded size, in bytes of float32 over all channels at their own rate, that is allowed for any recording."""
 MAX_EXPANSION = 256
-"""Above that cap, decoded bytes per encoded byte; Opus at 16 kbit/s unpacks 96-fold to 48 kHz mono."""
+"""Above that size, the largest ratio of decoded to encoded bytes; Opus at 16 kbit/s reaches 96 as 48 kHz mono."""
 
 SamplesT = TypeVar("SamplesT", Pcm, Waveform)
 
@@ -37,18 +37,22 @@ _MIN_RATE, _MAX_RATE = 1_000, 768_000  # Hz; nothing that holds speech lies outs
 
 
 def read_audio(
-    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = MAX_DURATION_S
+    reference: str | Path,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    max_duration_s: float = MAX_DURATION_S,
 ) -> Waveform:
     """Read a recording and decode it; see ``decode_audio``.
 
     Args:
-        reference: where it is: a path, a URI, or a part of a file; see ``reference.py``.
-        start_s: first second wanted.
-        duration_s: seconds wanted; to the end when None. No more of a long file is read than these need.
+        reference: a path, a URI, or a part of a file; see ``reference.py``.
+        start_s: where to start.
+        duration_s: seconds to decode; to the end when None. Of a long file, only what these need is read.
         max_duration_s: the limit on what is decoded.
 
     Raises:
-        FileNotFoundError: nothing there.
+        FileNotFoundError: no such file.
         ConfigError: a protocol whose package is not installed.
         AudioDecodeError: a folder, a local file that may not be read, a part outside the file; and what
             ``decode_audio`` raises.
@@ -61,9 +65,13 @@ def read_audio(
 
 
 def read_audio_with_format(
-    reference: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, max_duration_s: float = MAX_DURATION_S
+    reference: str | Path,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    max_duration_s: float = MAX_DURATION_S,
 ) -> tuple[Waveform, AudioFormat]:
-    """Read and decode like ``read_audio``, and say how the recording was stored."""
+    """Read and decode like ``read_audio``; also return how the recording was stored."""
     is_part = start_s > 0 or duration_s is not None
     with open_audio(reference, is_part=is_part) as (file, source):
         return _decode(file, source=source, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s)
@@ -77,19 +85,19 @@ def decode_audio(
     duration_s: float | None = None,
     max_duration_s: float = MAX_DURATION_S,
 ) -> Waveform:
-    """Decode one recording, or the part of it that is asked for.
+    """Decode one recording, or a part of it.
 
-    Works in blocks: at no time is more in memory than the result and some MiB, whatever a header claims.
+    Decoding works in blocks: memory holds the result and some MiB at most, whatever a header declares.
 
     Args:
         data: bytes of any container that libsndfile or FFmpeg's libraries read, any rate, any channel count.
         source: name for messages.
-        start_s: first second wanted.
-        duration_s: seconds wanted; to the end when None. A recording that ends earlier gives what it has.
+        start_s: where to start.
+        duration_s: seconds to decode; to the end when None. A recording that ends earlier yields a shorter waveform.
         max_duration_s: the limit on what is decoded.
 
     Returns:
-        (S,) float32 in [-1, 1], mono (mean of the channels; see ``downmix.py``), 16 000 Hz.
+        (S,) float32 in [-1, 1], mono (mean of the channels; see ``waveform.py``), 16 000 Hz.
 
     Raises:
         AudioDecodeError: unreadable, damaged or truncated bytes, or ``start_s`` beyond the end.
@@ -111,7 +119,7 @@ def decode_audio_with_format(
     duration_s: float | None = None,
     max_duration_s: float = MAX_DURATION_S,
 ) -> tuple[Waveform, AudioFormat]:
-    """Decode like ``decode_audio``, and say how the recording was stored."""
+    """Decode like ``decode_audio``; also return how the recording was stored."""
     file = EncodedBytes(data)
     return _decode(file, source=source, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s)
 
@@ -123,10 +131,10 @@ def read_pcm(reference: str | Path, *, max_duration_s: float = MAX_DURATION_S) -
 
 
 def decode_pcm(data: bytes, *, source: str, max_duration_s: float = MAX_DURATION_S) -> Pcm:
-    """Decode one recording like ``decode_audio``, never holding the whole of it in float32.
+    """Decode one recording like ``decode_audio``, but never hold all of it in float32.
 
     Returns:
-        (S,) int16, mono, 16 000 Hz: 115 MB an hour, and twice that for a moment.
+        (S,) int16, mono, 16 000 Hz: 115 MB per hour, and twice that while the blocks are joined.
 
     Raises:
         AudioDecodeError, EmptyAudioError, NonFiniteAudioError, AudioTooLongError: see ``decode_audio``.
@@ -157,7 +165,7 @@ def _decode_to(
     duration_s: float | None,
     max_duration_s: float,
 ) -> tuple[SamplesT, AudioFormat]:
-    """Decode into samples of a type, block by block."""
+    """Decode block by block; ``convert`` sets the type of the samples."""
     if not file.num_bytes:
         raise EmptyAudioError(source)
 
@@ -176,7 +184,7 @@ def _decode_to(
 
 @contextmanager
 def _name_read_faults(file: Encoded, source: str) -> Iterator[None]:
-    """Blame the disk or the network where reading failed: a decoder only sees a file that ends early."""
+    """Raise the storage error if reading failed: a decoder only sees a file that ends early."""
     try:
         yield
     except AudioError as error:
@@ -195,7 +203,7 @@ def _join(
     *,
     source: str,
 ) -> tuple[SamplesT, AudioFormat]:
-    """Mix, resample, convert and join."""
+    """Mix, resample, convert and join the blocks."""
     audio_format: AudioFormat | None = None
     resampler: soxr.ResampleStream | None = None
     pieces: list[SamplesT] = []
@@ -227,7 +235,7 @@ def _resample(resampler: soxr.ResampleStream, mono: Waveform, *, last: bool = Fa
 def _read_blocks(
     file: Encoded, *, source: str, start_s: float, duration_s: float | None
 ) -> Generator[tuple[AudioFormat, Block], None, None]:
-    """Read with libsndfile, and with FFmpeg's libraries what they read better or libsndfile does not know."""
+    """Decode with libsndfile; use FFmpeg's libraries for formats that libsndfile reads worse or not at all."""
     sound = None if _is_ogg(file) else open_libsndfile(file)
     if sound is not None and not is_length_known(sound):
         sound.close()
@@ -240,9 +248,9 @@ def _read_blocks(
 
 
 def _is_ogg(file: Encoded) -> bool:
-    """Recognize Ogg: FFmpeg reads recordings chained in one file (radio streams) to the end, libsndfile the first.
+    """Whether the file is Ogg. FFmpeg decodes all streams chained in one file (internet radio), libsndfile the first.
 
-    It also takes a third of libsndfile's time for Opus, and half of it for Vorbis (33 and 18 ms for 11 s of stereo at
+    FFmpeg also takes a third of libsndfile's time for Opus, and half for Vorbis (33 and 18 ms for 11 s of stereo at
     44.1 kHz, EPYC, 2026).
     """
     file.seek(0)
@@ -259,7 +267,7 @@ def _limit(
     duration_s: float | None,
     max_duration_s: float,
 ) -> Iterator[tuple[AudioFormat, Block]]:
-    """Stop after ``duration_s``, and raise as soon as a limit is passed."""
+    """Stop after ``duration_s``; raise as soon as a limit is exceeded."""
     first_rate: int | None = None
     num_decoded = num_decoded_bytes = 0
     for audio_format, block in blocks:

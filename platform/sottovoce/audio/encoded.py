@@ -9,14 +9,14 @@ _CHECKED_BYTES = 1 << 20  # at a time
 
 
 class ReadableFile(Protocol):
-    """What is used of an open file, Python's or fsspec's."""
+    """The methods that are used of an open file, Python's or fsspec's."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move to a byte."""
         ...
 
     def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill the buffer as far as there are bytes, and say how far."""
+        """Fill the buffer with the bytes that are left, and return how many there were."""
         ...
 
 
@@ -35,7 +35,7 @@ class EncodedBytes(io.BytesIO):
         """Do nothing: memory can be read."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move; a forged header's impossible place leaves the position as it is."""
+        """Move to a byte; an impossible offset from a forged header leaves the position unchanged."""
         try:
             return super().seek(offset, whence)
         except (ValueError, OverflowError):
@@ -43,14 +43,14 @@ class EncodedBytes(io.BytesIO):
 
 
 class EncodedSpan(io.RawIOBase):
-    """A part of an open file; nothing outside it is ever read, and nothing before it is wanted.
+    """A part of an open file; nothing outside it is ever read.
 
     Args:
         file: the open file, which stays open.
         start: first byte of the part.
-        stop: the byte behind it.
-        faults: what reading the file may raise: kept in ``fault``, and to the decoder the file ends there.
-        descriptor: the system's number of the file, where the part is the whole of it.
+        stop: the byte after the last one.
+        faults: errors that reading the file may raise. They are kept in ``fault``; the decoder sees the file end there.
+        descriptor: the file descriptor, if the part is the whole file.
     """
 
     def __init__(
@@ -70,33 +70,33 @@ class EncodedSpan(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Give the position, counted from the part's first byte."""
+        """Return the position, counted from the part's first byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move; a forged header's impossible place leaves the position as it is."""
+        """Move to a byte; an impossible offset from a forged header leaves the position unchanged."""
         target = offset + (0, self._position, self.num_bytes)[whence]
         if 0 <= target < 1 << 63:
             self._position = target
         return self._position
 
     def find_fault(self) -> None:
-        """Read everything where a decoder read by ``descriptor``: a disk that failed it fails again, and is seen."""
+        """Read the whole part if a decoder read by ``descriptor``: a disk that failed then fails again, now visibly."""
         if self.descriptor is not None and self.fault is None:
             self.seek(0)
             while self.read(_CHECKED_BYTES):
                 pass
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill the buffer as far as the part reaches, and the file, which may give less than it is asked for."""
+        """Fill the buffer up to the end of the part or the file; a single read of the file may return less."""
         view = memoryview(buffer).cast("B")
         num_wanted = min(len(view), self.num_bytes - self._position)
         num_read = 0

@@ -4,10 +4,10 @@ What makes it fast, measured by benchmarks/log_mel.py:
 
 - only frames that touch speech are computed; what follows them is one constant;
 - everything is float32, in blocks of frames that fit a core's cache;
-- a block holds sample n of all its frames side by side, so that each step runs over contiguous memory, and SciPy
+- a block stores sample n of all its frames contiguously, so that each step runs over contiguous memory and SciPy
   transforms several frames at once, in place;
-- a frequency lies under two mel filters at most, so the filters are a sparse matrix. BLAS takes no part, nor do its
-  threads, which fight over products this small.
+- a frequency lies under at most two mel filters, so the filters are a sparse matrix. BLAS is not used: its threads
+  contend over products this small.
 
 Shapes: B batch, S samples, M mel bins, F frames (one per 10 ms), W the hops of a block.
 """
@@ -36,7 +36,7 @@ _WIDTH_STEP = 12  # hops: blocks have 25 widths, whose windows are kept; SciPy t
 
 
 def log_mel(waveform: Waveform, *, num_mel_bins: int, num_frames: int) -> LogMel:
-    """Turn speech into the spectrogram Whisper reads.
+    """Compute the log-mel spectrogram of a waveform.
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 000 Hz, at most ``num_frames`` * 160 samples.
@@ -57,7 +57,7 @@ def log_mel(waveform: Waveform, *, num_mel_bins: int, num_frames: int) -> LogMel
 
 
 def log_mel_batch(waveforms: Sequence[Waveform], *, num_mel_bins: int, num_frames: int) -> NDArray[np.float32]:
-    """Turn several waveforms into one array of spectrograms, each as ``log_mel`` draws it.
+    """Compute the log-mel spectrograms of several waveforms, each as ``log_mel`` does.
 
     Returns:
         (B, M, F) float32.
@@ -72,7 +72,7 @@ def log_mel_batch(waveforms: Sequence[Waveform], *, num_mel_bins: int, num_frame
     for waveform, spectrogram in zip(waveforms, spectrograms, strict=True):
         if waveform.shape[0] > num_samples:
             raise ContextError(waveform.shape[0] / SAMPLING_RATE, num_samples / SAMPLING_RATE)
-        _draw(waveform, filters, spectrogram)
+        _fill(waveform, filters, spectrogram)
     return spectrograms
 
 
@@ -101,12 +101,12 @@ def mel_filters(num_mel_bins: int) -> NDArray[np.float32]:
 
 @cache
 def hann_window() -> NDArray[np.float32]:
-    """The periodic Hann window, (400,) float32."""
+    """Return the periodic Hann window, (400,) float32."""
     return np.hanning(WINDOW_LENGTH + 1)[:-1].astype(np.float32)
 
 
-def _draw(waveform: Waveform, filters: "csr_array", spectrogram: LogMel) -> None:
-    """Fill ``spectrogram`` (M, F): the frames that touch speech, then silence."""
+def _fill(waveform: Waveform, filters: "csr_array", spectrogram: LogMel) -> None:
+    """Fill ``spectrogram`` (M, F): compute the frames that touch speech, and set the rest to silence."""
     num_frames = spectrogram.shape[1]
     num_sounding = min(num_frames, -(-(waveform.shape[0] + _HALF_WINDOW) // HOP_LENGTH)) if waveform.shape[0] else 0
     power = spectrogram[:, :num_sounding]
@@ -125,7 +125,7 @@ def _draw(waveform: Waveform, filters: "csr_array", spectrogram: LogMel) -> None
 
 
 def _hops(waveform: Waveform, first: int, width: int, *, num_frames: int) -> NDArray[np.float32]:
-    """Cut out the samples from the window of frame ``first`` on: (W, 160).
+    """Return the samples from the window of frame ``first`` on: (W, 160).
 
     The waveform is padded with zeros to its context, and the context is reflected at both ends.
     """
@@ -146,7 +146,7 @@ def _hops(waveform: Waveform, first: int, width: int, *, num_frames: int) -> NDA
 
 
 def _mel_power(hops: NDArray[np.float32], filters: "csr_array") -> NDArray[np.float32]:
-    """Measure the power in each mel bin: (W, 160) to (M, W), whose last two columns are no frames.
+    """Compute the power in each mel bin: (W, 160) to (M, W). The last two columns are not frames.
 
     Row n of the hops' transpose holds sample n of each hop. Read from the next column on, it holds sample n of each
     following hop, which is sample n + 160 of each window. As flat arrays the shift costs nothing; only the last two
@@ -172,7 +172,7 @@ def _mel_power(hops: NDArray[np.float32], filters: "csr_array") -> NDArray[np.fl
 
 @cache
 def _sparse_filters(num_mel_bins: int) -> "csr_array":
-    """The mel filters for fftpack's spectrum: (M, 400), rows of which hold Re 0, Re 1, Im 1, Re 2, Im 2, ... Re 200."""
+    """Return the mel filters for fftpack's spectrum: (M, 400); a row holds Re 0, Re 1, Im 1, Re 2, Im 2, ... Re 200."""
     from scipy.sparse import csr_array  # here for the same reason
 
     return csr_array(np.repeat(mel_filters(num_mel_bins), 2, axis=1)[:, 1:-1])
@@ -180,7 +180,7 @@ def _sparse_filters(num_mel_bins: int) -> "csr_array":
 
 @cache
 def _window_rows(width: int) -> NDArray[np.float32]:
-    """Each value of the window ``width`` times: (400 * W,)."""
+    """Repeat each value of the window ``width`` times: (400 * W,)."""
     return np.repeat(hann_window(), width)
 
 

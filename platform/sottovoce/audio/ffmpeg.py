@@ -1,6 +1,6 @@
 """Blocks of samples from the containers FFmpeg's libraries read through PyAV: ogg, m4a, mp4, webm, aac, wma and more.
 
-Only the given bytes are ever read: formats are an allow-list without playlists, and no protocol is open.
+Only the given bytes are ever read: the allowed formats contain no playlists, and no protocol is allowed.
 Shapes: N samples per channel in a block, C channels.
 """
 
@@ -29,18 +29,18 @@ _INDEXED = (*_DECLARING, "ogg")  # containers whose seeks are exact
 _PREROLL_S = 0.2  # s decoded and dropped after a seek; Opus asks for 0.08, AAC for two frames
 _TRUNCATION_S = 0.5  # s an intact file may fall short of its declared duration (guess: covers encoder padding)
 _FAULTS = (av.FFmpegError, ValueError, IndexError, OverflowError, EOFError, AttributeError)
-"""What PyAV raises on damaged bytes; AttributeError is its answer to a stream without a decoder."""
+"""Errors that PyAV raises on damaged bytes; AttributeError for a stream without a decoder."""
 
-_BLOCK_SAMPLES = 1 << 16  # per channel: frames are joined to 1.4 s or so, since each array has its price
+_BLOCK_SAMPLES = 1 << 16  # per channel: frames are joined to about 1.4 s, since each array has a fixed cost
 _PLAIN = ("flt", "fltp", "s16", "s16p")  # sample formats numpy can take as they are
 _PCM = re.compile(r"pcm_[a-z]+(\d+)")  # as in pcm_s24le; of other codecs PyAV does not say how they are stored
-_MAX_PLANES = 7  # PyAV 18 counts planes up to a null pointer, and behind the eighth of eight stands none: it crashes
+_MAX_PLANES = 7  # PyAV 18 counts planes up to a null pointer; eight planes have none after them, and it crashes
 
 
 def read_ffmpeg(
     file: Encoded, *, source: str, start_s: float, duration_s: float | None
 ) -> Iterator[tuple[AudioFormat, Block]]:
-    """Decode one audio stream, the default one of several: what is wanted of it and no more.
+    """Decode the requested part of one audio stream; of several, the default one.
 
     Args:
         file: the container.
@@ -49,7 +49,7 @@ def read_ffmpeg(
         duration_s: seconds wanted; to the end when None.
 
     Yields:
-        What the container says, and (N, C) samples.
+        The format that the container declares, and (N, C) samples.
 
     Raises:
         AudioDecodeError: not a container of the allow-list, no audio in it, damaged or truncated.
@@ -72,7 +72,7 @@ def read_ffmpeg(
 def _read_stream(
     container: InputContainer, stream: AudioStream, *, source: str, start_s: float
 ) -> Iterator[tuple[int, AudioFrame]]:
-    """Give the frames that reach beyond ``start_s``, each with the number of its samples that lie before."""
+    """Yield the frames that reach beyond ``start_s``, each with the number of its samples before that time."""
     name = container.format.name
     declared_s = _declared_duration_s(container, stream) if name.startswith(_DECLARING) else None
     if start_s > _PREROLL_S and name.startswith(_INDEXED):
@@ -95,9 +95,9 @@ def _read_stream(
 
 
 def _decode_packets(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    """Decode packet by packet; a last one that is damaged is left out, as a stream may be cut off anywhere.
+    """Decode packet by packet; skip a damaged last packet, since a stream may be cut off anywhere.
 
-    Where the container says how long it is, what is missing is noticed by its duration.
+    If the container declares a duration, the caller notices what is missing by it.
     """
     fault: Exception | None = None
     num_frames = 0
@@ -115,7 +115,7 @@ def _decode_packets(container: InputContainer, stream: AudioStream) -> Iterator[
 
 
 def _join(frames: Iterator[tuple[int, AudioFrame]], *, duration_s: float | None) -> Iterator[tuple[int, Block]]:
-    """Join frames to blocks, each with its sampling rate, and stop reading when what is wanted is there."""
+    """Join frames to blocks, each with its sampling rate, and stop reading once ``duration_s`` is reached."""
     first = next(frames, None)
     if first is None:
         return
@@ -136,7 +136,7 @@ def _join(frames: Iterator[tuple[int, AudioFrame]], *, duration_s: float | None)
 
 
 def _take(fifo: AudioFifo) -> Block:
-    """Empty a fifo that holds something."""
+    """Return all samples of a fifo that is not empty."""
     frame = fifo.read()
     assert frame is not None
     array = cast("Block", frame.to_ndarray())  # (C, N), or (1, N * C) where channels alternate
@@ -159,7 +159,7 @@ def _time_s(frame: AudioFrame, origin_s: float, *, otherwise: float) -> float:
 
 
 def _declared_duration_s(container: InputContainer, stream: AudioStream) -> float | None:
-    """Give what the container says of this stream, or None where it says nothing about audio alone."""
+    """Return the declared duration of this stream, or None if the container declares none for the audio alone."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if container.duration and len(container.streams) == 1:

@@ -35,9 +35,9 @@ _TAG_BYTES = 65_536  # where an mp3's Xing or Info tag is looked for (guess: beh
 
 
 def open_libsndfile(file: Encoded) -> soundfile.SoundFile | None:
-    """Open encoded audio, or give None when libsndfile does not know the container."""
+    """Open encoded audio; return None if libsndfile does not know the container."""
     if file.descriptor is not None:
-        os.lseek(file.descriptor, 0, os.SEEK_SET)  # libsndfile takes what lies before for another file's
+        os.lseek(file.descriptor, 0, os.SEEK_SET)  # libsndfile ignores the bytes before the position
     try:
         return soundfile.SoundFile(file if file.descriptor is None else file.descriptor, closefd=False)
     except (soundfile.SoundFileError, ValueError, TypeError):  # the latter two: values of a forged header
@@ -45,7 +45,7 @@ def open_libsndfile(file: Encoded) -> soundfile.SoundFile | None:
 
 
 def is_length_known(sound: soundfile.SoundFile) -> bool:
-    """Say whether the header tells how many samples there are, or something that may stand for it.
+    """Whether the header declares a plausible number of samples.
 
     Writers to a pipe leave 0 in flac, which libsndfile then fails to read to the end; a recorder that was switched off
     leaves 0 in wav.
@@ -56,10 +56,10 @@ def is_length_known(sound: soundfile.SoundFile) -> bool:
 def read_libsndfile(
     sound: soundfile.SoundFile, file: Encoded, *, source: str, start_s: float, duration_s: float | None
 ) -> Iterator[tuple[AudioFormat, Block]]:
-    """Decode block by block what is wanted and no more, and close ``sound``.
+    """Decode the requested part block by block, and close ``sound``.
 
-    How long an mp3 without a Xing or Info tag is, libsndfile guesses from its first frames, and it stops there. Where
-    the rest of it is made of smaller frames (speech, then silence), FFmpeg's libraries read on.
+    For an mp3 without a Xing or Info tag, libsndfile estimates the length from the first frames and stops there. If
+    smaller frames follow (speech, then silence), FFmpeg's libraries decode the rest.
 
     Args:
         sound: from ``open_libsndfile``.
@@ -69,7 +69,7 @@ def read_libsndfile(
         duration_s: seconds wanted; to the end when None.
 
     Yields:
-        What the container says, and (N, C) samples.
+        The format that the container declares, and (N, C) samples.
 
     Raises:
         AudioDecodeError: damaged or truncated, or ``start_s`` lies beyond the end.
@@ -98,13 +98,13 @@ def read_libsndfile(
 
 
 def _has_more(file: Encoded) -> bool:
-    """Say whether bytes are left where libsndfile stopped: it reads an mp3 frame by frame, never ahead."""
-    place = file.tell() if file.descriptor is None else os.lseek(file.descriptor, 0, os.SEEK_CUR)
-    return place < file.num_bytes
+    """Whether bytes are left after libsndfile stopped: it reads an mp3 frame by frame, never ahead."""
+    position = file.tell() if file.descriptor is None else os.lseek(file.descriptor, 0, os.SEEK_CUR)
+    return position < file.num_bytes
 
 
 def _read_rest(file: Encoded, start: int, stop: int | None, *, source: str) -> Iterator[tuple[AudioFormat, Block]]:
-    """Read on with FFmpeg's libraries from a sample that may be the end; both count the samples alike."""
+    """Decode the samples from ``start`` on with FFmpeg's libraries; both libraries count samples alike."""
     file.seek(0)
     position = 0
     for audio_format, block in read_ffmpeg(file, source=source, start_s=0.0, duration_s=None):
@@ -141,7 +141,7 @@ def _describe(sound: soundfile.SoundFile) -> AudioFormat:
 
 
 def _check_data_chunk(sound: soundfile.SoundFile, source: str) -> None:
-    """Refuse a wav file cut short; libsndfile corrects the size in silence and notes it in its log."""
+    """Reject a truncated wav file; libsndfile corrects the size silently and only logs it."""
     match = _DATA_CHUNK.search(sound.extra_info)
     if match is None:
         return
@@ -151,7 +151,7 @@ def _check_data_chunk(sound: soundfile.SoundFile, source: str) -> None:
 
 
 def _has_exact_length(sound: soundfile.SoundFile, file: Encoded) -> bool:
-    """Say whether ``sound.frames`` is what there is, and not about it as for an mp3 without a Xing or Info tag."""
+    """Whether ``sound.frames`` is exact; it is an estimate for an mp3 without a Xing or Info tag."""
     if sound.format != "MP3":
         return not sound.subtype.startswith("MPEG")  # mp3 in wav: the header counts the encoder's delay
     file.seek(0)

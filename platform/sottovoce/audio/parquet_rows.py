@@ -1,4 +1,4 @@
-"""Audio bytes of single rows of Parquet files, in the Hub's layout or plain."""
+"""Read the audio bytes of single rows of Parquet files, in the Hub's layout or as a plain binary column."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-_NUM_KEPT = 2  # row groups a process remembers: neighbours in a manifest are mostly neighbours in the file
+_NUM_KEPT = 2  # row groups a process caches: neighbours in a manifest are mostly neighbours in the file
 _MAX_KEPT_BYTES = 64 * 2**20  # of one row group's audio; the Hub writes 100 rows to a group, some 15 MB of speech
 _ROWS_AT_ONCE = 8  # of a bigger row group, which is not kept: 8 x 30 s of CD audio are 42 MB
 _BINARY_NAMES = ("audio", "speech", "recording", "wav", "flac", "mp3")
@@ -23,8 +23,8 @@ _BINARY_NAMES = ("audio", "speech", "recording", "wav", "flac", "mp3")
 
 @dataclass(frozen=True)
 class _RowGroup:
-    place: tuple[str, int, int]
-    """Location, size and time of change: a file written anew is read anew."""
+    file: tuple[str, int, int]
+    """Location, size and modification time, so that a rewritten file is read again."""
     first_row: int
     column: "pa.ChunkedArray"
 
@@ -34,10 +34,10 @@ _lock = Lock()  # held while a row group is read: threads that want the same one
 
 
 def find_audio_column(schema: "pa.Schema") -> str | None:
-    """Name the column that holds recordings as their files' bytes, or give None.
+    """Return the name of the column that holds encoded recordings, or None.
 
-    It is the column that the Hub's metadata calls Audio, else the first struct with binary ``bytes``, else the first
-    binary column with a telling name.
+    It is the column that the Hub's metadata calls Audio; else the first struct with binary ``bytes``; else the first
+    binary column with a name such as audio or wav.
     """
     structs = [field.name for field in schema if _is_struct_of_bytes(field.type)]
     binaries = [field.name for field in schema if field.name in _BINARY_NAMES and _is_binary(field.type)]
@@ -46,7 +46,7 @@ def find_audio_column(schema: "pa.Schema") -> str | None:
 
 
 def read_row(location: str, row: int) -> bytes:
-    """Read the recording in one row, and of the file no more than its row group's audio column.
+    """Read the recording in one row; of the file, only the audio column of its row group is read.
 
     Args:
         location: a path or URI of a Parquet file.
@@ -56,46 +56,49 @@ def read_row(location: str, row: int) -> bytes:
         FileNotFoundError: nothing there.
         ConfigError: a protocol whose package is not installed.
         AudioDecodeError: no Parquet file, no audio column, a row outside the table or without bytes.
-        StorageError: storage does not answer, or does not let us in.
+        StorageError: storage does not answer, or denies access.
     """
-    place = retry(lambda: _place(location), location)
+    identity = retry(lambda: _identify(location), location)
     with _lock:
-        group = next((kept for kept in _kept if _holds(kept, place, row)), None)
-        data = _read_from_file(place, row) if group is None else _to_bytes(group.column, row - group.first_row)
+        group = next((kept for kept in _kept if _holds(kept, identity, row)), None)
+        data = _read_from_file(identity, row) if group is None else _to_bytes(group.column, row - group.first_row)
     if data is None:
         raise AudioDecodeError(redact(f"{location}#row={row}"), "the row holds no audio")
     return data
 
 
-def _place(location: str) -> tuple[str, int, int]:
+def _identify(location: str) -> tuple[str, int, int]:
     if is_remote(location):
-        return location, 0, 0  # asking would cost a request for each row
+        return location, 0, 0  # size and time would cost one request per row
     status = Path(location).stat()
     return location, status.st_size, status.st_mtime_ns
 
 
-def _holds(group: _RowGroup, place: tuple[str, int, int], row: int) -> bool:
-    return group.place == place and group.first_row <= row < group.first_row + len(group.column)
+def _holds(group: _RowGroup, file: tuple[str, int, int], row: int) -> bool:
+    return group.file == file and group.first_row <= row < group.first_row + len(group.column)
 
 
-def _read_from_file(place: tuple[str, int, int], row: int) -> bytes | None:
-    """Read the row's group and keep it, or pass over a big group up to the row."""
-    location = place[0]
+def _read_from_file(identity: tuple[str, int, int], row: int) -> bytes | None:
+    """Read and cache the row's group; of a big group, read batches up to the row and cache nothing."""
+    location = identity[0]
     with retry(lambda: _open(location), location) as raw:
         stream = PatientFile(raw, location)
         with _name_damage(stream, location), _open_parquet(stream) as file:
             column_path = _find_column_path(file, location)
             index, first_row = _locate(file, row, location)
             if _count_bytes(file, index, column_path) > _MAX_KEPT_BYTES:
-                return _pass_to(file, index, column_path, row - first_row)
+                return _read_up_to(file, index, column_path, row - first_row)
             column = file.read_row_group(index, columns=[column_path]).column(0)
-    _kept[:] = [_RowGroup(place, first_row, column), *_kept[: _NUM_KEPT - 1]]
+    _kept[:] = [_RowGroup(identity, first_row, column), *_kept[: _NUM_KEPT - 1]]
     return _to_bytes(column, row - first_row)
 
 
 @contextmanager
 def _name_damage(stream: PatientFile, location: str) -> Iterator[None]:
-    """Tell storage's faults, which the stream keeps, from a damaged table's, of which some are OSError too."""
+    """Raise storage errors, which the stream keeps, as they are, and errors of a damaged table as AudioDecodeError.
+
+    pyarrow raises OSError for some of the latter, too.
+    """
     import pyarrow as pa  # costs 60 ms
 
     try:
@@ -122,7 +125,7 @@ def _open_parquet(stream: PatientFile) -> "ParquetFile":
 
 
 def _find_column_path(file: "ParquetFile", location: str) -> str:
-    """Name the column of bytes as Parquet does, a struct's field behind a point."""
+    """Return the column's path as Parquet writes it, with a dot before a struct's field."""
     schema = file.schema_arrow
     name = find_audio_column(schema)
     if name is None:
@@ -131,7 +134,7 @@ def _find_column_path(file: "ParquetFile", location: str) -> str:
 
 
 def _locate(file: "ParquetFile", row: int, location: str) -> tuple[int, int]:
-    """Find the row group that holds a row, and its first row."""
+    """Return the index of the row group that holds a row, and the group's first row."""
     first_row = 0
     for index in range(file.metadata.num_row_groups):
         num_rows = file.metadata.row_group(index).num_rows
@@ -147,8 +150,8 @@ def _count_bytes(file: "ParquetFile", index: int, column_path: str) -> int:
     return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == column_path)
 
 
-def _pass_to(file: "ParquetFile", index: int, column_path: str, row: int) -> bytes | None:
-    """Read a row group's column some rows at a time until the row is there."""
+def _read_up_to(file: "ParquetFile", index: int, column_path: str, row: int) -> bytes | None:
+    """Read a row group's column in small batches up to the row."""
     for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[index], columns=[column_path]):
         if row < batch.num_rows:
             return _to_bytes(batch.column(0), row)

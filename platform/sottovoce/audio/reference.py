@@ -1,4 +1,4 @@
-"""Where audio is, written as one string: a file, or a part of one.
+"""Parse and open audio references: one string names a file, or a part of one.
 
 clips/a.wav                          a path
 s3://bucket/a.flac                   any URI that fsspec reads
@@ -24,26 +24,26 @@ _PART = re.compile(r"#(?:bytes=(?P<start>\d+)-(?P<stop>\d+)|row=(?P<row>\d+))$")
 
 @dataclass(frozen=True, kw_only=True)
 class AudioReference:
-    """A reference taken apart."""
+    """A parsed reference."""
 
     location: str
     """The file: a path or a URI."""
     start: int = 0
     """First byte of the recording in it."""
     stop: int | None = None
-    """The byte behind the recording; the file's end when None."""
+    """The byte after the recording; the file's end when None."""
     row: int | None = None
     """Row of a Parquet file, from 0 on."""
 
     @property
     def name(self) -> str:
-        """The reference as messages may show it, without a URI's secrets."""
+        """The reference for messages, without a URI's secrets."""
         part = "" if self.stop is None else f"#bytes={self.start}-{self.stop}"
         return redact(self.location) + (part if self.row is None else f"#row={self.row}")
 
 
 def parse_reference(reference: str | Path) -> AudioReference:
-    """Take a reference apart.
+    """Parse a reference.
 
     Raises:
         AudioDecodeError: a byte range that ends before it starts.
@@ -67,8 +67,8 @@ def open_audio(reference: str | Path, *, is_part: bool) -> Iterator[tuple[Encode
 
     Args:
         reference: where it is.
-        is_part: whether less than the whole recording may be wanted; a remote one is then not read at once,
-            unless it is small.
+        is_part: whether the caller may read less than the whole recording; a remote one is then read at once only if
+            it is small.
 
     Yields:
         The encoded recording, and its name for messages.
@@ -77,7 +77,7 @@ def open_audio(reference: str | Path, *, is_part: bool) -> Iterator[tuple[Encode
         FileNotFoundError: nothing there.
         ConfigError: a protocol that is unknown, or whose package is not installed.
         AudioDecodeError: a folder, a local file that may not be read, bytes outside the file, a row outside the table.
-        StorageError: a disk or a server that does not answer, or a server that does not let us in.
+        StorageError: a disk or a server that does not answer, or a server that denies access.
     """
     parsed = parse_reference(reference)
     if parsed.row is not None or (is_remote(parsed.location) and not is_part):
@@ -91,7 +91,7 @@ def open_audio(reference: str | Path, *, is_part: bool) -> Iterator[tuple[Encode
 
 
 def read_bytes(reference: str | Path) -> bytes:
-    """Read a recording's encoded bytes whole.
+    """Read all encoded bytes of a recording.
 
     Raises:
         FileNotFoundError, ConfigError, AudioDecodeError, StorageError: as ``open_audio``.
@@ -114,7 +114,7 @@ def _read_at_once(parsed: AudioReference) -> bytes:
 
 @contextmanager
 def _open_local(parsed: AudioReference) -> Iterator[Encoded]:
-    """Open a file of this machine; a long one is not read yet."""
+    """Open a file of this machine; a long one is read only when decoded."""
     if "\0" in parsed.location:
         raise AudioDecodeError(repr(parsed.name), "a path holds no zero byte")
     with retry(
@@ -128,7 +128,7 @@ def _open_local(parsed: AudioReference) -> Iterator[Encoded]:
 
 
 def _wrap(file: io.FileIO, start: int, stop: int, num_bytes: int) -> Encoded:
-    """Read a short part at once; a whole file is the decoder's to read, without a call of ours for each piece."""
+    """Read a short part at once; let the decoder read a whole file by its descriptor, without calls into Python."""
     if (start, stop) == (0, num_bytes):
         return EncodedSpan(file, start=0, stop=stop, descriptor=file.fileno())
     if stop - start > SMALL_BYTES:

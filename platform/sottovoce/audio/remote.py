@@ -1,11 +1,11 @@
-"""Bytes behind any URI that fsspec knows: s3://, gs://, hf://, https://, memory:// and others.
+"""Read bytes from any URI that fsspec knows: s3://, gs://, hf://, https://, memory:// and others.
 
-A URI may carry a password or a signature: only ``redact``'s form of it goes into messages.
+A URI may contain a password or a signature, so messages contain only what ``redact`` returns.
 
-What storage raises is of three kinds: nothing is there (FileNotFoundError); this file can never be read as asked
-(AudioDecodeError, and its row is rejected); storage does not answer now or does not let us in (StorageError, which no
-stage takes for a bad row). The latter is raised after trying again for a while: s3fs, gcsfs and huggingface_hub do so
-themselves for some faults, fsspec's own http and local disks for none.
+Storage errors are of three kinds: the file does not exist (FileNotFoundError); it can never be read as asked
+(AudioDecodeError; its row is rejected); storage does not answer now or denies access (StorageError; no stage counts
+the row as bad). The last kind is raised after retries for half a minute: s3fs, gcsfs and huggingface_hub retry some
+faults themselves, fsspec's own http and local disks none.
 """
 
 import errno
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 SMALL_BYTES = 4 * 2**20
-"""Up to here one read of everything costs less than several reads of parts (guess: 0.1 s at 300 Mbit/s)."""
+"""Up to this size, one read of the whole file costs less than several of parts (guess: 0.1 s at 300 Mbit/s)."""
 
 _BLOCK_BYTES = 128 * 2**10  # read beyond what is asked for: 1 s of CD audio, 8 s of mp3 at 128 kbit/s (guess)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
@@ -33,11 +33,11 @@ _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _QUERY = re.compile(r"\?[^\s#]*")
 
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 14.0)  # doubling, as clients of object stores do; half of each is random
-_PATIENCE_S = 30.0  # over which a first attempt and all further ones spread: a server that restarts is back by then
+_PATIENCE_S = 30.0  # from the first attempt to the last: a server that restarts is back by then
 _SETTLED = frozenset(
     {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV}
 )
-"""Errors of a path or of what lies there: tomorrow they are the same."""
+"""Errors of a path or of what is there; a retry does not help."""
 _SETTLED_STATUS = (414, 416, 451)  # of HTTP: name too long, a range outside the file, withheld by law
 _GONE_STATUS = (404, 410)
 _PASSING_STATUS = (408, 425, 429)  # and 500 on: timeout, too early, too many requests
@@ -54,23 +54,23 @@ _Result = TypeVar("_Result")
 
 
 def is_remote(location: str) -> bool:
-    """Say whether a location is a URI and not a path of this machine."""
+    """Whether a location is a URI and not a path of this machine."""
     return _URI.match(location) is not None and not location.startswith(("file://", "local://"))
 
 
 def redact(location: str) -> str:
-    """Leave out a URI's user, password and query, where secrets stand; a path stays as it is."""
+    """Replace a URI's user, password and query, which may hold secrets, by dots; return a path unchanged."""
     return _QUERY.sub("?...", _USER.sub("...@", location)) if is_remote(location) else location
 
 
 def open_file_system(location: str) -> "tuple[AbstractFileSystem, str]":
-    """Find who reads a URI.
+    """Return the file system that reads a URI.
 
     Args:
         location: the URI, or a path of this machine.
 
     Returns:
-        The file system, and its own name for the location.
+        The file system, and its path of the location.
 
     Raises:
         ConfigError: a protocol that is unknown, or whose package is not installed (the message names it).
@@ -93,7 +93,7 @@ def read_remote(location: str, *, start: int | None = None, stop: int | None = N
         FileNotFoundError: nothing there.
         ConfigError: see ``open_file_system``.
         AudioDecodeError: a folder, or it ends before ``stop``.
-        StorageError: storage does not answer, or does not let us in.
+        StorageError: storage does not answer, or denies access.
     """
     file_system, path = open_file_system(location)
     data: bytes = retry(lambda: file_system.cat_file(path, start=start, end=stop), location)
@@ -104,12 +104,12 @@ def read_remote(location: str, *, start: int | None = None, stop: int | None = N
 
 @contextmanager
 def open_remote(location: str, *, start: int = 0, stop: int | None = None) -> Iterator[Encoded]:
-    """Open a remote file of which a part may be wanted: what is small is read at once, of more only what is asked for.
+    """Open a remote file to read a part: a small one is read at once; of a large one, only what the decoder asks for.
 
     Args:
         location: the URI.
-        start: first byte that belongs to it.
-        stop: the byte behind it; the file's end when None.
+        start: first byte of the recording.
+        stop: the byte after the last one; the file's end when None.
 
     Raises:
         FileNotFoundError, ConfigError, AudioDecodeError, StorageError: as ``read_remote``.
@@ -129,7 +129,7 @@ def open_remote(location: str, *, start: int = 0, stop: int | None = None) -> It
 
 
 def _is_walked(span: EncodedSpan) -> bool:
-    """Tell whether a place in it is found only by walking there frame by frame, as in mp3 and bare aac."""
+    """Whether seeking in it means reading frame by frame, as in mp3 and bare aac."""
     head = span.read(3) or b""
     span.seek(0)
     return head == b"ID3" or (head[:1] == b"\xff" and head[1] & 0xE0 == 0xE0)
@@ -142,10 +142,10 @@ class _OpenFile(ReadableFile, Protocol):
 
 
 class PatientFile:
-    """An open file, local or remote, that tries again where storage fails, and names its faults.
+    """An open file, local or remote, that retries when storage fails, and keeps the last error.
 
     Args:
-        file: stays its opener's to close.
+        file: the open file; its opener closes it.
         location: where it is.
     """
 
@@ -153,11 +153,11 @@ class PatientFile:
 
     def __init__(self, file: _OpenFile, location: str) -> None:
         self.fault: Exception | None = None
-        """The last error; readers written in C may put another in its place."""
+        """The last error; readers written in C may replace it by another."""
         self._file, self._location = file, location
 
     def tell(self) -> int:
-        """Give the position."""
+        """Return the position."""
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -166,18 +166,18 @@ class PatientFile:
 
     def read(self, num_bytes: int = -1, /) -> bytes:
         """Read bytes."""
-        place = self._file.tell()
-        return self._try(lambda: self._file.read(num_bytes), place)
+        position = self._file.tell()
+        return self._try(lambda: self._file.read(num_bytes), position)
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill the buffer as far as there are bytes."""
-        place = self._file.tell()
-        return self._try(lambda: self._file.readinto(buffer), place)
+        position = self._file.tell()
+        return self._try(lambda: self._file.readinto(buffer), position)
 
-    def _try(self, read: Callable[[], _Result], place: int | None = None) -> _Result:
+    def _try(self, read: Callable[[], _Result], position: int | None = None) -> _Result:
         def attempt() -> _Result:
-            if place is not None:
-                self._file.seek(place)
+            if position is not None:
+                self._file.seek(position)
             return read()
 
         try:
@@ -188,12 +188,12 @@ class PatientFile:
 
 
 def retry(read: Callable[[], _Result], location: str) -> _Result:
-    """Call what reads from storage, again and again for half a minute where it fails in a way that may pass.
+    """Call a function that reads from storage; retry for half a minute while the error may be temporary.
 
     Raises:
         FileNotFoundError: nothing there.
         AudioDecodeError: it can never be read as asked.
-        StorageError: storage does not answer, or, at once, does not let us in.
+        StorageError: storage does not answer; at once if it denies access.
     """
     started = monotonic()
     for pause_s in (*_PAUSES_S, None):
@@ -209,7 +209,7 @@ def retry(read: Callable[[], _Result], location: str) -> _Result:
 
 
 def name_fault(error: Exception, location: str) -> Exception:
-    """Give the error of ours that says what an error of storage means, and names the redacted location."""
+    """Return the FileNotFoundError, AudioDecodeError or StorageError for an error of storage; it names no secrets."""
     if isinstance(error, SottovoceError):
         return error
     error = _origin(error)
@@ -222,13 +222,13 @@ def name_fault(error: Exception, location: str) -> Exception:
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """Give what storage and its clients raise, of the clients that are loaded."""
+    """Return the exception classes of storage and of those of its clients that are imported."""
     loaded = [(sys.modules.get(module), name) for module, name in _CLIENT_ERRORS]
     return (OSError, ValueError, *(getattr(module, name) for module, name in loaded if hasattr(module, name)))
 
 
 def _origin(error: Exception) -> Exception:
-    """Give what stands behind an error: fsspec's http says FileNotFoundError whatever kept it from opening."""
+    """Return the cause of an error: fsspec's http raises FileNotFoundError for every failure to open."""
     cause = error.__cause__
     is_hidden = isinstance(error, FileNotFoundError) and not isinstance(cause, ValueError)
     return _origin(cause) if is_hidden and isinstance(cause, client_errors()) else error
@@ -253,14 +253,14 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int | None:
-    """Find the status of HTTP in an error of aiohttp, requests, httpx or gcsfs."""
+    """Return the HTTP status in an error of aiohttp, requests, httpx or gcsfs; None if it has none."""
     holders = (error, getattr(error, "response", None))
     found = (getattr(holder, name, None) for holder in holders for name in ("status", "status_code", "code"))
     return next((status for status in found if isinstance(status, int) and 100 <= status < 600), None)
 
 
 def _scrub(error: Exception, location: str) -> str:
-    """Give an error's kind and words without the secrets of the URI it may quote."""
+    """Return an error's class and message without the secrets of the URI it may quote."""
     words = str(error).replace(location, redact(location))
     for secret in _secrets(location):
         words = words.replace(secret, "...")

@@ -1,7 +1,7 @@
-"""Adapters: a few trained weights beside a frozen Whisper (LoRA), in peft's own files.
+"""LoRA adapters: a few trained weights beside a frozen Whisper, stored in peft's files.
 
 W' = W + alpha / rank * B @ A for each adapted matrix W (out, in), A (rank, in), B (out, rank); B starts at zero, so an
-adapter that has not been trained changes nothing. Source: Hu et al. 2021, through the peft library.
+untrained adapter changes nothing. Source: Hu et al. 2021, through the peft library.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from sottovoce.config import Config
 from sottovoce.errors import CheckpointError
 from sottovoce.model.context import TrimmedWhisper
 
-if TYPE_CHECKING:  # peft takes seconds to import, and only those with an adapter need it
+if TYPE_CHECKING:  # peft takes seconds to import, and only adapters need it
     from peft import LoraConfig, PeftModel
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 _DIGEST_KEY = "base_weights_sha256"  # in the metadata of the weights' file, which peft leaves alone
 _NAME = "default"  # peft's name of a model's first adapter
-# What peft's AutoPeftModel builds around the adapter: stock Whisper, so that it works where Sottovoce is not installed.
+# peft's AutoPeftModel builds this class around the adapter: stock Whisper, which works without Sottovoce.
 _AUTO_MAPPING = {
     "base_model_class": "WhisperForConditionalGeneration",
     "parent_library": "transformers.models.whisper.modeling_whisper",
@@ -44,17 +44,17 @@ class LoraSettings(Config):
     rank: int = Field(default=16, ge=1)
     """Columns and rows of each adapter; the number of trained weights grows with it."""
     alpha: int = Field(default=32, ge=1)
-    """The adapter counts alpha / rank; twice the rank is usual."""
+    """The adapter's product is scaled by alpha / rank; twice the rank is usual."""
     targets: tuple[Target, ...] = Field(default=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"), min_length=1)
-    """Matrices of each layer that get one: attention's query, key, value and output, and the two of the feed-forward
-    part. All of them learn better than attention alone (Dettmers et al. 2023, section 4)."""
+    """Matrices of each layer that get an adapter: attention's query, key, value and output, and the two of the
+    feed-forward part. All of them learn better than attention alone (Dettmers et al. 2023, section 4)."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Of what goes into an adapter, in training; each then keeps a copy of its own, which takes memory."""
+    """Dropout of an adapter's input in training. Above 0, each adapter copies its input, which takes memory."""
     part: Part = "both"
-    """Whose layers get one."""
+    """The layers that get adapters: the encoder's, the decoder's or both."""
     token_rows: bool = False
-    """Also train the embedding rows of the tokens in the training texts: an adapter of matrices cannot teach a small
-    model words it has hardly met."""
+    """Also train the embedding rows of the tokens in the training texts: adapters of matrices cannot teach a
+    small model words that are rare in its training data."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,19 @@ class AdapterBase:
     revision: str | None
     """The Hub's commit; None for a folder."""
     weights_sha256: str | None
-    """Of its weights; None where nobody recorded it."""
+    """Digest of its weights; None if it was not recorded."""
 
     @classmethod
     def describe(cls, name: str, folder: Path) -> "AdapterBase":
-        """Describe the base model in a folder, which the Hub's cache may hold."""
+        """Return the description of the base model in a folder, which may be in the Hub's cache."""
         revision = folder.name if folder.parent.name == "snapshots" else None  # the layout of the Hub's cache
         return cls(name, revision, _digest_weights(folder))
 
     def check(self, folder: Path) -> None:
-        """See that a folder holds the very weights the adapter was trained on.
+        """Check that a folder holds exactly the weights the adapter was trained on.
 
         Raises:
-            CheckpointError: it holds others, or not all of them.
+            CheckpointError: it holds others, or some are missing.
         """
         if self.weights_sha256 is not None and _digest_weights(folder) != self.weights_sha256:
             missing = _find_missing_file(folder)
@@ -87,14 +87,14 @@ class AdapterBase:
 
 
 class Adapter:
-    """A LoRA adapter in place: the Whisper it was added to computes with it."""
+    """A LoRA adapter that is active in a Whisper model."""
 
     def __init__(self, peft_model: "PeftModel", base: AdapterBase) -> None:
         self._peft_model = peft_model
         self.base = base
 
     def state(self) -> dict[str, Tensor]:
-        """Give the adapter's weights by peft's names, float32."""
+        """Return the adapter's weights by peft's names, float32."""
         from peft import get_peft_model_state_dict  # here: see TYPE_CHECKING
 
         # False: left to itself, peft asks the Hub at each call whether the vocabulary was enlarged
@@ -102,7 +102,7 @@ class Adapter:
         return weights
 
     def save(self, folder: Path) -> None:
-        """Write peft's two files, which name the base; none of the base's weights are in them."""
+        """Write peft's two files. They name the base and contain none of its weights."""
         folder.mkdir(parents=True, exist_ok=True)
         metadata = {"format": "pt"}
         if self.base.weights_sha256 is not None:
@@ -110,12 +110,12 @@ class Adapter:
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.state().items()}
         save_file(tensors, folder / ADAPTER_WEIGHTS_FILE, metadata=metadata)
         config = self._peft_model.peft_config[_NAME]
-        config.inference_mode = True  # in the file only: whoever loads it with peft alone gets it ready to be used
+        config.inference_mode = True  # in the file only, so that peft alone loads it for inference
         config.save_pretrained(str(folder), auto_mapping_dict=_AUTO_MAPPING)
         config.inference_mode = False
 
     def merge(self) -> TrimmedWhisper:
-        """Add the adapter to its matrices; the Whisper it was added to is then an ordinary one, and comes back.
+        """Add the adapter to the matrices of its Whisper, and return that Whisper, now without an adapter.
 
         Raises:
             ValueError: the adapter makes weights NaN or infinite.
@@ -127,21 +127,21 @@ class Adapter:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Tell whether a folder holds an adapter instead of a whole model."""
+    """Whether a folder holds an adapter instead of a whole model."""
     return (folder / ADAPTER_CONFIG_FILE).is_file()
 
 
 def add_adapter(
     whisper: TrimmedWhisper, settings: LoraSettings, *, base: AdapterBase, token_ids: Iterable[int] = (), seed: int
 ) -> Adapter:
-    """Add an untrained adapter to a model, in place; afterwards the adapter's weights alone are trained.
+    """Add an untrained adapter to a model, in place; only the adapter's weights are trainable afterwards.
 
     Args:
-        whisper: its matrices are replaced by the same with an adapter beside each.
-        settings: which, and how large.
+        whisper: the model; each adapted matrix is wrapped.
+        settings: the adapted matrices, and the adapter's size.
         base: written into the adapter's files.
-        token_ids: tokens whose embedding rows are trained where the settings ask for it.
-        seed: of the first weights, so that they do not depend on the rank.
+        token_ids: tokens whose embedding rows are trained if ``settings.token_rows``.
+        seed: of the initial weights.
     """
     from peft import LoraConfig  # here: see TYPE_CHECKING
 
@@ -160,7 +160,7 @@ def add_adapter(
 
 
 def restore_adapter(whisper: TrimmedWhisper, folder: Path, *, base: AdapterBase) -> Adapter:
-    """Add a saved adapter to its base, in place: it can be used, trained on, saved and merged.
+    """Add a saved adapter to its base, in place; it can then be used, trained further, saved and merged.
 
     Raises:
         CheckpointError: peft's files are missing or damaged, or do not fit the model.
@@ -187,11 +187,11 @@ def restore_adapter(whisper: TrimmedWhisper, folder: Path, *, base: AdapterBase)
 
 
 def read_adapter_base(folder: Path, *, base: str | None = None) -> AdapterBase:
-    """Read which model a saved adapter belongs to.
+    """Read which base model a saved adapter belongs to.
 
     Args:
         folder: of the adapter.
-        base: where that model is, if not where the adapter says.
+        base: folder or Hub id of the base, if not the one in the adapter's files.
 
     Raises:
         CheckpointError: peft's files are missing or damaged, name no base, or are of another method than LoRA.
@@ -222,14 +222,14 @@ def _inject(whisper: TrimmedWhisper, config: "LoraConfig", base: AdapterBase) ->
 
 
 def _target_modules(settings: LoraSettings) -> list[str] | str:
-    """Name the matrices as peft finds them: by their last name, or by a pattern of the whole."""
+    """Return the matrices for peft: by the last part of their names, or as a pattern of whole names."""
     if settings.part == "both":
         return sorted(settings.targets)
     return rf"model\.{settings.part}\.layers\..*\.({'|'.join(sorted(settings.targets))})"
 
 
 def _digest_weights(folder: Path) -> str:
-    """Give the SHA-256 over a model's weights' files, in the order of their names."""
+    """Return the SHA-256 over a model's weight files, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("model*.safetensors")):
         with path.open("rb") as file:
@@ -238,7 +238,7 @@ def _digest_weights(folder: Path) -> str:
 
 
 def _find_missing_file(folder: Path) -> str | None:
-    """Name a file of weights that a model's folder should hold and does not; of several parts its index names them."""
+    """Return the name of a missing weight file; None if all are there. An index names the parts of a sharded model."""
     index, names = folder / "model.safetensors.index.json", ["model.safetensors"]
     if index.is_file():
         try:

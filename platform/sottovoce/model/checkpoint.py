@@ -29,7 +29,7 @@ from sottovoce.model.frozen_base import four_bit_config
 # Keys of config.json that make transformers 4.57 fetch or run code: CVE-2026-4372, and remote code.
 _REFUSED_KEYS = ("auto_map",)
 _REFUSED_PREFIX = "_attn_implementation"
-MICRO = "micro"  # the name of the base model the package brings along
+MICRO = "micro"  # the name of the base model embedded in the package
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors", "README.md")  # the last one names the licence
 _SHAPE_KEYS = (
     "d_model",
@@ -48,14 +48,14 @@ _SHAPE_KEYS = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Whisper with all that is needed to train, export or serve it."""
+    """A Whisper model with everything needed to train, export or serve it."""
 
     model: TrimmedWhisper
     tokenizer: WhisperTokenizerFast
     source: str
     """The folder or Hub id it was loaded from."""
     adapter: Adapter | None = None
-    """What of the model is trained, where it has an adapter that is not merged."""
+    """The model's adapter, if it has one that is not merged."""
 
     @property
     def context(self) -> AudioContext:
@@ -75,17 +75,17 @@ class Checkpoint:
 
 
 def load_checkpoint(source: str | Path, *, base: str | Path | None = None) -> Checkpoint:
-    """Load a checkpoint in float32, from a folder or the Hub; an adapter comes merged into its base.
+    """Load a checkpoint in float32, from a folder or the Hub; an adapter is merged into its base.
 
     Only safetensors weights are read, and keys of config.json that can run code are dropped.
 
     Args:
         source: a folder, a Hub id, or micro.
-        base: where an adapter's base model is, if not where the adapter says.
+        base: folder or Hub id of an adapter's base, if not the one in the adapter's files.
 
     Raises:
-        CheckpointError: no such folder or Hub id, a missing or damaged file, or weights that do not fit the config;
-            for an adapter also a base that is missing, of another shape, or not the one it was trained on.
+        CheckpointError: no such folder or Hub id, a missing or damaged file, or weights that do not fit the config; for
+            an adapter, also a base that is missing, of another shape, or not the one it was trained on.
     """
     folder = resolve_folder(source)
     if is_adapter(folder):
@@ -97,11 +97,11 @@ def load_checkpoint(source: str | Path, *, base: str | Path | None = None) -> Ch
 def load_adapted(
     source: str | Path, *, base: str | Path | None = None, four_bit: torch.dtype | None = None
 ) -> Checkpoint:
-    """Load an adapter beside its base, not merged, so that its training can go on.
+    """Load an adapter and its base without merging them, so that training can continue.
 
     Args:
         source: folder or Hub id of the adapter.
-        base: where its base model is, if not where the adapter says.
+        base: folder or Hub id of its base, if not the one in the adapter's files.
         four_bit: see ``adapt_base``.
 
     Raises:
@@ -119,21 +119,21 @@ def load_adapted(
 
 @dataclass(frozen=True)
 class Adapted:
-    """An adapter's files, and those of its base."""
+    """The folders of an adapter and its base."""
 
     folder: Path
     configs: Path
-    """Where the configs and the tokenizer are: beside the adapter, or, for adapters of others, beside the base."""
+    """Folder of the configs and the tokenizer: the adapter's, or the base's for adapters that others trained."""
     base: AdapterBase
     base_folder: Path
 
 
 def find_adapted(source: str | Path, *, base: str | Path | None = None) -> Adapted:
-    """Find an adapter and its base, and see that they belong together; nothing is loaded.
+    """Find an adapter and its base, and check that they belong together; load nothing.
 
     Args:
         source: folder or Hub id of the adapter.
-        base: where its base model is, if not where the adapter says.
+        base: folder or Hub id of its base, if not the one in the adapter's files.
 
     Raises:
         CheckpointError: see ``load_checkpoint``.
@@ -165,7 +165,7 @@ def adapt_base(
         source: folder or Hub id of the base, or micro.
         settings: of the adapter.
         token_ids: see ``add_adapter``.
-        seed: of the adapter's first weights.
+        seed: of the adapter's initial weights.
         four_bit: hold the base's matrices in 4 bits on the CUDA device and compute in this type; None keeps them in
             float32.
 
@@ -182,7 +182,7 @@ def adapt_base(
 
 
 def merge_adapter(checkpoint: Checkpoint) -> Checkpoint:
-    """Turn a checkpoint with an adapter into a whole model; its weights are changed in place.
+    """Merge a checkpoint's adapter into its model, whose weights change in place.
 
     Raises:
         CheckpointError: the adapter makes weights NaN or infinite.
@@ -199,7 +199,7 @@ def merge_adapter(checkpoint: Checkpoint) -> Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Write every Hugging Face file of a checkpoint: weights, configs, tokenizer, feature extractor.
 
-    Of a model with an adapter the adapter's weights alone are written, as peft's files.
+    For a model with an adapter, only the adapter's weights are written, as peft's files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = checkpoint.model
@@ -214,11 +214,11 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
-    """Find a checkpoint's folder: a folder, ``micro``, or a Hub id, which is fetched (or taken from its cache).
+    """Return a checkpoint's folder; download a Hub id unless it is in the Hub's cache.
 
     Args:
-        source: which.
-        revision: a commit of the Hub; the newest when None. Folders have none.
+        source: a folder, ``micro``, or a Hub id.
+        revision: a commit on the Hub; the newest when None. Folders have none.
 
     Raises:
         CheckpointError: neither a folder nor a Hub id that can be reached.
@@ -231,9 +231,9 @@ def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES)))
     except HFValidationError as error:
-        raise CheckpointError(source, "no such folder, and no name the Hub allows") from error
+        raise CheckpointError(source, "no such folder, and not a valid Hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(source, f"no such folder, and the Hub does not give it: {error}") from error
+        raise CheckpointError(source, f"no such folder, and the Hub does not return it: {error}") from error
 
 
 def read_model_config(folder: Path) -> WhisperConfig:
@@ -256,7 +256,7 @@ def read_model_config(folder: Path) -> WhisperConfig:
 
 
 def load_tokenizer(folder: Path, source: str | Path) -> WhisperTokenizerFast:
-    """Load a checkpoint's tokenizer; ``source`` is what an error names.
+    """Load a checkpoint's tokenizer; errors name ``source``.
 
     Raises:
         CheckpointError: its files are missing or damaged.
@@ -271,13 +271,13 @@ def load_tokenizer(folder: Path, source: str | Path) -> WhisperTokenizerFast:
 def _load_model(
     folder: Path, source: str | Path, *, configs: Path, four_bit: torch.dtype | None = None
 ) -> TrimmedWhisper:
-    """Load the weights of one folder, with the configs of it or another."""
+    """Load the weights of a folder with the configs of the same or another folder."""
     config = read_model_config(configs)
     placed: dict[str, Any] = {}
     if four_bit is not None:
         placed = {"quantization_config": four_bit_config(four_bit), "device_map": {"": torch.cuda.current_device()}}
     try:
-        found: Any = TrimmedWhisper.from_pretrained(  # a pair, of which transformers' types know nothing
+        found: Any = TrimmedWhisper.from_pretrained(  # a pair, which transformers' types do not declare
             folder,
             config=config,
             use_safetensors=True,
@@ -296,11 +296,11 @@ def _load_model(
 
 
 def _refuse_missing(names: Sequence[str], source: str | Path) -> None:
-    """Refuse a model that transformers has filled up with random weights; those tied to others are not among them."""
+    """Refuse a model whose missing weights transformers initialized at random; tied weights do not count as missing."""
     if names:
         first, *others = sorted(names)
         more = f" and {len(others)} more" if others else ""
-        raise CheckpointError(source, f"its weights' files lack {first}{more}, which config.json asks for")
+        raise CheckpointError(source, f"its weight files lack {first}{more}, which config.json requires")
 
 
 def _refuse_adapter(folder: Path) -> None:
@@ -309,13 +309,17 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def _base_error(source: str | Path, base: AdapterBase, error: CheckpointError) -> CheckpointError:
-    reason = f"it is an adapter, and its base {base.name} cannot be used: {error}. Name another place as base"
+    reason = (
+        f"it is an adapter, and its base {base.name} cannot be used: {error}. Give another folder or Hub id as base"
+    )
     return CheckpointError(source, reason)
 
 
 def _check_shape(adapted: WhisperConfig, base: WhisperConfig, folder: Path) -> None:
-    """See that the base is as large as the model the adapter was trained in."""
+    """Check that the base has the shape of the model the adapter was trained in."""
     for key in _SHAPE_KEYS:
         expected, found = getattr(adapted, key), getattr(base, key)
         if expected != found:
-            raise CheckpointError(folder, f"it has another shape than the adapter's: {key} {found}, not {expected}")
+            raise CheckpointError(
+                folder, f"its shape is not that of the adapter's base: {key} is {found}, not {expected}"
+            )

@@ -1,4 +1,4 @@
-"""How a base model is held that an adapter leaves as it is: in half precision, or in 4 bits."""
+"""Store the frozen base model of an adapter in half precision or in 4 bits."""
 
 from importlib.util import find_spec
 
@@ -10,11 +10,11 @@ from sottovoce.model.context import TrimmedWhisper
 
 
 def halve_frozen_matrices(whisper: TrimmedWhisper, dtype: torch.dtype) -> None:
-    """Hold the matrices that are not trained in the type mixed precision computes with, in place.
+    """Convert the matrices that are not trained to the type of mixed precision, in place.
 
-    Autocast would turn each into that type at every product, and keep both, so the results are the same to the bit and
-    the base takes half the memory. Embeddings stay, with the output layer that shares their weights: a lookup is not
-    cast.
+    Autocast would cast each at every product and keep both, so the results are bit-identical and the base takes half
+    the memory. Embeddings, and the output layer that shares their weights, stay in float32: autocast does not cast a
+    lookup.
 
     Args:
         whisper: with its adapter.
@@ -29,7 +29,7 @@ def halve_frozen_matrices(whisper: TrimmedWhisper, dtype: torch.dtype) -> None:
 
 
 def find_what_four_bit_lacks(*, has_gpu: bool) -> str | None:
-    """Name what is missing to hold a model in 4 bits; None where nothing is."""
+    """Return what is missing here to hold a model in 4 bits; None if nothing is."""
     if not has_gpu:
         return "a CUDA device"
     if not find_spec("bitsandbytes"):
@@ -38,10 +38,10 @@ def find_what_four_bit_lacks(*, has_gpu: bool) -> str | None:
 
 
 def four_bit_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Describe NF4 with its constants quantized too (Dettmers et al. 2023, section 3).
+    """Return the settings of NF4 with double quantization (Dettmers et al. 2023, section 3).
 
     Args:
-        compute_dtype: what the matrices are turned into for each product.
+        compute_dtype: type the matrices are dequantized to for each product.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,

@@ -1,4 +1,4 @@
-"""Text to the token ids the decoder learns to write."""
+"""Encode transcripts as the token ids that the decoder learns to generate."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,25 +9,27 @@ from transformers import WhisperTokenizerFast
 from sottovoce.errors import LabelTooLongError, LanguageError
 from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Example, Task, Utterance
 
-IGNORED = -100  # label value that the loss leaves out
+IGNORED = -100  # label value that the loss ignores
 TIMESTAMP_STEP_S = 0.02  # between two of Whisper's timestamp tokens
 
-MAX_PROMPT_TOKENS = MAX_LABEL_TOKENS // 2 - 1  # of previous text: Whisper's half of the decoder, without its mark
+MAX_PROMPT_TOKENS = (
+    MAX_LABEL_TOKENS // 2 - 1
+)  # of previous text: half of the decoder's positions, as in Whisper, without <|startofprev|>
 _NUM_TIMESTAMPS = round(MAX_CONTEXT_S / TIMESTAMP_STEP_S) + 1  # <|0.00|> to <|30.00|>
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the decoder reads of one example, and what it should write after each token."""
+    """The decoder's input tokens for one example, and the target after each."""
 
     inputs: list[int]
     """(T,) ids, T <= 447: prompt, prefix and text, without the end token."""
     targets: list[int]
-    """(T,) the id after each input; IGNORED where the loss does not look."""
+    """(T,) the next id after each input; IGNORED where the loss does not count."""
 
 
 def prefix_ids(tokenizer: WhisperTokenizerFast, *, language: str, task: Task, timestamps: bool) -> list[int]:
-    """Give the tokens every transcript starts with: start, language, task, and no-timestamps where none are written.
+    """Return the tokens that start every transcript: start, language, task, and no-timestamps without timestamps.
 
     Raises:
         LanguageError: a language that has no token.
@@ -42,11 +44,11 @@ def prefix_ids(tokenizer: WhisperTokenizerFast, *, language: str, task: Task, ti
 
 
 def encode_labels(tokenizer: WhisperTokenizerFast, text: str, *, language: str, task: Task = "transcribe") -> list[int]:
-    """Turn a transcript into ids: prefix, text, end token.
+    """Encode a transcript as ids: prefix, text, end token.
 
     Returns:
-        T <= 448 ids. The first is ``decoder_start_token_id``: drop it where the model shifts labels itself, or the
-        start token stands twice.
+        T <= 448 ids. The first is ``decoder_start_token_id``: drop it if the model shifts labels itself, or the start
+        token appears twice.
 
     Raises:
         LabelTooLongError: more than 448 tokens.
@@ -67,22 +69,23 @@ def encode_example(
     timestamps: bool = False,
     previous_text: bool = False,
 ) -> Labels | None:
-    """Turn what was said in an example into what its decoder learns.
+    """Encode the transcripts of an example as the decoder's labels.
 
-    With timestamps each utterance stands between its start and its end in the joined audio. The previous text stands
-    before everything, and no loss looks at it. An example in which nothing was said teaches two things at once: the
-    no-speech token at the first position, which is where recognizers read its probability, and an end token directly
-    after the prefix. Labels that do not fit the decoder go without timestamps, and then without previous text.
+    With timestamps, each utterance is between its start and its end in the joined audio. The previous text precedes
+    everything, and the loss ignores it. An example without speech has two targets: the no-speech token at the first
+    position, where recognizers read its probability, and an end token directly after the prefix. Labels that do not
+    fit the decoder are written without timestamps, and then without previous text.
 
     Args:
         tokenizer: of the model in training.
         example: one or several utterances, joined without gaps.
-        num_samples: samples of each utterance as it is heard, 0 where it could not be decoded: its text is left out.
-        timestamps: write times.
-        previous_text: begin with the last tokens of the example's previous text, where it has one.
+        num_samples: samples of each utterance in the joined audio; 0 if it could not be decoded, and its text is left
+            out.
+        timestamps: include timestamp tokens.
+        previous_text: begin with the last tokens of the example's previous text, if it has one.
 
     Returns:
-        None where no utterance could be decoded.
+        The labels; None if no utterance could be decoded.
 
     Raises:
         LabelTooLongError: the texts alone take more than 448 tokens.
@@ -99,7 +102,7 @@ def encode_example(
 
 
 def used_token_ids(tokenizer: WhisperTokenizerFast, utterances: Iterable[Utterance]) -> set[int]:
-    """Give the tokens that stand in the labels of these utterances: prefixes, texts and the end token, no times.
+    """Return the tokens in the labels of these utterances: prefixes, texts and the end token, without timestamps.
 
     Raises:
         LanguageError: a language that has no token.
@@ -119,7 +122,7 @@ def used_token_ids(tokenizer: WhisperTokenizerFast, utterances: Iterable[Utteran
 
 @dataclass(frozen=True)
 class _Piece:
-    """One utterance's words, and the samples of the joined audio they are in."""
+    """One utterance's text, and its span of samples in the joined audio."""
 
     text: str
     start: int
@@ -127,7 +130,7 @@ class _Piece:
 
 
 def _spoken_pieces(example: Example, num_samples: Sequence[int]) -> list[_Piece]:
-    """Give the utterances that are heard and in which something is said."""
+    """Return the decoded utterances that contain speech."""
     pieces, start = [], 0
     for utterance, length in zip(example.utterances, num_samples, strict=True):
         if length and utterance.text.strip():
@@ -139,12 +142,12 @@ def _spoken_pieces(example: Example, num_samples: Sequence[int]) -> list[_Piece]
 def _transcript_ids(
     tokenizer: WhisperTokenizerFast, example: Example, pieces: Sequence[_Piece], *, timestamps: bool
 ) -> list[int]:
-    """Give prefix, text and end token; with timestamps where they are wanted and fit."""
+    """Return prefix, text and end token; with timestamps if ``timestamps`` and they fit."""
     language, task = example.utterances[0].language, example.utterances[0].task
     if timestamps:
         ids = prefix_ids(tokenizer, language=language, task=task, timestamps=True)
         for piece in pieces:
-            start, end = (_timestamp_id(tokenizer, place / SAMPLING_RATE) for place in (piece.start, piece.end))
+            start, end = (_timestamp_id(tokenizer, sample / SAMPLING_RATE) for sample in (piece.start, piece.end))
             ids += [start, *text_ids(tokenizer, piece.text), end]
         if len(ids) < MAX_LABEL_TOKENS:
             return [*ids, int(tokenizer.eos_token_id)]
@@ -152,26 +155,26 @@ def _transcript_ids(
 
 
 def _prompt_ids(tokenizer: WhisperTokenizerFast, text: str | None, *, room: int) -> list[int]:
-    """Give the mark of previous text and the last tokens that fit; nothing where there is no text or no room."""
+    """Return <|startofprev|> and the last tokens of the text that fit; empty without text or room."""
     num_tokens = min(MAX_PROMPT_TOKENS, room - 1)
     ids = text_ids(tokenizer, text or "")[-num_tokens:] if num_tokens > 0 else []
     return [_token_id(tokenizer, "<|startofprev|>"), *ids] if ids else []
 
 
 def text_ids(tokenizer: WhisperTokenizerFast, text: str) -> list[int]:
-    """Turn a text into ids, with the space before it that every text begins with; nothing for an empty one."""
+    """Encode a text with the leading space that Whisper's texts begin with; empty for an empty text."""
     spoken = text.strip()
     return cast(list[int], tokenizer(f" {spoken}", add_special_tokens=False).input_ids) if spoken else []
 
 
 def _timestamp_id(tokenizer: WhisperTokenizerFast, seconds: float) -> int:
-    """Give the token of a time, rounded to 0.02 s."""
+    """Return the token of a time, rounded to 0.02 s."""
     step = min(round(seconds / TIMESTAMP_STEP_S), _NUM_TIMESTAMPS - 1)
     return _token_id(tokenizer, "<|notimestamps|>") + 1 + step
 
 
 def _no_speech_id(tokenizer: WhisperTokenizerFast) -> int:
-    """Find the token by its place: OpenAI's files call it ``<|nospeech|>``, Hugging Face's ``<|nocaptions|>``."""
+    """Return the id before no-timestamps: OpenAI names it ``<|nospeech|>``, Hugging Face's ``<|nocaptions|>``."""
     return _token_id(tokenizer, "<|notimestamps|>") - 1
 
 

@@ -1,4 +1,4 @@
-"""The log-mel spectrogram Whisper reads, on whatever device training runs on.
+"""The log-mel spectrogram Whisper reads, computed by torch on the device of training.
 
 Shapes: B batch, S samples, M mel bins, F frames (one per 10 ms).
 """
@@ -13,11 +13,11 @@ from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE
 
 
 class LogMel(nn.Module):
-    """What ``audio.features.log_mel_batch`` gives, for a padded batch on any device.
+    """The result of ``audio.features.log_mel_batch``, for a padded batch on any device.
 
-    For a GPU: a processor core draws 30 s in 2 to 3 ms, and one GPU trains the smallest models faster than that. On a
-    CPU take ``log_mel_batch``, which skips what is padded. Equal to it within 1e-4; where a GPU is allowed TF32 for
-    matrix products (PyTorch's default is no), within 2e-4 by calculation, untested.
+    It is meant for a GPU: a CPU core computes 30 s in 2 to 3 ms, and one GPU trains the smallest models faster than
+    that. On a CPU use ``log_mel_batch``, which skips the padding. Both agree within 1e-4; within 2e-4 by calculation
+    (untested) if a GPU may use TF32 for matrix products, which PyTorch does not by default.
 
     Args:
         num_mel_bins: 80, or 128 for large-v3.
@@ -36,17 +36,17 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, waveforms: Tensor, lengths: Tensor, *, num_frames: int) -> Tensor:
-        """Draw a batch.
+        """Compute the spectrograms of a batch.
 
         Args:
-            waveforms: (B, S) float in [-1, 1] or int16 PCM, mono, 16 000 Hz, on the module's device; what lies
-                beyond a waveform's length is taken for silence, whatever it holds.
+            waveforms: (B, S) float in [-1, 1] or int16 PCM, mono, 16 000 Hz, on the module's device; samples
+                beyond a waveform's length count as silence, whatever their values.
             lengths: (B,) samples of each waveform, at most S, on the same device.
             num_frames: frames to return, at least 2.
 
         Returns:
-            (B, M, F) float32, log10-scaled; max - min <= 2 within each spectrogram. Under autocast too: half precision
-            holds neither the powers nor the floor.
+            (B, M, F) float32, log10-scaled; max - min <= 2 within each spectrogram. Also float32 under autocast: half
+            precision represents neither the powers nor the floor.
 
         Raises:
             ContextError: S is more than ``num_frames`` hold.
@@ -74,7 +74,7 @@ class LogMel(nn.Module):
 
 
 def _to_float(waveforms: Tensor) -> Tensor:
-    """Give float32 in [-1, 1], of PCM too."""
+    """Convert to float32 in [-1, 1]; PCM is scaled."""
     if waveforms.dtype == torch.int16:
         return waveforms.float() / FULL_SCALE
     return waveforms.float()

@@ -1,11 +1,11 @@
-"""One Whisper in memory that computes with one of many adapters at a time.
+"""Share one Whisper in memory between many adapters; it computes with one of them at a time.
 
-The adapters stay beside the base's matrices instead of being added to them: a switch sets a flag in each layer and
-writes the few embedding rows an adapter may bring, and nothing of the base is held twice. The rows are swapped here and
-not by peft, which would copy the whole embedding at every token.
+The adapters are not merged into the base's matrices: a switch sets a flag in each layer and writes the embedding rows
+that an adapter may have, and nothing of the base is stored twice. The rows are swapped here and not by peft, which
+would copy the whole embedding at every token.
 
-A call then takes 1.0 to 1.3 times one with merged weights, and a switch 3 ms (micro, rank 16 in every matrix, 1 or 8
-windows, processor time on one thread of a Xeon, 2026-11-21), where each merged copy would take the base's memory again.
+A call then takes 1.0 to 1.3 times as long as with merged weights, and a switch 3 ms (micro, rank 16 in every matrix, 1
+or 8 windows, CPU time on one thread of a Xeon, 2026-11-21). A merged copy would take the base's memory again.
 """
 
 import filecmp
@@ -28,17 +28,17 @@ from sottovoce.model.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from sottovoce.model.checkpoint import Adapted, Checkpoint, load_checkpoint, load_tokenizer, read_model_config
 from sottovoce.model.context import AudioContext, set_audio_context
 
-if TYPE_CHECKING:  # peft takes seconds to import, and only those with an adapter need it
+if TYPE_CHECKING:  # peft takes seconds to import, and only adapters need it
     from peft import LoraConfig, PeftModel
 
 _TOKENIZER_FILE = "tokenizer.json"
-_ROWS_KEY = ".trainable_tokens_delta"  # how peft's file calls the embedding rows
-_MATRICES_PREFIX = "lora_"  # what the names of peft's modules for LoRA begin with
+_ROWS_KEY = ".trainable_tokens_delta"  # suffix of the embedding rows in peft's file
+_MATRICES_PREFIX = "lora_"  # of the names of peft's LoRA modules
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Embedding rows of one adapter, and what stands in their place in the base."""
+    """The embedding rows of one adapter, and the base's rows they replace."""
 
     token_ids: Tensor
     own: Tensor
@@ -47,7 +47,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Setting:
-    """What one adapter changes in the model beside the matrices; None stands for the base itself."""
+    """What one adapter, or the base itself, sets in the model besides the matrices."""
 
     context: AudioContext
     generation_config: Any  # transformers sets Whisper's own fields at run time
@@ -55,7 +55,7 @@ class _Setting:
 
 
 class SharedBase:
-    """A checkpoint's model, and any number of adapters on it."""
+    """A checkpoint's model with any number of adapters."""
 
     def __init__(self, folder: str | Path) -> None:
         """Load the base in float32.
@@ -73,18 +73,18 @@ class SharedBase:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The names of the adapters in place."""
+        """The names of the adapters that were added."""
         return tuple(name for name in self._settings if name is not None)
 
     def add(self, adapted: Adapted) -> tuple[str, Checkpoint]:
-        """Put an adapter beside the others; waits while the model computes.
+        """Add an adapter; wait while the model computes.
 
         Args:
-            adapted: its files, as ``find_adapted`` found them with this base.
+            adapted: its files, as ``find_adapted`` returned them for this base.
 
         Returns:
-            The adapter's name here, and the shared model with the adapter's tokenizer, the base's own where they are
-            alike; the model is the adapter's only within ``using``.
+            The adapter's name here, and the shared model with the adapter's tokenizer (the base's object if they are
+            equal). The model computes with the adapter only within ``using``.
 
         Raises:
             CheckpointError: its files are missing or damaged, or do not fit the base.
@@ -108,7 +108,7 @@ class SharedBase:
         return name, Checkpoint(model=self.checkpoint.model, tokenizer=tokenizer, source=str(adapted.folder))
 
     def remove(self, name: str) -> None:
-        """Let go of an adapter and its memory; waits while the model computes."""
+        """Remove an adapter and free its memory; wait while the model computes."""
         assert self._peft_model is not None, "an adapter can only be removed after it was added"
         with self._lock:
             self._activate(None)
@@ -117,14 +117,14 @@ class SharedBase:
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[None]:
-        """Have the model compute with one adapter, or as the base where None; others wait until it is done."""
+        """Make the model compute with one adapter, or as the base if None; other callers wait."""
         with self._lock:
             if name != self._active:
                 self._activate(name)
             yield
 
     def _activate(self, name: str | None) -> None:
-        """Exchange what differs: rows and settings here, the matrices' adapters in peft."""
+        """Swap rows and settings here, and let peft select the adapters of the matrices."""
         model, before, after = self.checkpoint.model, self._settings[self._active], self._settings[name]
         if before.rows is not None:
             self._write_rows(before.rows.token_ids, before.rows.base)
@@ -145,7 +145,7 @@ class SharedBase:
             self.checkpoint.model.model.decoder.embed_tokens.weight[token_ids] = rows
 
     def _inject(self, name: str, folder: Path, weights: dict[str, Tensor]) -> _Rows | None:
-        """Add an adapter's matrices to the layers; the base stays what computes, whether they fit or not."""
+        """Add an adapter's matrices to the layers without activating them; discard them if they do not fit."""
         from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
         config = LoraConfig.from_pretrained(str(folder))
@@ -153,7 +153,7 @@ class SharedBase:
         self._activate(None)
         rows = self._take_rows(config, weights)
         with ExitStack() as refused:
-            refused.callback(self._discard, name)  # peft leaves what it has injected, and active
+            refused.callback(self._discard, name)  # on an error, peft keeps what it has injected, active
             if self._peft_model is None:
                 self._peft_model = PeftModel(self.checkpoint.model, config, adapter_name=name)
             else:
@@ -169,18 +169,18 @@ class SharedBase:
         return rows
 
     def _discard(self, name: str) -> None:
-        """Take out what has been injected of an adapter, all of it or a part."""
+        """Remove what was injected of an adapter, completely or in part."""
         from peft.functional import delete_adapter, set_adapter
 
         model = self.checkpoint.model
-        set_adapter(model, [], inference_mode=True)  # otherwise peft chooses another in its place
+        set_adapter(model, [], inference_mode=True)  # otherwise peft activates another adapter
         delete_adapter(model, name, prefix=_MATRICES_PREFIX)
         if self._peft_model is not None:
             self._peft_model.peft_config.pop(name, None)
             self._select(None)
 
     def _take_rows(self, config: "LoraConfig", weights: dict[str, Tensor]) -> _Rows | None:
-        """Take the embedding rows out of an adapter, so that peft does not see them."""
+        """Pop the embedding rows from an adapter's config and weights, so that peft does not handle them."""
         indices = config.trainable_token_indices
         config.trainable_token_indices = None
         keys = [key for key in weights if key.endswith(_ROWS_KEY)]
@@ -192,6 +192,6 @@ class SharedBase:
 
 
 def shares_tokenizer(adapted: Adapted) -> bool:
-    """Tell whether an adapter's tokenizer is its base's, which takes more memory than most adapters."""
+    """Whether an adapter's tokenizer equals its base's; a second one would take more memory than most adapters."""
     own, base = (folder / _TOKENIZER_FILE for folder in (adapted.configs, adapted.base_folder))
     return own.is_file() and base.is_file() and filecmp.cmp(own, base, shallow=False)

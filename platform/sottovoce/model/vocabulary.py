@@ -1,4 +1,4 @@
-"""Which tokens a decoder may write: the rules every engine shares, read from a checkpoint's files.
+"""Which tokens a decoder may generate: the rules that all engines share, read from a checkpoint's files.
 
 Shapes: V vocabulary.
 """
@@ -15,12 +15,12 @@ from sottovoce.errors import CheckpointError, LanguageError
 from sottovoce.model.labels import MAX_PROMPT_TOKENS, prefix_ids, text_ids
 from sottovoce.schema import DecodeOptions
 
-_MAX_INITIAL_TIMESTAMP_INDEX = 50  # 1.0 s: openai-whisper's, where a generation config names none
+_MAX_INITIAL_TIMESTAMP_INDEX = 50  # 1.0 s: openai-whisper's default, for generation configs without one
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """A model's tokens, and the ones it may not write."""
+    """A model's special tokens, and those it may not generate."""
 
     tokenizer: WhisperTokenizerFast
     languages: tuple[str, ...]
@@ -32,18 +32,18 @@ class Vocabulary:
     """``<|endoftext|>``."""
     no_speech_id: int
     suppressed: NDArray[np.int64]
-    """Never written: the checkpoint's list, and every token that names a language, a task or a mark."""
+    """Never generated: the checkpoint's list, and all special tokens for languages, tasks and other marks."""
     suppressed_first: NDArray[np.int64]
-    """Not written as the first token."""
+    """Not generated as the first token."""
     timestamps_from: int
     """The id of ``<|0.00|>``; timestamps are this id and all above."""
     previous_id: int
-    """``<|startofprev|>``, which stands before what was said before."""
+    """``<|startofprev|>``, which precedes the previous text."""
     max_initial_timestamp_index: int | None
-    """The latest time a transcript may begin with, in steps of 0.02 s; any when None."""
+    """The latest first timestamp of a transcript, in steps of 0.02 s; unlimited when None."""
 
     def prefix(self, language: str, options: DecodeOptions) -> list[int]:
-        """Give the tokens between what was said before and the transcript.
+        """Return the tokens between the previous text and the transcript.
 
         Raises:
             LanguageError: a language the checkpoint does not list.
@@ -53,33 +53,33 @@ class Vocabulary:
         return prefix_ids(self.tokenizer, language=language, task=options.task, timestamps=options.timestamps)
 
     def previous(self, options: DecodeOptions) -> list[int]:
-        """Give the tokens before the prefix: a mark, and the end of prompt and previous tokens; none without any.
+        """Return the tokens before the prefix: <|startofprev|> and the end of prompt and previous tokens, or none.
 
-        Names of special tokens in a prompt are left out: whoever writes it may not steer the decoder.
+        Special tokens in a prompt are dropped, so that its author cannot control the decoder.
         """
         prompt = [token for token in text_ids(self.tokenizer, options.prompt) if token < self.end_id]
         ids = [*prompt, *options.previous_ids][-MAX_PROMPT_TOKENS:]
         return [self.previous_id, *ids] if ids else []
 
     def text(self, token_ids: tuple[int, ...]) -> str:
-        """Turn tokens into text without timestamps and special tokens, stripped."""
+        """Decode tokens to text without timestamps and special tokens, stripped."""
         return self.raw_text(token_ids).strip()
 
     def raw_text(self, token_ids: tuple[int, ...]) -> str:
-        """Turn tokens into text as it was written, with the space before it."""
+        """Decode tokens to text without timestamps and special tokens, with its leading space."""
         words = [token for token in token_ids if token < self.end_id]
         return str(self.tokenizer.decode(words, clean_up_tokenization_spaces=False))
 
     def utf8(self, token_id: int) -> bytes:
-        """Give the bytes of one token of text, which may be a part of a character."""
+        """Return the bytes of one text token, which may be a part of a character."""
         letters = str(self.tokenizer.convert_ids_to_tokens(token_id))
         return bytes(_byte_codes()[letter] for letter in letters)
 
     def penalties(self, num_tokens: int, *, timestamps: bool, first: bool) -> NDArray[np.float32]:
-        """Give what is added to the logits before the choice.
+        """Return the penalties to add to the logits before a token is chosen.
 
         Returns:
-            (V,) float32: 0, or -inf for a token that may not be written.
+            (V,) float32: 0, or -inf for a token that may not be generated.
         """
         penalties = np.zeros(num_tokens, dtype=np.float32)
         penalties[self.suppressed] = -np.inf
@@ -105,7 +105,9 @@ def build_vocabulary(tokenizer: WhisperTokenizerFast, generation: GenerationConf
         raise CheckpointError(source, reason)
     codes = tuple(name.strip("<|>") for name in languages)
     end_id = int(tokenizer.eos_token_id)
-    marks = range(end_id + 1, no_timestamps + 1)  # start, languages, tasks, no-speech, no-timestamps: no transcript
+    marks = range(
+        end_id + 1, no_timestamps + 1
+    )  # start, languages, tasks, no-speech, no-timestamps: not part of a transcript
     return Vocabulary(
         tokenizer=tokenizer,
         languages=codes,
@@ -116,14 +118,14 @@ def build_vocabulary(tokenizer: WhisperTokenizerFast, generation: GenerationConf
         suppressed=_ids([*(generation.suppress_tokens or ()), *marks]),
         suppressed_first=_ids(generation.begin_suppress_tokens or ()),
         timestamps_from=no_timestamps + 1,
-        previous_id=no_timestamps - 2,  # <|startofprev|>, by its place: not every generation config names it
+        previous_id=no_timestamps - 2,  # <|startofprev|>, by its position: not every generation config names it
         max_initial_timestamp_index=getattr(generation, "max_initial_timestamp_index", _MAX_INITIAL_TIMESTAMP_INDEX),
     )
 
 
 @cache
 def _byte_codes() -> dict[str, int]:
-    """Give the byte that each letter of a vocabulary file stands for."""
+    """Return the byte that each character of a vocabulary file stands for."""
     return {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 

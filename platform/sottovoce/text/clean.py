@@ -1,4 +1,4 @@
-"""Clean transcripts before training, by rules with names; case and punctuation stay unless a rule says otherwise."""
+"""Clean transcripts before training by named rules; case and punctuation change only by rules for them."""
 
 import re
 import unicodedata
@@ -19,9 +19,9 @@ without control, zero-width and direction characters; straight_quotes: ' and " f
 <unk>, [laughter], {breath} and (noise); sentence_case: text that is wholly upper case in lower case after its first
 letter; english_i: the English word i in upper case."""
 
-_QUOTES = str.maketrans({**dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("“”„‟", '"')})  # noqa: RUF001  # these are meant
+_QUOTES = str.maketrans({**dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("“”„‟", '"')})  # noqa: RUF001  # intended
 # Tags as corpora write them: <unk>, <breath/>, [laughter], [inaudible 0:12], {cough}, ((unclear)); in round brackets
-# one lower-case word only, since people also write asides in them. 60 characters are longer than any tag met (guess).
+# one lower-case word only, since people also write asides in them. 60 characters are more than any known tag (guess).
 _MARKUP = re.compile(
     r"\s*(?:<[/\w][^<>\n]{0,60}>|\[[^\[\]\n]{0,60}\]|\{[^{}\n]{0,60}\}|\(\([^()\n]{0,60}\)\)|\([a-z_]+\))"
 )
@@ -33,11 +33,11 @@ _ENGLISH_I = re.compile(r"(?<![\w'’-])i(?=$|[\s,;:!?]|\.(?!\w)|['’](?:m|ve|l
 
 
 def clean_text(text: str, rules: Sequence[CleaningRule]) -> str:
-    """Apply rules, in the order given.
+    """Apply rules in the given order.
 
     Args:
         text: a transcript.
-        rules: names of rules; none leaves the text as it is.
+        rules: names of rules; without any the text is returned unchanged.
     """
     for rule in rules:
         text = _RULES[rule](text)
@@ -45,12 +45,12 @@ def clean_text(text: str, rules: Sequence[CleaningRule]) -> str:
 
 
 def compose(text: str) -> str:
-    """Write each accented letter as one code point (Unicode's form NFC): two spellings would be two token sequences."""
+    """Write each accented letter as one code point (Unicode NFC), so that equal text gets equal tokens."""
     return unicodedata.normalize("NFC", text)
 
 
 def unify_whitespace(text: str) -> str:
-    """Make one space of every run of white space, no-break and ideographic spaces among them; none at the ends."""
+    """Replace every run of white space, also no-break and ideographic spaces, by one space; strip the ends."""
     return " ".join(text.split())
 
 
@@ -60,20 +60,20 @@ def drop_invisible(text: str) -> str:
 
 
 def straighten_quotes(text: str) -> str:
-    """Write curly and low quotation marks and apostrophes straight; guillemets stay."""
+    """Replace curly and low quotation marks and apostrophes by straight ones; keep guillemets."""
     return text.translate(_QUOTES)
 
 
 def drop_markup(text: str) -> str:
-    """Drop what transcribers write about sounds, with the space before it; words inside brackets go with them."""
+    """Drop transcribers' tags for sounds, with the text inside their brackets and the space before them."""
     return _MARKUP.sub("", text).strip()
 
 
 def to_sentence_case(text: str) -> str:
-    """Write text that is wholly upper case in lower case, but for its first letter; other text stays.
+    """Write text that is all upper case in lower case except for its first letter; return other text unchanged.
 
-    Names and acronyms lose their capitals, and Turkish its dotless letter: better than shouting, worse than a
-    transcript with case.
+    Names and acronyms lose their capitals, and Turkish its dotless letter: better than all capitals, worse than a
+    cased transcript.
     """
     if text != text.upper() or text == text.lower():
         return text

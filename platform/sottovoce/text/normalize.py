@@ -1,4 +1,4 @@
-"""Bring transcripts to a common form before they are compared, by a normalizer with a name."""
+"""Normalize transcripts before they are compared, by a named normalizer."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 Normalizer: TypeAlias = Literal["english", "basic", "none"]
 """english: Whisper's for English (case, punctuation, fillers, numbers, contractions); basic: Whisper's for all other
-languages (case, punctuation, symbols); none: only white space is unified."""
+languages (case, punctuation, symbols); none: white space only."""
 
 
 def normalize(text: str, normalizer: Normalizer, *, spelling: Mapping[str, str] | None = None) -> str:
@@ -20,8 +20,9 @@ def normalize(text: str, normalizer: Normalizer, *, spelling: Mapping[str, str] 
 
     Args:
         text: any text.
-        normalizer: which rules.
-        spelling: British to American spellings for the English normalizer, from ``read_spelling``; none when None.
+        normalizer: name of the rules.
+        spelling: British to American spellings for the English normalizer, from ``read_spelling``; None for no
+            replacement.
 
     Source: Radford et al. 2022, appendix C, as transformers implements it.
     """
@@ -29,13 +30,13 @@ def normalize(text: str, normalizer: Normalizer, *, spelling: Mapping[str, str] 
 
 
 def build_normalizer(normalizer: Normalizer, spelling: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """Give the function behind a normalizer's name, to use it on many texts."""
+    """Return the function of a normalizer, to apply it to many texts."""
     rules = _load_rules(normalizer, tuple(sorted((spelling or {}).items())))
     return lambda text: " ".join(rules(text).split())
 
 
 def read_spelling(folder: Path) -> dict[str, str]:
-    """Read the spellings a tokenizer's folder carries in ``normalizer.json``; empty where it carries none."""
+    """Read the spellings in a tokenizer folder's ``normalizer.json``; empty if there is no such file."""
     path = folder / "normalizer.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
@@ -44,7 +45,7 @@ def read_spelling(folder: Path) -> dict[str, str]:
 def _load_rules(normalizer: Normalizer, spelling: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
     if normalizer == "none":
         return str
-    # Imported here: transformers loads torch where it finds it, and this layer works without.
+    # Imported here: transformers imports torch if it is installed, and this module needs no torch.
     from transformers.models.whisper import english_normalizer
 
     if normalizer == "basic":

@@ -1,4 +1,4 @@
-"""How much better one recognizer is than another on the same utterances, and how sure that is.
+"""Compare two recognizers on the same utterances, with a confidence interval.
 
 Shapes: U utterances, K runs of each recognizer (trained with different seeds).
 """
@@ -17,11 +17,11 @@ from sottovoce.text.score import NUM_RESAMPLES, count_words
 
 @dataclass(frozen=True)
 class WerDifference:
-    """WER of the second minus WER of the first, as fractions: above zero the second is worse."""
+    """WER of the second minus WER of the first, as fractions; above zero, the second is worse."""
 
     difference: float
     low: float
-    """Lower end of the bootstrap 95 % interval over the utterances, and over the runs where there are several."""
+    """Lower end of the bootstrap 95 % interval over the utterances, and over the runs if there are several."""
     high: float
 
 
@@ -34,13 +34,13 @@ def compare_wer(
     spelling: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> WerDifference:
-    """Compare two recognizers' texts utterance by utterance, so that what is hard for both cancels out.
+    """Compare two recognizers utterance by utterance, so that utterances that are hard for both cancel out.
 
     Args:
-        utterances: U, what was said.
-        first: (K, U) texts that the runs of one recognized.
-        second: (K, U) texts that the runs of the other recognized.
-        normalizer: of all texts; those that are not English go through ``basic`` where it is ``english``.
+        utterances: U, with their references.
+        first: (K, U) texts that the runs of the first recognized.
+        second: (K, U) texts that the runs of the second recognized.
+        normalizer: of all texts; texts that are not English are normalized by ``basic`` instead of ``english``.
         spelling: see ``normalize``.
         seed: of the bootstrap.
 
@@ -54,8 +54,8 @@ def compare_wer(
     references = [rule(one.text) for rule, one in zip(rules, utterances, strict=True)]
 
     def count(texts: Sequence[str]) -> NDArray[np.int64]:
-        spoken = zip(references, rules, texts, strict=True)
-        return count_words([(reference, rule(text)) for reference, rule, text in spoken])
+        triples = zip(references, rules, texts, strict=True)
+        return count_words([(reference, rule(text)) for reference, rule, text in triples])
 
     counts = [(count(one), count(other)) for one, other in zip(first, second, strict=True)]
     lengths = counts[0][0][:, 3]
@@ -63,8 +63,11 @@ def compare_wer(
     num_runs, num_utterances = extra.shape
     generator = np.random.default_rng(seed)
     resampled = np.empty(NUM_RESAMPLES)
-    for place in range(NUM_RESAMPLES):
-        runs, drawn = generator.integers(num_runs, size=num_runs), generator.integers(num_utterances, size=len(lengths))
-        resampled[place] = extra[np.ix_(runs, drawn)].sum() / max(1, num_runs * lengths[drawn].sum())
+    for index in range(NUM_RESAMPLES):
+        runs, sampled = (
+            generator.integers(num_runs, size=num_runs),
+            generator.integers(num_utterances, size=len(lengths)),
+        )
+        resampled[index] = extra[np.ix_(runs, sampled)].sum() / max(1, num_runs * lengths[sampled].sum())
     low, high = np.percentile(resampled, [2.5, 97.5])
     return WerDifference(float(extra.sum() / max(1, num_runs * lengths.sum())), float(low), float(high))

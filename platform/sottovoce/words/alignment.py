@@ -1,4 +1,4 @@
-"""When each word of a window was said: cross-attention weights, dynamic time warping, and pauses in the sound.
+"""Time the words of a window from cross-attention by dynamic time warping, and correct the times at pauses.
 
 Shapes: H heads, T tokens read (prefix, text, end token), N tokens of text, P positions of sound (50 per second).
 """
@@ -14,23 +14,30 @@ from sottovoce.schema import POSITIONS_PER_SECOND, SAMPLING_RATE, Waveform, Word
 from sottovoce.words.word_tokens import WordTokens
 
 _DIAGONAL, _DOWN, _RIGHT = 0, 1, 2
-_UNKNOWN = 1e6  # far above any cost of attention, which lies within some ten standard deviations
+_UNKNOWN = 1e6  # far above any cost, which lies within some ten standard deviations
+_FILTER_WIDTH = 7  # positions, openai-whisper's: 0.14 s
+_SAMPLES_PER_POSITION = SAMPLING_RATE // POSITIONS_PER_SECOND
+# s by which attention may miss a pause at a word's start or end. Between 0.1, best on synthetic sentences, and 0.15,
+# best on joined recordings of digits (micro, 2026-11).
+_PAUSE_REACH_S = 0.12
+_OPENING = "\"'“¿([{-"  # punctuation that belongs to the word after it, as in openai-whisper
+_CLOSING = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 - and to the word before it
 
 
 def warp(costs: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Find where each row begins on the cheapest path from the first cell to the last.
+    """Find the first position of each row on the cheapest path from the first cell to the last.
 
-    A step goes one row down, one position on, or both; a path pays for each cell it touches.
+    A step goes one row down, one position right, or both; a path costs the sum of its cells.
 
     Args:
-        costs: (N, P), at least one row and one position. Where a model gave no number (NaN), no path is cheap.
+        costs: (N, P), at least one row and one position. NaN counts as a very high cost.
 
     Returns:
         (N,) the first position of each row; never decreasing, the first is 0.
 
     Source: Whisper's word times as openai-whisper 20250625 and transformers find them; checked against both in
-    test_time_warping, sums in float32 as there. Cells of one anti-diagonal do not depend on each other, so a diagonal
-    is one NumPy operation: 3 ms for 60 tokens and 500 positions.
+    test_time_warping, sums in float32 as there. Cells of one anti-diagonal are independent, so each diagonal is one
+    NumPy operation: 3 ms for 60 tokens and 500 positions.
     """
     num_rows, num_positions = costs.shape
     if num_positions == 1:
@@ -40,10 +47,10 @@ def warp(costs: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def _steps(costs: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Give the last step of the cheapest path to each cell, (N + P + 1, N + 1): by row + position and row, from 1 on.
+    """Return the last step of the cheapest path to each cell, (N + P + 1, N + 1), by row + position and row, from 1.
 
-    Two diagonals of sums are kept, by row, with a border of infinity around the matrix; of equal sums a step to the
-    right is taken first.
+    Two diagonals of sums are kept, by row, with a border of infinity around the matrix. Among equal sums, a step to the
+    right is preferred.
     """
     num_rows, num_positions = costs.shape
     flat, stride = costs.ravel(), num_positions - 1  # neighbours on an anti-diagonal are this far apart
@@ -78,15 +85,6 @@ def _trace_back(steps: NDArray[np.uint8], num_rows: int, num_positions: int) -> 
     return starts
 
 
-_FILTER_WIDTH = 7  # positions, openai-whisper's: 0.14 s
-_SAMPLES_PER_POSITION = SAMPLING_RATE // POSITIONS_PER_SECOND
-# s by which attention may miss a pause that a word begins or ends with. Between 0.1, best on synthetic sentences, and
-# 0.15, best on joined recordings of digits (micro, 2026-11).
-_PAUSE_REACH_S = 0.12
-_OPENING = "\"'“¿([{-"  # punctuation that belongs to the word after it, as openai-whisper has it
-_CLOSING = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 - and to the word before it
-
-
 def align_words(
     scores: NDArray[np.float32],
     probabilities: NDArray[np.float32],
@@ -95,7 +93,7 @@ def align_words(
     prefix_length: int,
     waveform: Waveform,
 ) -> list[WordTime]:
-    """Time the words of a window that is one segment; see ``align_segments``."""
+    """Time the words of a window with one segment; see ``align_segments``."""
     return align_segments(scores, probabilities, [words], prefix_length=prefix_length, waveform=waveform)[0]
 
 
@@ -107,12 +105,12 @@ def align_segments(
     prefix_length: int,
     waveform: Waveform,
 ) -> list[list[WordTime]]:
-    """Time the words of one window: ``time_words``, and then ``leave_pauses_out``.
+    """Time the words of one window by ``time_words`` and ``leave_pauses_out``.
 
     Args:
-        scores: as ``time_words`` takes them, like all others but the last.
-        probabilities: of the tokens.
-        segments: each one's words; no punctuation goes with a word of another segment.
+        scores: see ``time_words``.
+        probabilities: see ``time_words``.
+        segments: the words of each segment; punctuation is never joined with a word of another segment.
         prefix_length: tokens before the text.
         waveform: (S,) of the window.
 
@@ -129,19 +127,19 @@ def align_segments(
 
 
 def count_positions(num_samples: int) -> int:
-    """Give the encoder positions that real sound fills; at least one."""
+    """Return the number of encoder positions that contain sound, not padding; at least one."""
     return max(1, num_samples // _SAMPLES_PER_POSITION)
 
 
 def smooth_weights(scores: NDArray[np.float32], *, num_positions: int) -> NDArray[np.float32]:
-    """Turn attention scores into what can be compared over heads and tokens.
+    """Convert attention scores to weights that are comparable across heads and tokens.
 
-    Weights over the real positions alone; each position by its mean and deviation over all tokens, so that what every
-    token looks at counts for nothing; and a median filter along time.
+    The softmax is over the positions of sound only. Each position is normalized by its mean and deviation over all
+    tokens, so that a position all tokens attend to does not count. A median filter along time follows.
 
     Args:
         scores: (H, T, P).
-        num_positions: those that real sound fills; the padding beyond is left out.
+        num_positions: positions of sound; the padding after them is dropped.
 
     Returns:
         (H, T, num_positions).
@@ -150,19 +148,19 @@ def smooth_weights(scores: NDArray[np.float32], *, num_positions: int) -> NDArra
     weights = np.exp(real - real.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     deviation = weights.std(axis=1, keepdims=True)
-    deviation[deviation == 0.0] = 1.0  # a position that all tokens see alike
+    deviation[deviation == 0.0] = 1.0  # a position with equal weight for all tokens
     return _median_filter((weights - weights.mean(axis=1, keepdims=True)) / deviation)
 
 
 def token_starts(weights: NDArray[np.float32], *, prefix_length: int) -> NDArray[np.float64]:
-    """Find when the decoder turned to each token of text, and to the end.
+    """Find when each text token starts, and when the last one ends.
 
     Args:
-        weights: (H, T, P) from ``smooth_weights``; the mean over the heads counts.
-        prefix_length: tokens before the text; the last of them is what the first token of text is written from.
+        weights: (H, T, P) from ``smooth_weights``; they are averaged over the heads.
+        prefix_length: tokens before the text; the first text token is predicted from the last of them.
 
     Returns:
-        (N + 1,) seconds, never decreasing; the last is when the last token was over.
+        (N + 1,) seconds, never decreasing; the last is the end of the last token.
     """
     steps = weights.mean(axis=0)[prefix_length - 1 : -1]
     return warp(-steps) / POSITIONS_PER_SECOND
@@ -176,19 +174,19 @@ def time_words(
     prefix_length: int,
     num_samples: int,
 ) -> list[WordTime]:
-    """Time the words of one window; punctuation goes with the word it stands by and adds no time to it.
+    """Time the words of one window; punctuation is joined with its word and adds no time to it.
 
     Args:
         scores: (H, T, P) of the alignment heads, for prefix, text and end token.
         probabilities: (T - 1,) of the tokens from the second on.
-        words: from ``split_words``, of all the window's text.
+        words: from ``split_words``, of the window's whole text.
         prefix_length: tokens before the text.
         num_samples: of the window.
 
     Returns:
         Words with text, in order; times never decrease and lie within the window.
 
-    Source: openai-whisper 20250625, find_alignment and merge_punctuations, on the sound's own positions; checked
+    Source: openai-whisper 20250625, find_alignment and merge_punctuations, on the positions of sound only; checked
     against it in test_alignment.
     """
     if not words:
@@ -199,9 +197,9 @@ def time_words(
 
 
 def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, float]]) -> list[WordTime]:
-    """Let words begin after a pause and end before one.
+    """Move the starts of words after pauses, and the ends before them.
 
-    Attention alone gives a pause to the word before or after it, whole or in part: on joined recordings of digits the
+    Attention alone assigns a pause, or a part of it, to the word before or after it: on joined recordings of digits the
     median error of starts was 0.19 s without this step and 0.01 s with it (micro, 2026-11).
 
     Args:
@@ -209,7 +207,7 @@ def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, fl
         pauses: start and end [s], in order.
 
     Returns:
-        The words; times never decrease, and a word becomes longer by at most what attention may miss.
+        The words; times never decrease, and a word becomes longer by at most 0.12 s at each side.
     """
     starts = np.array([word.start_s for word in words])
     ends = np.array([word.end_s for word in words])
@@ -234,7 +232,7 @@ def _time_all(
     prefix_length: int,
     num_samples: int,
 ) -> list[WordTime]:
-    """Time words and punctuation alike; see ``time_words``."""
+    """Time words and separate punctuation; see ``time_words``."""
     starts = token_starts(
         smooth_weights(scores, num_positions=count_positions(num_samples)), prefix_length=prefix_length
     ).clip(max=num_samples / SAMPLING_RATE)
@@ -249,7 +247,7 @@ def _time_all(
 
 
 def _join_punctuation(words: Sequence[WordTime]) -> list[WordTime]:
-    """Give opening marks to the word after them and closing ones to the word before; then strip the texts."""
+    """Join opening marks with the word after them and closing ones with the word before; then strip the texts."""
     with_opening: list[WordTime] = []
     for word in reversed(words):
         mark = word.text.strip()
@@ -271,7 +269,7 @@ def _with_text(word: WordTime, text: str) -> WordTime:
 
 
 def _median_filter(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Filter along the last axis, mirrored at both ends; too few positions stay as they are."""
+    """Apply a median filter along the last axis, mirrored at both ends; return too few positions unchanged."""
     half = _FILTER_WIDTH // 2
     if weights.shape[-1] <= half:
         return weights

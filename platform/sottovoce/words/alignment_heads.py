@@ -1,7 +1,8 @@
-"""Which cross-attention heads tell when a word was said: found anew in a trained model, on speech with known times.
+"""Derive a trained model's alignment heads: the cross-attention heads that word times are read from.
 
-A fine-tuned model attends differently from the model it came from, and one trained on other contexts very much so:
-the heads that stock generation configs name may follow nothing any more.
+A fine-tuned model attends differently from its base model, and one trained on other audio contexts even more so: the
+heads named by a stock generation config may no longer follow the sound. So heads are chosen anew, on speech with known
+times.
 
 Shapes: H heads, T tokens read, P positions of sound (50 per second).
 """
@@ -33,49 +34,50 @@ from sottovoce.words.word_tokens import split_words
 logger = logging.getLogger(__name__)
 
 _MAX_HEADS = 10
-_MAX_CANDIDATES = 20  # heads whose joint error is tried; the others look elsewhere than at the sound
+_MAX_CANDIDATES = 20  # heads whose joint error is measured; the others do not follow the sound
 _MAX_TOKENS = 160  # of one window: scores of all heads of large-v3 over 30 s are then 0.6 GB
-_LARGEST_ERROR_S = 0.3  # a boundary further off is as wrong as one can be
-_TOLERANCE = 0.02  # of the smallest error: more heads are taken where they cost no more, for their mean is steadier
+_LARGEST_ERROR_S = 0.3  # errors of boundaries are clipped to it
+_TOLERANCE = 0.02  # of the smallest error: within it more heads are preferred, since their mean is more stable
+_MAX_WINDOWS = 32  # of up to four utterances: about a hundred known boundaries
 
 
 class AlignmentRecord(Record):
-    """Which heads word times are read from, and how right the times are."""
+    """The heads that word times are read from, and the error of the times."""
 
     heads: tuple[tuple[int, int], ...]
-    """Decoder layer and head; what the generation config names."""
+    """Decoder layer and head, as in the generation config."""
     is_derived: bool
-    """Found anew in the trained model; False where the base model's were kept."""
+    """Whether they were derived from the trained model; False if the base model's were kept."""
     error_s: float | None = None
-    """Median distance of word starts and ends from known ones, where utterances begin and end."""
+    """Median error of word starts and ends at the known starts and ends of utterances."""
     error_before_s: float | None = None
-    """The same with the base model's heads; none where they do not fit the decoder."""
+    """The same with the base model's heads; None if they do not fit the decoder."""
     num_times: int = 0
-    """Known starts and ends."""
+    """Known starts and ends that were compared."""
     num_windows: int = 0
-    """Windows of joined utterances they are in."""
+    """Windows of joined utterances that contain them."""
     reason: str = Field(default="", validation_alias=AliasChoices("reason", "remark"))
     """Why nothing was measured; release 0.1 wrote ``remark``."""
 
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """The heads chosen, and how well words are timed with them and with the heads named before."""
+    """The chosen heads, and the errors of word times with them and with the heads named before."""
 
     heads: tuple[Head, ...]
     is_new: bool
-    """False where the heads named before place boundaries as well as any."""
+    """False if the heads named before are as good as any."""
     error_s: float
-    """Median distance of word starts and ends from the known ones."""
+    """Median error of word starts and ends."""
     error_before_s: float | None
-    """The same with the heads the generation config named; None where it named none, or some that the decoder lacks."""
+    """The same with the heads that the generation config named; None if it named none, or some the decoder lacks."""
     num_times: int
-    """Known starts and ends."""
+    """Known starts and ends that were compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Reading:
-    """One window, encoded, with what the decoder is given to read."""
+    """One encoded window with the decoder's input tokens."""
 
     speech: TimedSpeech
     encoded: Tensor
@@ -83,7 +85,7 @@ class _Reading:
     """(T,) prefix, text, end token."""
     prefix_length: int
     boundaries: tuple[tuple[int, float, float], ...]
-    """Row among the text's tokens and the end, and the pause [s] in which the decoder should turn to it."""
+    """Row among the text tokens and the end token, and the pause [s] in which its time should lie."""
 
     @property
     def num_positions(self) -> int:
@@ -91,19 +93,19 @@ class _Reading:
 
 
 def choose_heads(checkpoint: Checkpoint, speech: Sequence[TimedSpeech]) -> HeadChoice | None:
-    """Choose the heads that together place known boundaries best.
+    """Choose the heads whose mean attention finds known boundaries best.
 
-    First all heads are ranked by how much of their weight lies on the piece that each token belongs to. Of the best
-    twenty, those are added one by one that bring the boundaries found by dynamic time warping nearest, in the mean, to
-    the pauses they belong in. The same speech always gives the same heads. Where the heads named before are as good,
-    or time the words themselves better, they stay: those of stock models were chosen on far more speech.
+    First all heads are ranked by the share of their weight on the piece that each token belongs to. Of the best twenty,
+    heads are added one by one: each time the one that brings the boundaries found by dynamic time warping closest, on
+    average, to their pauses. The choice is deterministic. The heads named before are kept if they are as good, or time
+    the words better: those of stock models were chosen on far more speech.
 
     Args:
-        checkpoint: the model stays as it is, on its device.
+        checkpoint: its model is not changed or moved.
         speech: windows of at most the model's longest context.
 
     Returns:
-        None where there is no speech with two pieces.
+        The choice; None if no speech has two pieces.
     """
     readings = [reading for one in speech if (reading := _read(checkpoint, one)) is not None]
     if not readings:
@@ -128,17 +130,17 @@ def choose_heads(checkpoint: Checkpoint, speech: Sequence[TimedSpeech]) -> HeadC
 
 
 def measure_heads(checkpoint: Checkpoint, speech: Sequence[TimedSpeech], heads: Sequence[Head]) -> list[float]:
-    """Time the known words of speech with given heads, as a recognizer would had it written them.
+    """Measure word times with given heads, as a recognizer computes them for the known transcript.
 
     Returns:
-        Errors [s], start and end of each piece in turn; see ``word_errors``.
+        Errors [s] of the start and end of each piece in turn; see ``word_errors``.
     """
     readings = [reading for one in speech if (reading := _read(checkpoint, one)) is not None]
     return _word_errors(checkpoint, readings, heads)
 
 
 def write_heads(folder: Path, heads: Sequence[Head]) -> None:
-    """Write the heads into a checkpoint's generation config, and nothing else.
+    """Write the heads into a checkpoint's generation config; leave everything else in it unchanged.
 
     Raises:
         CheckpointError: no generation config.
@@ -153,7 +155,7 @@ def write_heads(folder: Path, heads: Sequence[Head]) -> None:
 
 
 def _read(checkpoint: Checkpoint, speech: TimedSpeech) -> _Reading | None:
-    """Encode a window; None where its text is too long, or there is only one piece."""
+    """Encode a window; None if its text is too long or it has only one piece."""
     prefix = prefix_ids(checkpoint.tokenizer, language=speech.language, task="transcribe", timestamps=False)
     pieces = [checkpoint.tokenizer(f" {piece.text}", add_special_tokens=False).input_ids for piece in speech.pieces]
     token_ids = (*prefix, *(token for piece in pieces for token in piece), int(checkpoint.tokenizer.eos_token_id))
@@ -189,17 +191,17 @@ def _scores(checkpoint: Checkpoint, reading: _Reading, heads: Sequence[Head]) ->
 
 
 def _rank(checkpoint: Checkpoint, readings: Sequence[_Reading]) -> list[Head]:
-    """Sort all heads by the share of their weight on the right piece of sound, the largest first."""
+    """Sort all heads by the share of their weight on the right piece, the largest first."""
     heads = all_heads(checkpoint.model)
     shares = np.zeros(len(heads))
     for reading in readings:
         shares += _shares(_scores(checkpoint, reading, heads), reading)
-    return [heads[place] for place in np.argsort(-shares, kind="stable")]
+    return [heads[index] for index in np.argsort(-shares, kind="stable")]
 
 
 def _shares(scores: NDArray[np.float32], reading: _Reading) -> NDArray[np.float64]:
-    """Measure (H,): the mean over the text's tokens of the weight that lies within each token's piece."""
-    real = scores[:, reading.prefix_length - 1 : -2, : reading.num_positions]  # each row writes the next token
+    """Return (H,): the mean over the text tokens of the weight within each token's piece."""
+    real = scores[:, reading.prefix_length - 1 : -2, : reading.num_positions]  # each row predicts the next token
     weights = np.exp(real - real.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     total = np.zeros(len(scores))
@@ -215,18 +217,18 @@ def _shares(scores: NDArray[np.float32], reading: _Reading) -> NDArray[np.float6
 def _add_one_by_one(
     checkpoint: Checkpoint, readings: Sequence[_Reading], candidates: Sequence[Head]
 ) -> tuple[tuple[Head, ...], float]:
-    """Add the head that makes the error smallest, up to ten, and keep as many as made it smallest."""
+    """Add the head that minimizes the error, up to ten times; keep as many as gave the smallest error."""
     smooth = _smooth(checkpoint, readings, candidates)
     chosen: list[int] = []
     errors: list[float] = []
     while len(chosen) < min(_MAX_HEADS, len(candidates)):
-        left = [place for place in range(len(candidates)) if place not in chosen]
-        tried = [_boundary_error(smooth, readings, [*chosen, place]) for place in left]
+        left = [index for index in range(len(candidates)) if index not in chosen]
+        tried = [_boundary_error(smooth, readings, [*chosen, index]) for index in left]
         best = int(np.argmin(tried))
         chosen.append(left[best])
         errors.append(tried[best])
     good = [size for size, error in enumerate(errors, start=1) if error <= (1.0 + _TOLERANCE) * min(errors)]
-    return tuple(sorted(candidates[place] for place in chosen[: max(good)])), errors[max(good) - 1]
+    return tuple(sorted(candidates[index] for index in chosen[: max(good)])), errors[max(good) - 1]
 
 
 def _joint_error(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> float:
@@ -234,17 +236,17 @@ def _joint_error(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Se
 
 
 def _smooth(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> list[NDArray[np.float32]]:
-    """Give each window's (H, T, P) as ``smooth_weights`` makes it."""
+    """Return the smoothed weights (H, T, P) of each window; see ``smooth_weights``."""
     return [smooth_weights(_scores(checkpoint, one, heads), num_positions=one.num_positions) for one in readings]
 
 
 def _boundary_error(
-    smooth: Sequence[NDArray[np.float32]], readings: Sequence[_Reading], places: Sequence[int]
+    smooth: Sequence[NDArray[np.float32]], readings: Sequence[_Reading], indices: Sequence[int]
 ) -> float:
-    """Measure the mean distance [s] of the boundaries from their pauses, 0 within."""
+    """Return the mean distance [s] of the boundaries from their pauses; 0 within a pause."""
     distances: list[float] = []
     for weights, reading in zip(smooth, readings, strict=True):
-        starts = token_starts(weights[list(places)], prefix_length=reading.prefix_length)
+        starts = token_starts(weights[list(indices)], prefix_length=reading.prefix_length)
         distances += [
             min(max(begin - starts[row], starts[row] - end, 0.0), _LARGEST_ERROR_S)
             for row, begin, end in reading.boundaries
@@ -253,7 +255,7 @@ def _boundary_error(
 
 
 def _heads_before(checkpoint: Checkpoint) -> tuple[Head, ...] | None:
-    """Give the heads the generation config names; None where it names none that the decoder has."""
+    """Return the heads that the generation config names; None if it names none, or some the decoder lacks."""
     if not getattr(checkpoint.model.generation_config, "alignment_heads", None):
         return None
     try:
@@ -264,13 +266,13 @@ def _heads_before(checkpoint: Checkpoint) -> tuple[Head, ...] | None:
 
 
 def _word_errors(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> list[float]:
-    """Time the words as a recognizer does, and compare."""
+    """Time the words as a recognizer does, and compare them with the known times."""
     errors: list[float] = []
     for reading in readings:
         text = reading.token_ids[reading.prefix_length : -1]
         words = align_words(
             _scores(checkpoint, reading, heads),
-            np.zeros(len(reading.token_ids) - 1, dtype=np.float32),  # nobody reads them
+            np.zeros(len(reading.token_ids) - 1, dtype=np.float32),  # not used
             split_words(checkpoint.tokenizer, text, language=reading.speech.language),
             prefix_length=reading.prefix_length,
             waveform=reading.speech.waveform,
@@ -283,24 +285,21 @@ def _median(errors: Sequence[float]) -> float:
     return round(float(np.median(np.abs(errors))), 4) if errors else float("nan")
 
 
-_MAX_WINDOWS = 32  # of up to four utterances: about a hundred known boundaries
-
-
 def derive_alignment_heads(
     folder: Path, utterances: Sequence[Utterance], *, device: Literal["cpu", "cuda"]
 ) -> AlignmentRecord:
-    """Find which heads of a checkpoint follow the sound, and name them in its generation config.
+    """Choose a checkpoint's alignment heads, and write them into its generation config.
 
-    Known times come from utterances joined with gaps; see ``choose_heads`` for the method. Three seconds of one core
+    Known times come from utterances joined with gaps; see ``choose_heads`` for the method. It takes 3 s on one core
     with the embedded micro.
 
     Args:
-        folder: of the checkpoint or the adapter; its generation_config.json is written.
-        utterances: with known texts; the first that fit are used.
-        device: to compute on.
+        folder: of the checkpoint or the adapter; its generation_config.json is rewritten.
+        utterances: with references; the first that fit are used.
+        device: where to compute.
 
     Returns:
-        What was found; the heads as they were where the utterances are too few or too long to be joined.
+        The heads and their errors; the heads are unchanged if the utterances are too few or too long to be joined.
 
     Raises:
         CheckpointError: a checkpoint that cannot be loaded.
@@ -312,7 +311,7 @@ def derive_alignment_heads(
     if choice is None:
         max_s = checkpoint.context.max_s
         reason = f"no two of {len(utterances)} utterances, one after the other, fit into {max_s:g} s together"
-        logger.warning("alignment heads stay as they are: %s", reason)
+        logger.warning("alignment heads are not changed: %s", reason)
         return AlignmentRecord(heads=named_heads(folder), is_derived=False, reason=reason)
     if choice.is_new:
         write_heads(folder, choice.heads)
@@ -333,7 +332,7 @@ def derive_alignment_heads(
 
 
 def named_heads(folder: Path) -> tuple[tuple[int, int], ...]:
-    """Read what the generation config names, right or not."""
+    """Read the heads that the generation config names, without checking them."""
     path = folder / "generation_config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return tuple((layer, head) for layer, head in values.get("alignment_heads") or ())

@@ -1,4 +1,4 @@
-"""Where a decoder looks while it writes given tokens.
+"""Cross-attention of a decoder on given tokens: which positions of sound its heads attend to.
 
 Shapes: H heads, T tokens, P positions of sound (50 per second), D model width, V vocabulary.
 """
@@ -18,27 +18,27 @@ from sottovoce.errors import CheckpointError
 from sottovoce.model.context import TrimmedWhisper
 
 Head: TypeAlias = tuple[int, int]
-"""Decoder layer and head, both from 0 on."""
+"""Decoder layer and head, both counted from 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """What a decoder attends to and believes while it reads one window's tokens."""
+    """Attention scores and token probabilities of a decoder on one window's tokens."""
 
     scores: NDArray[np.float32]
     """(H, T, P) natural logarithms of the attention weights, up to a constant for each head and token."""
     probabilities: NDArray[np.float32]
-    """(T - 1,) of each token given those before it, among the tokens of text; 0 for those that are none."""
+    """(T - 1,) of each token given those before it, among the text tokens; 0 for other tokens."""
 
 
 def alignment_heads(model: TrimmedWhisper) -> tuple[Head, ...]:
-    """Give the heads whose attention follows the sound, as the generation config names them.
+    """Return the alignment heads that the generation config names.
 
     Returns:
-        All heads of the decoder's upper half where it names none, as openai-whisper takes them.
+        All heads of the decoder's upper half if it names none, as in openai-whisper.
 
     Raises:
-        CheckpointError: heads the decoder does not have.
+        CheckpointError: it names heads that the decoder does not have.
     """
     num_layers, num_heads = int(model.config.decoder_layers), int(model.config.decoder_attention_heads)
     named: list[list[int]] | None = getattr(model.generation_config, "alignment_heads", None)
@@ -55,7 +55,7 @@ def alignment_heads(model: TrimmedWhisper) -> tuple[Head, ...]:
 
 
 def all_heads(model: TrimmedWhisper) -> tuple[Head, ...]:
-    """Give every head of the decoder, layer by layer."""
+    """Return all heads of the decoder, layer by layer."""
     num_heads = int(model.config.decoder_attention_heads)
     return tuple((layer, head) for layer in range(int(model.config.decoder_layers)) for head in range(num_heads))
 
@@ -63,37 +63,37 @@ def all_heads(model: TrimmedWhisper) -> tuple[Head, ...]:
 def attend(
     model: TrimmedWhisper, encoded: Tensor, token_ids: Sequence[int], *, heads: Sequence[Head], end_id: int
 ) -> Attention:
-    """Let the decoder read tokens, and note where the heads look at each.
+    """Run the decoder on tokens, and record the attention scores of heads.
 
-    The heads' queries and keys are computed once more beside the layers' own attention, which may be any
-    implementation; nothing of (layers, heads, tokens, positions) is held but for the heads asked for.
+    The queries and keys of the heads are computed a second time, independently of the layers' attention
+    implementation. Only the scores of the requested heads are kept.
 
     Args:
-        model: as it stands: on its device, in its precision.
+        model: used on its device and in its precision.
         encoded: (1, P, D) from its encoder.
         token_ids: T: prefix, text and end token.
-        heads: H of the decoder's.
-        end_id: of the end token; tokens of text have lower ids.
+        heads: H heads of the decoder.
+        end_id: id of the end token; text tokens have lower ids.
     """
     scores, hidden = _read(model, encoded, token_ids, heads)
-    written = torch.tensor(list(token_ids[1:]), device=encoded.device)
+    targets = torch.tensor(list(token_ids[1:]), device=encoded.device)
     with torch.no_grad():
         logits: Tensor = model.proj_out(hidden)[0, :-1, :end_id].float()
-        chosen = logits.softmax(dim=-1).gather(1, written.clamp(max=end_id - 1)[:, None])[:, 0]
-    return Attention(scores=scores, probabilities=(chosen * (written < end_id)).cpu().numpy())
+        chosen = logits.softmax(dim=-1).gather(1, targets.clamp(max=end_id - 1)[:, None])[:, 0]
+    return Attention(scores=scores, probabilities=(chosen * (targets < end_id)).cpu().numpy())
 
 
 def attention_scores(
     model: TrimmedWhisper, encoded: Tensor, token_ids: Sequence[int], *, heads: Sequence[Head]
 ) -> NDArray[np.float32]:
-    """Give what ``attend`` gives, (H, T, P), without the probabilities, which cost the most in small models."""
+    """Return the scores of ``attend``, (H, T, P), without the probabilities, which take longest in small models."""
     return _read(model, encoded, token_ids, heads)[0]
 
 
 def _read(
     model: TrimmedWhisper, encoded: Tensor, token_ids: Sequence[int], heads: Sequence[Head]
 ) -> tuple[NDArray[np.float32], Tensor]:
-    """Run the decoder: scores (H, T, P) and its last states (1, T, D)."""
+    """Run the decoder; return scores (H, T, P) and its last hidden states (1, T, D)."""
     read = torch.tensor([list(token_ids)], device=encoded.device)
     with torch.no_grad(), _recorded(model, heads) as scores:
         hidden = model.model.decoder(input_ids=read, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
@@ -102,7 +102,7 @@ def _read(
 
 @contextmanager
 def _recorded(model: TrimmedWhisper, heads: Sequence[Head]) -> Iterator[dict[Head, NDArray[np.float32]]]:
-    """Note the heads' scores (T, P) of one window while the decoder runs."""
+    """Record the heads' scores (T, P) of one window while the decoder runs in the context."""
     scores: dict[Head, NDArray[np.float32]] = {}
 
     def listen(layer: int, attention: WhisperAttention) -> torch.utils.hooks.RemovableHandle:
@@ -123,10 +123,10 @@ def _recorded(model: TrimmedWhisper, heads: Sequence[Head]) -> Iterator[dict[Hea
 
 
 def _scores(attention: WhisperAttention, given: dict[str, Tensor], heads: Sequence[int]) -> NDArray[np.float32]:
-    """Multiply queries and keys of one layer's heads: (heads, T, P)."""
+    """Multiply the queries and keys of one layer's heads: (heads, T, P)."""
 
     def divided(states: Tensor) -> Tensor:
-        """(1, N, D) to (heads, N, D / all heads)."""
+        """Split (1, N, D) by head: (heads, N, D / all heads)."""
         by_head: Tensor = states[0].unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
         return by_head[list(heads)].float()
 

@@ -1,4 +1,4 @@
-"""Segments of one window, from the times a Whisper wrote among its words.
+"""Split a window into segments at the timestamp tokens that the model generated.
 
 Shapes: T tokens.
 """
@@ -20,29 +20,28 @@ def split_window(
     duration_s: float,
     token_logprobs: Iterable[TokenLogprob] = (),
 ) -> tuple[tuple[WindowSegment, ...], float | None]:
-    """Divide a window's tokens at its times, and tell how far the window is transcribed for certain.
+    """Split a window's tokens at its timestamps, and return how far the window is transcribed for certain.
 
-    Two times in a row, as in ``<|2.34|><|2.34|>``, are the end of one segment and the start of the next. What comes
-    after the last such pair without a time of its own at its end is unfinished: the next window hears it whole. One
-    time at the very end says that nothing is spoken after it. Words without any such pair are one segment.
+    Two timestamps in a row, as in ``<|2.34|><|2.34|>``, end one segment and start the next. Text after the last such
+    pair that has no timestamp at its end is unfinished: the next window contains all of it. A single timestamp at the
+    very end means that no speech follows. A window without such a pair is one segment.
 
     Args:
         token_ids: (T,) tokens after the prefix, end token excluded.
         timestamps_from: the id of ``<|0.00|>``; see ``Vocabulary``.
-        decode_raw: words' tokens to text, its leading space kept.
-        duration_s: of the window's sound; no time is beyond it.
-        token_logprobs: of the words' tokens, in order; none where they were not asked for.
+        decode_raw: decodes text tokens and keeps the leading space.
+        duration_s: of the window's sound; no time lies beyond it.
+        token_logprobs: of the text tokens, in order; empty if they were not requested.
 
     Returns:
-        The segments with text, in order, whose times never decrease; and where the unfinished rest begins [s], None
-        where there is none.
+        The segments with text, in order, whose times never decrease; and the start [s] of the unfinished rest, or None.
 
-    Source: openai-whisper's transcribe.py, checked against it in test_window_segments. There one segment without a
-    pair starts with the window, and here where its first time says.
+    Source: openai-whisper's transcribe.py, checked against it in test_window_segments. There a segment without a
+    pair starts with the window; here it starts at its first timestamp.
     """
     ids = tuple(token_ids)
     is_time = [token >= timestamps_from for token in ids]
-    cuts = [place for place in range(1, len(ids)) if is_time[place - 1] and is_time[place]]
+    cuts = [index for index in range(1, len(ids)) if is_time[index - 1] and is_time[index]]
     is_finished = not cuts or is_time[-2:] == [False, True]
     pieces = [ids[first:last] for first, last in pairwise([0, *cuts, *([len(ids)] if is_finished else [])])]
     segments: list[WindowSegment] = []
@@ -51,7 +50,7 @@ def split_window(
     for piece in pieces:
         start_s, end_s = _span(piece, timestamps_from, after_s=end_s, duration_s=duration_s)
         words = tuple(token for token in piece if token < timestamps_from)
-        known = tuple(islice(logprobs, len(words)))  # of blank pieces too: those of the next follow them
+        known = tuple(islice(logprobs, len(words)))  # also of blank pieces, so that the next piece gets its own
         text = decode_raw(words)
         if text.strip():
             segments.append(WindowSegment(start_s, end_s, text, piece, token_logprobs=known))
@@ -60,7 +59,7 @@ def split_window(
 
 
 def _span(piece: Tokens, timestamps_from: int, *, after_s: float, duration_s: float) -> tuple[float, float]:
-    """Give when a segment starts and ends: what came before and the window bound what it does not say itself."""
+    """Return the start and end of a segment; the previous segment and the window's end replace missing timestamps."""
 
     def time_s(token: int) -> float:
         return min(round((token - timestamps_from) * TIMESTAMP_STEP_S, 2), duration_s)

@@ -1,4 +1,4 @@
-"""Speech whose times are known: utterances joined with gaps, so that one ends and the next begins where we put them.
+"""Make speech with known times: join utterances with gaps, so that their starts and ends are known.
 
 Shapes: S samples.
 """
@@ -16,12 +16,12 @@ from sottovoce.schema import SAMPLING_RATE, Utterance, Waveform, WordTime
 
 _MAX_PIECES = 4
 _GAP_S = (0.1, 0.4)  # between utterances; at the ends too
-_MAX_READ = 8  # utterances for each window wanted, twice what the fullest hold: many that cannot be read end the search
+_MAX_READ = 8  # utterances read per requested window, twice as many as fit: many unreadable ones end the search
 
 
 @dataclass(frozen=True)
 class TimedPiece:
-    """Words said in one go, and where they sound."""
+    """The text of one utterance, and the span of its sound."""
 
     text: str
     start_s: float
@@ -30,11 +30,11 @@ class TimedPiece:
 
 @dataclass(frozen=True, eq=False)
 class TimedSpeech:
-    """One window of pieces."""
+    """One window of joined utterances."""
 
     waveform: Waveform
     pieces: tuple[TimedPiece, ...]
-    """In order; their texts, joined with spaces, are what is said."""
+    """In order; their texts, joined with spaces, are the transcript."""
     language: str = "en"
 
 
@@ -43,18 +43,18 @@ def join_utterances(
 ) -> list[TimedSpeech]:
     """Join up to four utterances of one language at a time, with gaps of silence.
 
-    Left out are utterances without text, translations (their words follow no sound), those that cannot be decoded,
-    which the training itself has counted, and those too long to stand with another. Durations say which fit together,
-    so that nothing is decoded but what is joined.
+    Skipped are utterances without text, translations (their words do not follow the sound), those that cannot be
+    decoded (training has counted them), and those too long to be joined with another. The plan uses declared
+    durations, so that only joined utterances are decoded.
 
     Args:
-        utterances: taken in this order; those in front are used where not all are needed.
+        utterances: used in this order, from the first on.
         max_s: the longest window.
-        max_examples: windows wanted.
+        max_examples: the most windows to make.
         seed: of the gaps.
 
     Returns:
-        Windows of at least two pieces; as many as the utterances give.
+        Windows of at least two pieces.
     """
     max_samples = int(max_s * SAMPLING_RATE)
     examples: list[TimedSpeech] = []
@@ -73,30 +73,30 @@ def word_errors(words: Sequence[WordTime], speech: TimedSpeech) -> list[float] |
     """Compare the times of words with the known ones.
 
     Args:
-        words: of the speech's text, in order.
-        speech: whose pieces are known.
+        words: timed words of the speech's transcript, in order.
+        speech: speech with known times.
 
     Returns:
-        Seconds by which each piece's first word begins too late, and its last ends too late, piece after piece; None
-        where words and pieces do not fit together.
+        For each piece in turn: the seconds by which its first word begins too late, and by which its last word ends too
+        late. None if the words are not those of the pieces.
     """
     errors: list[float] = []
-    place = 0
+    index = 0
     for piece in speech.pieces:
-        first, text = place, ""
+        first, text = index, ""
         wanted = "".join(piece.text.split())
-        while place < len(words) and len(text) < len(wanted):
-            text += "".join(words[place].text.split())
-            place += 1
+        while index < len(words) and len(text) < len(wanted):
+            text += "".join(words[index].text.split())
+            index += 1
         if text != wanted:
             return None
-        errors += [words[first].start_s - piece.start_s, words[place - 1].end_s - piece.end_s]
-    return errors if place == len(words) else None
+        errors += [words[first].start_s - piece.start_s, words[index - 1].end_s - piece.end_s]
+    return errors if index == len(words) else None
 
 
 @dataclass(frozen=True)
 class _Window:
-    """Utterances that stand together, and the samples of silence around them: one more than utterances."""
+    """Utterances to join, and the samples of silence around them: one gap more than utterances."""
 
     utterances: tuple[Utterance, ...] = ()
     gaps: tuple[int, ...] = ()
@@ -107,34 +107,34 @@ class _Window:
 
 
 def _find_joinable(utterances: Sequence[Utterance], *, max_samples: int) -> list[Utterance]:
-    """Give those whose times can be known and that leave room for the shortest of their language beside them."""
+    """Return the untranslated utterances with text that fit into a window with the shortest one of their language."""
     spoken = [one for one in utterances if one.text.strip() and one.task != "translate"]
     shortest: dict[str, int] = {}
     for one in spoken:
         shortest[one.language] = min(_count_samples(one), shortest.get(one.language, max_samples))
-    room = max_samples - round((2 * _GAP_S[0] + _GAP_S[1]) * SAMPLING_RATE)  # what ``_takes`` leaves at the most
+    room = max_samples - round((2 * _GAP_S[0] + _GAP_S[1]) * SAMPLING_RATE)  # the most that ``_fits`` allows
     return [one for one in spoken if _count_samples(one) + shortest[one.language] <= room]
 
 
 def _plan_windows(utterances: Sequence[Utterance], *, max_samples: int, generator: random.Random) -> Iterator[_Window]:
-    """Put utterances together that follow one another and fit, by their durations; those left alone are left out."""
+    """Group consecutive utterances that fit together, by their durations; drop groups of one."""
 
-    def draw_gap() -> int:
+    def sample_gap() -> int:
         return round(generator.uniform(*_GAP_S) * SAMPLING_RATE)
 
-    window = _Window(gaps=(draw_gap(),))
+    window = _Window(gaps=(sample_gap(),))
     for utterance in utterances:
-        if not _takes(window, utterance, max_samples=max_samples):
+        if not _fits(window, utterance, max_samples=max_samples):
             if len(window.utterances) > 1:
                 yield window
-            window = _Window(gaps=(draw_gap(),))
-        window = _Window((*window.utterances, utterance), (*window.gaps, draw_gap()))
+            window = _Window(gaps=(sample_gap(),))
+        window = _Window((*window.utterances, utterance), (*window.gaps, sample_gap()))
     if len(window.utterances) > 1:
         yield window
 
 
-def _takes(window: _Window, utterance: Utterance, *, max_samples: int) -> bool:
-    """Tell whether a window that has been begun takes one more, and the longest gap after it."""
+def _fits(window: _Window, utterance: Utterance, *, max_samples: int) -> bool:
+    """Whether an utterance and the longest gap fit into a window that is not empty."""
     if not window.utterances:
         return False
     longer = _Window((*window.utterances, utterance), (*window.gaps, round(_GAP_S[1] * SAMPLING_RATE)))
@@ -143,7 +143,7 @@ def _takes(window: _Window, utterance: Utterance, *, max_samples: int) -> bool:
 
 
 def _join(window: _Window) -> TimedSpeech | None:
-    """Read a window's utterances; None where fewer than two can be read."""
+    """Read and join a window's utterances; None if fewer than two can be read."""
     pieces: list[TimedPiece] = []
     parts = [_silence(window.gaps[0])]
     for utterance, gap in zip(window.utterances, window.gaps[1:], strict=True):
@@ -170,6 +170,6 @@ def _silence(num_samples: int) -> Waveform:
 def _read(utterance: Utterance) -> Waveform | None:
     try:
         waveform = read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
-        return waveform[: _count_samples(utterance)]  # rates other than 16 kHz may give one more
+        return waveform[: _count_samples(utterance)]  # resampling may add one sample
     except (AudioError, FileNotFoundError):
         return None

@@ -1,4 +1,4 @@
-"""Word times of what an engine wrote, from where its decoder looked.
+"""Add word times to an engine's transcript, from its decoder's cross-attention.
 
 Shapes: H heads, T tokens, P positions of sound.
 """
@@ -26,14 +26,14 @@ class AttentionSource(Protocol):
     """A batch of encoded windows whose cross-attention can be read."""
 
     def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Read prefix, text and end token (T) for one window.
+        """Run the decoder on prefix, text and end token (T) of one window.
 
         Returns:
             Scores (H, T, P) of the alignment heads, and the probabilities (T - 1,) of the tokens from the second on.
 
         Raises:
-            CheckpointError: alignment heads the decoder does not have.
-            WordTimesUnavailableError: an engine without attention.
+            CheckpointError: alignment heads that the decoder does not have.
+            WordTimesUnavailableError: an engine that does not return attention.
         """
 
 
@@ -46,23 +46,23 @@ def time_result(
     waveform: Waveform,
     vocabulary: Vocabulary,
 ) -> WindowResult:
-    """Add the words to a window's result where they were asked for.
+    """Add timed words to a window's result if the options request them.
 
-    The decoder reads its own text again, without timestamp tokens, which attend to no sound of their own. What was
-    written without times is divided into sentences. A segment then begins with its first word and ends with its last,
-    as in openai-whisper: words are nearer to the sound than the times written around them. (Words cut at the written
-    times instead: median error 0.028 s against 0.020 s, ninth decile 0.21 s against 0.12 s, over 35 windows of
-    synthetic sentences with micro, 2026-11.)
+    The decoder reads its text a second time without timestamp tokens, which attend to no sound. Text generated without
+    timestamps is split into sentences. A segment then begins with its first word and ends with its last, as in
+    openai-whisper: word times are closer to the sound than the timestamp tokens. (With words cut at the timestamp
+    tokens, the median error was 0.028 s instead of 0.020 s, and the ninth decile 0.21 s instead of 0.12 s, over 35
+    windows of synthetic sentences with micro, 2026-11.)
 
     openai-whisper and faster-whisper then shorten words longer than twice the median at sentence marks and pauses, and
-    hold half a second to the written times. Here pauses found in the sound end words before that; see
+    keep words within half a second of the timestamp tokens. Here pauses found in the sound end words instead; see
     ``leave_pauses_out``. Punctuation is merged as there, within a segment.
 
     Args:
         source: the encoded batch.
-        row: of the window in it.
-        result: what was written.
-        option: how it was decoded.
+        row: the window's row in the batch.
+        result: the window's transcript.
+        option: the options it was decoded with.
         waveform: (S,) of the window.
         vocabulary: of the engine.
     """
@@ -80,9 +80,10 @@ def time_result(
 
 
 def fit_segments(segments: Sequence[WindowSegment], words: Sequence[Sequence[WordTime]]) -> tuple[WindowSegment, ...]:
-    """Let each segment last from its first word to its last; one without words keeps its times where there is room.
+    """Set each segment's times to its first word's start and its last word's end.
 
-    The times the model wrote are kept beside those: they tell where a window's end may cut a word.
+    A segment without words keeps its times, but never starts before the end of the previous one. ``written_s`` keeps
+    the times of the timestamp tokens: they show where a window's end may cut a word.
     """
     fitted: list[WindowSegment] = []
     earliest_s = 0.0
@@ -95,13 +96,13 @@ def fit_segments(segments: Sequence[WindowSegment], words: Sequence[Sequence[Wor
 
 
 def _divide(segments: Sequence[WindowSegment], language: str, vocabulary: Vocabulary) -> tuple[WindowSegment, ...]:
-    """Divide what was written without times at its sentences' ends; each keeps the window's times until it is timed."""
+    """Split segments without timestamps at the ends of sentences; each part keeps the window's times for now."""
     divided: list[WindowSegment] = []
     for segment in segments:
         logprobs = iter(segment.token_logprobs)
         words = split_words(vocabulary.tokenizer, segment.token_ids, language=language)
-        texts = ["".join(word.text for word in words[:place]) for place in range(len(words))]
-        ends = [place for place in range(1, len(words)) if _ends_sentence(texts[place], words[place])]
+        texts = ["".join(word.text for word in words[:index]) for index in range(len(words))]
+        ends = [index for index in range(1, len(words)) if _ends_sentence(texts[index], words[index])]
         for first, last in pairwise([0, *ends, len(words)]):
             tokens = tuple(token for word in words[first:last] for token in word.token_ids)
             text, known = vocabulary.raw_text(tokens), tuple(islice(logprobs, len(tokens)))
@@ -110,19 +111,19 @@ def _divide(segments: Sequence[WindowSegment], language: str, vocabulary: Vocabu
 
 
 def _ends_sentence(text: str, after: WordTokens) -> bool:
-    """Say whether a text ends with a sentence before a word; not in "3.5" or before a closing quote."""
+    """Whether a sentence ends between a text and the word after it; not in "3.5" or before a closing quote."""
     if _FULL_WIDTH_END.search(text):
         return after.text.strip() not in _CLOSING
     return bool(_SENTENCE_END.search(text)) and after.text.startswith(" ")
 
 
 def _text_language(result: WindowResult, option: DecodeOptions) -> str:
-    """Give the language of the text, which is not the speech's where it is a translation."""
+    """Return the language of the text; a translation is English."""
     return "en" if option.task == "translate" else result.language
 
 
 def _segment_texts(result: WindowResult, *, end_id: int) -> list[list[int]]:
-    """Give each segment's tokens of text; the window's as one where it is not divided."""
+    """Return each segment's text tokens; those of the whole window if it has no segments."""
     pieces = [segment.token_ids for segment in result.segments] or [result.token_ids]
     return [[token for token in piece if token < end_id] for piece in pieces]
 
@@ -139,7 +140,7 @@ def _words(
 ) -> list[list[WordTime]]:
     """Time the words of each segment."""
     prefix = vocabulary.prefix(result.language, replace(option, timestamps=False, prompt="", previous_ids=()))
-    room = MAX_LABEL_TOKENS - len(prefix) - 1  # a transcript that filled the decoder loses its last word's time
+    room = MAX_LABEL_TOKENS - len(prefix) - 1  # a transcript that fills the decoder loses its last word's time
     read = [token for text in texts for token in text][:room]
     if not read:
         return [[] for _ in texts]
@@ -151,5 +152,5 @@ def _words(
 
 
 def _end_by(word: WordTime, limit_s: float) -> WordTime:
-    """Leave to the next window what it hears again."""
+    """Limit a word's times to the part of the window that is transcribed for certain; the next window has the rest."""
     return replace(word, start_s=min(word.start_s, limit_s), end_s=min(word.end_s, limit_s))

@@ -1,4 +1,4 @@
-"""Tokens to the words they write."""
+"""Group tokens into words."""
 
 import string
 from collections.abc import Sequence
@@ -8,30 +8,30 @@ from transformers import WhisperTokenizerFast
 
 from sottovoce.text.normalize import LANGUAGES_WITHOUT_SPACES
 
-_INCOMPLETE = "\ufffd"  # what a decoder puts where the bytes of a character are not all there
+_INCOMPLETE = "\ufffd"  # the decoder's replacement for an incomplete character
 
 
 @dataclass(frozen=True)
 class WordTokens:
-    """A word and the tokens that write it."""
+    """A word and its tokens."""
 
     text: str
-    """As decoded, with the space before it."""
+    """As decoded, with its leading space."""
     token_ids: tuple[int, ...]
 
 
 def split_words(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int], *, language: str) -> list[WordTokens]:
-    """Divide tokens into words: at spaces, or character by character where the language has none.
+    """Split tokens into words: at spaces, or at characters for languages without spaces.
 
-    Punctuation that is a token of its own is a word of its own.
+    A token of punctuation is a separate word.
 
     Args:
         tokenizer: Whisper's.
-        token_ids: of text alone, without special tokens and timestamps.
+        token_ids: text tokens, without special tokens and timestamps.
         language: ISO 639-1 code.
 
     Returns:
-        The words; their tokens together are ``token_ids``.
+        The words; their tokens, joined, are ``token_ids``.
 
     Source: openai-whisper 20250625, checked against it in test_word_tokens.
     """
@@ -49,7 +49,7 @@ def split_words(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int], *, la
 
 
 def _split_characters(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int]) -> list[WordTokens]:
-    """Cut where tokens end a character; a broken one that the whole text has too counts as ended."""
+    """Split where tokens complete a character; a replacement character of the whole text counts as complete."""
 
     def decode(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))

@@ -35,16 +35,16 @@ def test_a_folder_that_is_missing_or_empty_is_named_with_its_setting(tmp_path: P
         list_recordings(tmp_path, setting="room_folder")
 
 
-def test_a_piece_of_a_long_recording_begins_at_its_place(tmp_path: Path) -> None:
+def test_a_piece_of_a_long_recording_begins_at_its_offset(tmp_path: Path) -> None:
     path = write(tmp_path / "long.wav", ramp(20_000, step=1 / 32_768))
-    first, middle = (read_noise([path], choice=0.0, place=place, num_samples=4_000) for place in (0.0, 0.5))
+    first, middle = (read_noise([path], choice=0.0, offset=offset, num_samples=4_000) for offset in (0.0, 0.5))
     assert first == pytest.approx(ramp(20_000, step=1 / 32_768)[:4_000], abs=1e-4)
     assert middle == pytest.approx(ramp(20_000, step=1 / 32_768)[8_000:12_000], abs=1e-4)
 
 
-def test_a_short_recording_is_repeated_from_its_place_on(tmp_path: Path) -> None:
+def test_a_short_recording_is_repeated_from_its_offset_on(tmp_path: Path) -> None:
     short = ramp(100, step=0.005)
-    noise = read_noise([write(tmp_path / "short.wav", short)], choice=0.0, place=0.25, num_samples=1_050)
+    noise = read_noise([write(tmp_path / "short.wav", short)], choice=0.0, offset=0.25, num_samples=1_050)
     assert noise == pytest.approx(np.resize(np.roll(short, -25), 1_050), abs=1e-4)
 
 
@@ -59,7 +59,7 @@ def test_a_recording_whose_header_libsndfile_does_not_know_is_read_too(tmp_path:
         )
         frame.sample_rate = 48_000
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    pieces = [read_noise([str(path)], choice=0.0, place=place, num_samples=4_000) for place in (0.1, 0.9)]
+    pieces = [read_noise([str(path)], choice=0.0, offset=offset, num_samples=4_000) for offset in (0.1, 0.9)]
     assert all(len(piece) == 4_000 and piece.std() > 0.03 for piece in pieces)
     assert not np.array_equal(*pieces)
 
@@ -71,9 +71,9 @@ def test_a_damaged_or_silent_recording_is_replaced_by_the_next_and_the_damaged_o
     silent = write(tmp_path / "silent.wav", np.zeros(9_000, np.float32))
     good = write(tmp_path / "good.wav", SPEECH)
     recordings = [str(tmp_path / "gone.wav"), str(tmp_path / "damaged.wav"), silent, good]
-    noise = read_noise(recordings, choice=0.0, place=0.0, num_samples=4_000)
+    noise = read_noise(recordings, choice=0.0, offset=0.0, num_samples=4_000)
     assert noise == pytest.approx(SPEECH[:4_000], abs=1e-4)
-    read_noise(recordings, choice=0.0, place=0.0, num_samples=4_000)
+    read_noise(recordings, choice=0.0, offset=0.0, num_samples=4_000)
     named = [record.getMessage() for record in caplog.records]
     assert len(named) == 2  # once each, however often they are drawn
     assert "gone.wav" in named[0]
@@ -83,7 +83,7 @@ def test_a_damaged_or_silent_recording_is_replaced_by_the_next_and_the_damaged_o
 def test_a_folder_of_silence_is_an_error_and_no_noise(tmp_path: Path) -> None:
     recordings = [write(tmp_path / f"{i}.wav", np.zeros(9_000, np.float32)) for i in range(3)]
     with pytest.raises(ConfigError, match=r"none of 3 recordings from .*2\.wav on can be used"):
-        read_noise(recordings, choice=0.99, place=0.0, num_samples=100)
+        read_noise(recordings, choice=0.99, offset=0.0, num_samples=100)
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 12.5, 40.0])
@@ -123,7 +123,7 @@ def test_background_noise_is_mixed_as_audiomentations_does(tmp_path: Path) -> No
     theirs = AddBackgroundNoise(sounds_path=path, p=1.0)
     theirs.parameters = {"should_apply": True, "snr_db": 7.0, "noise_file_path": path, "offset": 0.375, "duration": 0.5}
     theirs.freeze_parameters()
-    noise = read_noise([path], choice=0.0, place=0.5, num_samples=8_000)  # 0.5 of the 0.75 s there are places in
+    noise = read_noise([path], choice=0.0, offset=0.5, num_samples=8_000)  # 0.5 of the 0.75 s of possible starts
     ours = SPEECH + noise_at_snr(noise, SPEECH, snr_db=7.0)
     assert np.abs(ours - theirs(SPEECH, 16_000)).max() < 1e-4  # a step of 16-bit PCM is 3e-5
 

@@ -96,7 +96,7 @@ def test_the_same_seed_epoch_and_id_give_the_same_samples_in_any_order(everythin
     assert len(set(forward.values())) == len(IDS)
 
 
-def test_eight_threads_that_share_an_augmenter_give_what_one_gives(everything: AugmentConfig) -> None:
+def test_eight_threads_that_share_an_augmenter_equal_one_thread(everything: AugmentConfig) -> None:
     augmenter = Augmenter(everything)
 
     def run(utterance_id: str) -> str:
@@ -190,7 +190,7 @@ def test_switching_one_change_on_leaves_the_others_as_they_were() -> None:
     assert [one.speed for one in draws(alone)] == [one.speed for one in draws(both)]
 
 
-def test_what_is_drawn_lies_in_its_range_and_comes_as_often_as_asked(everything: AugmentConfig) -> None:
+def test_sampled_changes_have_the_range_and_frequency_of_the_settings(everything: AugmentConfig) -> None:
     drawn = list(draws(everything, 400))
     speeds = [one.speed for one in drawn if one.speed is not None]
     gains_db = [one.gain_db for one in drawn if one.gain_db is not None]
@@ -237,7 +237,7 @@ def test_no_change_makes_speech_longer_than_the_context(everything: AugmentConfi
 
 
 @pytest.mark.parametrize("kind", ["noise", "background"])
-def test_noise_has_the_ratio_that_was_drawn(kind: str, recordings: Path) -> None:
+def test_noise_has_the_sampled_ratio(kind: str, recordings: Path) -> None:
     config = AugmentConfig.model_validate(
         {f"{kind}_probability": 1.0, "noise_folder": recordings, "min_snr_db": 3.0, "max_snr_db": 30.0}
     )
@@ -287,7 +287,7 @@ def test_a_band_limit_removes_what_lies_outside_and_keeps_what_lies_inside() -> 
     assert lost_db(450.0, 2_800.0) < 0.5
 
 
-def test_the_band_that_was_drawn_is_the_band_that_is_left() -> None:
+def test_the_sampled_band_is_the_band_that_is_left() -> None:
     augmenter = Augmenter(AugmentConfig(band_limit_probability=1.0))
     for utterance_id in IDS:
         changes = augmenter.draw(seed=0, epoch=0, utterance_id=utterance_id)

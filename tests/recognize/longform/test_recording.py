@@ -25,7 +25,7 @@ def test_a_pause_is_found_where_it_is_longest_within_the_bounds():
     assert recording.find_pause(2 * SAMPLING_RATE, 9 * SAMPLING_RATE) == pytest.approx(8.2 * SAMPLING_RATE, abs=160)
 
 
-def test_where_nobody_pauses_it_is_the_quietest_place():
+def test_where_nobody_pauses_it_is_the_quietest_sample():
     hum = np.full(10 * SAMPLING_RATE, 0.3, np.float32)
     hum[5 * SAMPLING_RATE : int(5.03 * SAMPLING_RATE)] = 0.29  # too short for a pause
     found = Recording(hum).find_pause(2 * SAMPLING_RATE, 9 * SAMPLING_RATE)

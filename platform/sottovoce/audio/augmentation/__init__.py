@@ -1,1 +1,1 @@
-"""Augmentation of training speech: drawn first, carried out second."""
+"""Augmentation of training speech: parameters are sampled first and applied second."""

@@ -1,7 +1,7 @@
-"""Noise and rooms, from folders of recordings.
+"""Add noise and rooms from folders of recordings.
 
-audiomentations' AddBackgroundNoise and ApplyImpulseResponse read through librosa, warn at each recording of another
-rate, and the second delays speech by the room's first milliseconds; here recordings are decoded as all others are.
+audiomentations' AddBackgroundNoise and ApplyImpulseResponse read with librosa and warn about each recording of another
+rate, and the second one delays speech by the room's first milliseconds. Here ``read_audio`` reads the recordings.
 
 Shapes: S samples of speech, N samples of a recording.
 """
@@ -24,16 +24,16 @@ _logger = logging.getLogger(__name__)
 _ENDINGS = frozenset(
     [".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"]
 )
-_MAX_ROOM_S = 10.0  # s of an impulse response that are read; a cathedral's are shorter
-_MAX_UNUSABLE = 16  # recordings in a row that may be damaged before the folder is (guess)
+_MAX_ROOM_S = 10.0  # s of an impulse response that are read; a cathedral's is shorter
+_MAX_UNUSABLE = 16  # unusable recordings in a row before the folder counts as unusable (guess)
 
 
 def list_recordings(folder: Path, *, setting: str) -> tuple[str, ...]:
-    """Find all recordings below a folder, in an order that is the same on every machine.
+    """List all recordings below a folder, in the same order on every machine.
 
     Args:
-        folder: where they are.
-        setting: who asks, for messages.
+        folder: of the recordings.
+        setting: name of the setting, for messages.
 
     Raises:
         ConfigError: no such folder, or no recordings in it.
@@ -48,13 +48,13 @@ def list_recordings(folder: Path, *, setting: str) -> tuple[str, ...]:
     return tuple(map(str, sorted(found, key=lambda path: path.relative_to(folder).as_posix())))
 
 
-def read_noise(recordings: Sequence[str], *, choice: float, place: float, num_samples: int) -> Waveform:
-    """Take a piece of one recording; one shorter than that is repeated.
+def read_noise(recordings: Sequence[str], *, choice: float, offset: float, num_samples: int) -> Waveform:
+    """Read a piece of one recording; repeat a recording that is too short.
 
     Args:
         recordings: from ``list_recordings``.
-        choice: which, in [0, 1) of the list; the next one that can be used where that is damaged or silent.
-        place: where its piece begins, in [0, 1) of the places there are.
+        choice: position of the recording in the list, in [0, 1); the next usable one if it is damaged or silent.
+        offset: start of the piece, in [0, 1) of the possible starts.
         num_samples: S.
 
     Returns:
@@ -63,18 +63,18 @@ def read_noise(recordings: Sequence[str], *, choice: float, place: float, num_sa
     Raises:
         ConfigError: no recording can be used.
     """
-    return _first_usable(recordings, choice, lambda path: _read_piece(path, place=place, num_samples=num_samples))
+    return _first_usable(recordings, choice, lambda path: _read_piece(path, offset=offset, num_samples=num_samples))
 
 
 def read_room(recordings: Sequence[str], *, choice: float) -> Waveform:
-    """Read an impulse response: what a room makes of a click, from the direct sound on.
+    """Read the impulse response of a room, from the direct sound on.
 
     Args:
         recordings: from ``list_recordings``.
-        choice: as for ``read_noise``.
+        choice: see ``read_noise``.
 
     Returns:
-        (N,) float32, the direct sound first, so that speech stays in time with its transcript.
+        (N,) float32, the direct sound first, so that speech is not delayed.
 
     Raises:
         ConfigError: no recording can be used.
@@ -84,13 +84,13 @@ def read_room(recordings: Sequence[str], *, choice: float) -> Waveform:
 
 
 def noise_at_snr(noise: Waveform, waveform: Waveform, *, snr_db: float) -> Waveform:
-    """Scale (S,) noise to a ratio of mean powers with (S,) speech; to nothing where the speech is silent."""
+    """Scale (S,) noise to a signal-to-noise ratio of mean powers with (S,) speech; to zero if the speech is silent."""
     noise_power, speech_power = (float(np.mean(np.square(one, dtype=np.float64))) for one in (noise, waveform))
     return noise * np.float32(np.sqrt(speech_power / noise_power * 10.0 ** (-snr_db / 10.0)))
 
 
 def reverberate(waveform: Waveform, response: Waveform) -> Waveform:
-    """Put (S,) speech into the room of an (N,) impulse response, as loud as it was; what rings on is cut."""
+    """Convolve (S,) speech with an (N,) impulse response, keeping its power; the tail after S samples is cut."""
     from scipy.signal import oaconvolve  # 0.7 s and 80 MB to import
 
     wet: Waveform = oaconvolve(waveform, response)[: len(waveform)].astype(np.float32)
@@ -99,10 +99,10 @@ def reverberate(waveform: Waveform, response: Waveform) -> Waveform:
 
 
 def _first_usable(recordings: Sequence[str], choice: float, read: Callable[[str], Waveform]) -> Waveform:
-    """Read the chosen recording, or the next that is neither damaged nor silent; the same one on every machine."""
+    """Read the chosen recording, or the next one that is neither damaged nor silent."""
     first = int(choice * len(recordings))
-    for place in range(first, first + min(len(recordings), _MAX_UNUSABLE)):
-        path = recordings[place % len(recordings)]
+    for index in range(first, first + min(len(recordings), _MAX_UNUSABLE)):
+        path = recordings[index % len(recordings)]
         try:
             sound = read(path)
         except (AudioError, FileNotFoundError) as error:
@@ -118,24 +118,24 @@ def _first_usable(recordings: Sequence[str], choice: float, read: Callable[[str]
 
 @lru_cache(maxsize=4096)
 def _warn_once(path: str, reason: str) -> None:
-    """Name a damaged recording, once for each process."""
+    """Log a damaged recording, once per process."""
     _logger.warning("another recording is used instead of %s: %s", path, reason)
 
 
-def _read_piece(path: str, *, place: float, num_samples: int) -> Waveform:
+def _read_piece(path: str, *, offset: float, num_samples: int) -> Waveform:
     wanted_s, duration_s = num_samples / SAMPLING_RATE, _duration_s(path)
     if duration_s is not None and duration_s > wanted_s:
-        return np.resize(read_audio(path, start_s=place * (duration_s - wanted_s), duration_s=wanted_s), num_samples)
+        return np.resize(read_audio(path, start_s=offset * (duration_s - wanted_s), duration_s=wanted_s), num_samples)
     sound = read_audio(path)
-    num_places = len(sound) - num_samples
-    if num_places > 0:  # a long one whose header does not tell its length
-        return sound[int(place * num_places) :][:num_samples]
-    return np.resize(np.roll(sound, -int(place * len(sound))), num_samples)
+    num_starts = len(sound) - num_samples
+    if num_starts > 0:  # a long recording whose header does not declare its length
+        return sound[int(offset * num_starts) :][:num_samples]
+    return np.resize(np.roll(sound, -int(offset * len(sound))), num_samples)
 
 
 @lru_cache(maxsize=65_536)
 def _duration_s(path: str) -> float | None:
-    """Give what the header says, or None for containers libsndfile does not know."""
+    """Return the duration in the header; None for containers that libsndfile does not know."""
     try:
         return float(soundfile.info(path).duration)
     except soundfile.LibsndfileError:

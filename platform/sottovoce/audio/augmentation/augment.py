@@ -1,9 +1,9 @@
-"""Change training speech a little: speed, rooms, noise, band, level and codecs.
+"""Augment training speech: speed, rooms, noise, band, level and codecs.
 
-What changes is drawn first (``Augmenter.draw``), from the seed, the epoch and the utterance's id alone, and carried out
-second (``Augmenter.apply``), without a draw. So it is the same in any process or thread, whatever ran before, and no
-global random state is read or written: audiomentations draws from it, so its filter is told what to do. The same draws
-come on every machine; on a CPU with other vector instructions an FFT (rooms) or an encoder may round otherwise.
+The changes are sampled first (``Augmenter.draw``), from the seed, the epoch and the utterance's id alone, and applied
+second (``Augmenter.apply``), without randomness. So they are the same in any process or thread. No global random state
+is read or written: audiomentations would read it, so its filter gets fixed parameters. The samples are the same on
+every machine; on a CPU with other vector instructions an FFT (rooms) or an encoder may round differently.
 
 Shapes: S samples.
 """
@@ -28,22 +28,22 @@ _ROLLOFF_DB_PER_OCTAVE = 48  # a telephone line's edges are at least as steep; s
 
 
 class AugmentConfig(Config):
-    """Which changes training speech goes through, in this order; all off gives the recordings as they are."""
+    """The changes applied to training speech, in this order; by default none."""
 
     speed_probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Part of the utterances played faster or slower, pitch included."""
+    """Fraction of the utterances played faster or slower, which changes the pitch, too."""
     min_speed: float = Field(default=0.9, ge=0.5, le=2.0)
     """Slowest, as a factor."""
     max_speed: float = Field(default=1.1, ge=0.5, le=2.0)
     """Fastest, as a factor."""
     room_probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Part of the utterances put into a room of ``room_folder``."""
+    """Fraction of the utterances with the reverberation of a room from ``room_folder``."""
     room_folder: Path | None = None
     """Folder of impulse responses, in any audio format; every worker must see it."""
     noise_probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Part of the utterances that get white noise."""
+    """Fraction of the utterances with white noise."""
     background_probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Part of the utterances that get a recording of ``noise_folder`` in the background."""
+    """Fraction of the utterances with a recording from ``noise_folder`` in the background."""
     noise_folder: Path | None = None
     """Folder of recorded noise, in any audio format; every worker must see it."""
     min_snr_db: float = Field(default=10.0, ge=-20.0, le=100.0)
@@ -51,7 +51,7 @@ class AugmentConfig(Config):
     max_snr_db: float = Field(default=40.0, ge=-20.0, le=100.0)
     """Softest noise of either kind [dB]."""
     band_limit_probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Part of the utterances heard as through a telephone or a throat microphone."""
+    """Fraction of the utterances limited to a band, like that of a telephone or a throat microphone."""
     min_low_cut_hz: float = Field(default=50.0, ge=20.0, le=_MAX_CUT_HZ)
     """Lowest bass cut [Hz]."""
     max_low_cut_hz: float = Field(default=300.0, ge=20.0, le=_MAX_CUT_HZ)
@@ -61,19 +61,19 @@ class AugmentConfig(Config):
     max_high_cut_hz: float = Field(default=4_000.0, ge=20.0, le=_MAX_CUT_HZ)
     """Highest treble cut [Hz]; a telephone's is at 3 400."""
     gain_probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Part of the utterances made louder or softer."""
+    """Fraction of the utterances made louder or softer."""
     min_gain_db: float = Field(default=-6.0, ge=-60.0, le=60.0)
     """Softest change of level [dB]."""
     max_gain_db: float = Field(default=6.0, ge=-60.0, le=60.0)
-    """Loudest change of level [dB]; what leaves [-1, 1] is clipped, as an overloaded microphone does."""
+    """Loudest change of level [dB]; samples are clipped to [-1, 1], like those of an overloaded microphone."""
     codec_probability: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Part of the utterances sent through one of ``codecs`` and back."""
+    """Fraction of the utterances encoded and decoded with one of ``codecs``."""
     codecs: tuple[Codec, ...] = Field(default=("mp3", "opus", "mulaw"), min_length=1)
-    """Of these one is drawn for each utterance."""
+    """The codecs, one of which is sampled for each utterance."""
     min_bit_rate_kbps: float = Field(default=16.0, gt=0.0)
     """Lowest bit rate [kbit/s] of the codecs that have several: mp3, opus, aac, amr_nb."""
     max_bit_rate_kbps: float = Field(default=64.0, gt=0.0)
-    """Highest bit rate [kbit/s]; a rate a codec does not have is moved to its nearest."""
+    """Highest bit rate [kbit/s]; rates are clipped to those of the codec."""
 
     @model_validator(mode="after")
     def _check_ranges(self) -> "AugmentConfig":
@@ -97,7 +97,7 @@ class AugmentConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class WhiteNoise:
-    """Noise that was drawn."""
+    """Sampled parameters of white noise."""
 
     snr_db: float
     seed: int
@@ -105,30 +105,30 @@ class WhiteNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
-    """A piece of recorded noise that was drawn."""
+    """Sampled parameters of recorded noise."""
 
     snr_db: float
     choice: float
-    """Which recording, in [0, 1) of the list."""
-    place: float
-    """Where in it, in [0, 1) of the places there are."""
+    """Position of the recording in the list, in [0, 1)."""
+    offset: float
+    """Start of the piece, in [0, 1) of the possible starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What one utterance goes through in one epoch, in this order; None leaves a change out."""
+    """The changes of one utterance in one epoch, in this order; None for no change."""
 
     speed: float | None = None
     """Factor."""
     room: float | None = None
-    """Which room, in [0, 1) of the list."""
+    """Position of the room in the list, in [0, 1)."""
     white_noise: WhiteNoise | None = None
     background: Background | None = None
     band_hz: tuple[float, float] | None = None
     """Bass cut and treble cut."""
     gain_db: float | None = None
     codec: tuple[Codec, float] | None = None
-    """Which, and its bit rate [kbit/s]."""
+    """The codec and its bit rate [kbit/s]."""
 
 
 Drawn = TypeVar("Drawn")
@@ -138,20 +138,20 @@ Purpose: TypeAlias = Literal[
 
 
 def utterance_generator(purpose: Purpose, *, seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
-    """Give the randomness one utterance has for one purpose in one epoch, wherever and whenever it is asked for.
+    """Return the random generator of one utterance for one purpose in one epoch; it depends on these alone.
 
-    Each purpose has its own, so that switching one change on leaves the others as they were. The whole of the key
-    counts (SHA-256), so no two utterances share theirs.
+    Each purpose has its own generator, so that enabling one change does not affect the others. The seed is the SHA-256
+    of the whole key, so no two utterances share a generator.
     """
     key = f"{purpose}/{seed}/{epoch}/{utterance_id}".encode("utf-8", "surrogatepass")  # ids may be odd file names
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()))
 
 
 class Augmenter:
-    """Change speech as a config asks; holds nothing but settings and file names, so threads may share it.
+    """Augments speech by a config; holds only settings and file names, so threads may share it.
 
     Raises:
-        ConfigError: a folder without recordings, or a codec this machine cannot write.
+        ConfigError: a folder without recordings, or a codec that this machine cannot encode.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
@@ -168,17 +168,17 @@ class Augmenter:
     def augment(
         self, waveform: Waveform, *, seed: int, epoch: int, utterance_id: str, max_num_samples: int
     ) -> Waveform:
-        """Change one utterance, the same way for the same seed, epoch and id.
+        """Augment one utterance; the result depends on the seed, the epoch and the id alone.
 
         Args:
             waveform: (S,) float32.
             seed: of the run.
             epoch: how often the utterance was read before.
-            utterance_id: whose speech this is.
+            utterance_id: of the utterance.
             max_num_samples: the model's longest context; speech is not slowed beyond it, and longer speech is cut.
 
         Returns:
-            (S,) float32 in [-1, 1]; S changes with the speed alone.
+            (S,) float32 in [-1, 1]; only a change of speed changes S.
 
         Raises:
             ConfigError: no recording of a folder can be used.
@@ -187,7 +187,7 @@ class Augmenter:
         return self.apply(waveform, changes, max_num_samples=max_num_samples)
 
     def draw(self, *, seed: int, epoch: int, utterance_id: str) -> Changes:
-        """Decide what happens to one utterance in one epoch."""
+        """Sample the changes of one utterance in one epoch."""
         config = self._config
 
         def draw(purpose: Purpose, probability: float, how: Callable[[np.random.Generator], Drawn]) -> Drawn | None:
@@ -210,7 +210,7 @@ class Augmenter:
             background=draw(
                 "background",
                 config.background_probability,
-                lambda g: Background(snr_db=snr_db(g), choice=g.random(), place=g.random()),
+                lambda g: Background(snr_db=snr_db(g), choice=g.random(), offset=g.random()),
             ),
             band_hz=draw(
                 "band_limit",
@@ -232,7 +232,7 @@ class Augmenter:
         )
 
     def apply(self, waveform: Waveform, changes: Changes, *, max_num_samples: int) -> Waveform:
-        """Carry out what was drawn, (S,) to (S,); arguments and errors as for ``augment``."""
+        """Apply sampled changes; arguments, result and errors as for ``augment``."""
         if not len(waveform):
             return waveform
         if changes.speed is not None:
@@ -248,7 +248,7 @@ class Augmenter:
         return np.clip(waveform, -1.0, 1.0)
 
     def _surround(self, waveform: Waveform, changes: Changes) -> Waveform:
-        """Change what lies around the speaker: the room and its noise."""
+        """Add the room and the noise."""
         if changes.room is not None:
             waveform = reverberate(waveform, read_room(self._rooms, choice=changes.room))
         speech = waveform
@@ -257,8 +257,8 @@ class Augmenter:
             noise = generator.standard_normal(len(speech), np.float32)
             waveform = waveform + noise_at_snr(noise, speech, snr_db=changes.white_noise.snr_db)
         if changes.background is not None:
-            choice, place = changes.background.choice, changes.background.place
-            noise = read_noise(self._noises, choice=choice, place=place, num_samples=len(speech))
+            choice, offset = changes.background.choice, changes.background.offset
+            noise = read_noise(self._noises, choice=choice, offset=offset, num_samples=len(speech))
             waveform = waveform + noise_at_snr(noise, speech, snr_db=changes.background.snr_db)
         return waveform
 
@@ -271,7 +271,7 @@ def change_speed(waveform: Waveform, speed: float, *, max_num_samples: int) -> W
 
 
 def limit_band(waveform: Waveform, low_cut_hz: float, high_cut_hz: float) -> Waveform:
-    """Keep what lies between two frequencies, with Butterworth edges of 48 dB an octave."""
+    """Apply a band-pass filter with Butterworth edges of 48 dB per octave."""
     from audiomentations import BandPassFilter  # 0.8 s and 80 MB to import
 
     filter_ = BandPassFilter(p=1.0)
@@ -281,8 +281,8 @@ def limit_band(waveform: Waveform, low_cut_hz: float, high_cut_hz: float) -> Wav
         "bandwidth": high_cut_hz - low_cut_hz,
         "rolloff": _ROLLOFF_DB_PER_OCTAVE,
     }
-    filter_.freeze_parameters()  # else it draws its own, from the global random state
-    # It starts as if the first sample had always been there, a state it solves for with LAPACK, whose last bits depend
-    # on the CPU. After a zero the state is zero: from rest, and the same everywhere.
+    filter_.freeze_parameters()  # otherwise it samples its own from the global random state
+    # The filter starts in the steady state of the first sample, computed with LAPACK, whose last bits depend on the
+    # CPU. With a leading zero the state is zero on every machine.
     limited: Waveform = filter_(np.concatenate([np.zeros(1, np.float32), waveform]), SAMPLING_RATE)[1:]
     return limited

@@ -1,7 +1,7 @@
-"""Send speech through a real codec and back, as a telephone or a messenger does.
+"""Encode speech with a real codec and decode it, as a telephone or a messenger does.
 
-Encoded with FFmpeg's libraries through PyAV (audiomentations brings no encoder of its own), decoded as every recording
-is: what training hears is what serving would hear of such a file.
+FFmpeg's libraries encode through PyAV (audiomentations has no encoder), and ``decode_audio`` decodes: training gets the
+same samples as serving does from such a file.
 
 Shapes: S samples.
 """
@@ -27,16 +27,16 @@ Codec: TypeAlias = Literal["mp3", "opus", "aac", "g722", "mulaw", "alaw", "amr_n
 
 @dataclass(frozen=True, kw_only=True)
 class _Encoder:
-    """How FFmpeg's libraries write one codec."""
+    """Settings of FFmpeg's libraries for one codec."""
 
     name: str
     container: str
     sampling_rate: int = SAMPLING_RATE
     """Rate [Hz] the codec runs at."""
     bit_rates_kbps: tuple[float, float] | None = None
-    """Lowest and highest that this encoder takes for mono at its rate; None where it has but one."""
+    """Lowest and highest bit rate of the encoder for mono at its rate; None if it has only one."""
     delay_samples: int = 0
-    """Samples at 16 000 Hz the result is late by where the container does not say so, measured on speech."""
+    """Delay of the result, in samples at 16 000 Hz, that the container does not declare; measured on speech."""
     takes_float: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,11 +65,11 @@ _ENCODERS: dict[Codec, _Encoder] = {
     ),
 }
 
-_MIN_SAMPLES = SAMPLING_RATE // 10  # shorter speech is padded to it: not every encoder makes a file of one frame
+_MIN_SAMPLES = SAMPLING_RATE // 10  # shorter speech is padded to it: some encoders write no file of one frame
 
 
 def require_encoder(codec: Codec) -> None:
-    """Check that this machine can write a codec.
+    """Check that this machine can encode with a codec.
 
     Raises:
         ConfigError: PyAV was built without its encoder.
@@ -87,12 +87,12 @@ def pass_through_codec(waveform: Waveform, codec: Codec, *, bit_rate_kbps: float
     """Encode and decode.
 
     Args:
-        waveform: (S,) float32; what lies outside [-1, 1] is clipped.
-        codec: which.
-        bit_rate_kbps: moved to the nearest one the codec has.
+        waveform: (S,) float32; clipped to [-1, 1].
+        codec: name of the codec.
+        bit_rate_kbps: clipped to the codec's range.
 
     Returns:
-        (S,) float32, in time with ``waveform`` within a millisecond.
+        (S,) float32, aligned with ``waveform`` within a millisecond.
     """
     encoder = _ENCODERS[codec]
     padded = np.pad(waveform, (0, max(0, _MIN_SAMPLES - len(waveform)) + encoder.delay_samples))

@@ -14,16 +14,16 @@ from sottovoce.schema import LogMel
 
 
 class SpecAugmentConfig(Config):
-    """Which masks are laid over the spectrograms of training speech; none unless they are asked for."""
+    """The masks on spectrograms of training speech; none by default."""
 
     num_time_masks: int = Field(default=0, ge=0)
-    """Stretches of time masked; 2 is usual."""
+    """Number of time masks; 2 is usual."""
     max_time_mask_fraction: float = Field(default=0.05, ge=0.0, le=0.5)
-    """Longest time mask, as a part of the speech (not of the padding)."""
+    """Longest time mask, as a fraction of the speech without padding."""
     num_mel_masks: int = Field(default=0, ge=0)
-    """Bands of mel bins masked; 2 is usual."""
+    """Number of masked bands of mel bins; 2 is usual."""
     max_mel_mask_bins: int = Field(default=10, ge=0, le=80)
-    """Widest band."""
+    """Widest band, in mel bins."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,28 @@ class Masks:
     """The masks of one spectrogram."""
 
     frames: tuple[tuple[int, int], ...]
-    """Stretches of time: first frame, and the one behind the last."""
+    """Time masks: first and last-plus-one frame."""
     bins: tuple[tuple[int, int], ...]
-    """Bands: lowest mel bin, and the one above the highest."""
+    """Bands: lowest and highest-plus-one mel bin."""
     num_frames: int
-    """Frames that hold speech, from the first on: the attention mask, outside of which nothing is masked."""
+    """Frames of speech, from the first on; the padding after them is not masked."""
 
 
 def draw_masks(
     config: SpecAugmentConfig, *, seed: int, epoch: int, utterance_id: str, num_frames: int, num_mel_bins: int
 ) -> Masks:
-    """Draw where a spectrogram is masked: the same places for the same seed, epoch and utterance.
+    """Sample the masks of a spectrogram, determined by seed, epoch and utterance.
 
     Args:
         config: how many masks and how large.
         seed: of the run.
         epoch: how often the utterance was read before.
-        utterance_id: whose spectrogram this is.
-        num_frames: frames that hold speech; masks are placed and measured in these, not in the padding behind them.
+        utterance_id: of the spectrogram's utterance.
+        num_frames: frames of speech; masks lie in these, not in the padding, and their lengths refer to them.
         num_mel_bins: of the spectrogram.
 
-    Source: Park et al. 2019, SpecAugment, without time warping; the longest time mask is a part of the length, as in
-    Park et al. 2020, SpecAugment on Large Scale Datasets.
+    Source: Park et al. 2019, SpecAugment, without time warping; the longest time mask is a fraction of the length, as
+    in Park et al. 2020, SpecAugment on Large Scale Datasets.
     """
     if num_frames <= 0 or not (config.num_time_masks or config.num_mel_masks):
         return Masks((), (), max(0, num_frames))
@@ -73,19 +73,18 @@ def draw_masks(
 
 
 def mask_log_mel(features: LogMel, masks: Masks) -> LogMel:
-    """Lay masks over a spectrogram.
+    """Apply masks to a spectrogram.
 
-    Masked values become the mean of the frames that hold speech. The paper writes zero into spectrograms of zero mean,
-    so this is its value for Whisper's spectrograms, which are not centred. Zero itself would be an absolute level there,
-    louder than everything in a soft recording; and the spectrogram's minimum would be digital silence, which is as much
-    a statement about the speech as any sound, and a much harder edge.
+    Masked values become the mean of the frames of speech. The paper uses zero for spectrograms of zero mean; the mean
+    is the same value for Whisper's spectrograms, which are not centred. There, zero would be an absolute level, louder
+    than everything in a soft recording. The spectrogram's minimum would be digital silence, with harder edges.
 
     Args:
         features: (M, F).
         masks: from ``draw_masks``.
 
     Returns:
-        (M, F), a changed copy; ``features`` itself where there is no mask.
+        (M, F), a masked copy; ``features`` itself without masks.
     """
     if not (masks.frames or masks.bins):
         return features

@@ -8,8 +8,8 @@ from typing import cast
 
 import numpy as np
 
-from sottovoce.audio.silence import SILENCE_DBFS, find_pauses, peak_dbfs, quietest_place
-from sottovoce.audio.voice_activity import Span, as_waveform, find_speech, load_voice_activity, voice_gain
+from sottovoce.audio.silence import SILENCE_DBFS, find_pauses, peak_dbfs, quietest_sample
+from sottovoce.audio.voice_activity import Span, as_waveform, find_speech, load_voice_activity, speech_gain
 from sottovoce.audio.waveform import to_pcm
 from sottovoce.schema import SAMPLING_RATE, Pcm, Waveform
 
@@ -51,7 +51,7 @@ class Recording:
         spans = [(round(s * SAMPLING_RATE), round(e * SAMPLING_RATE)) for s, e in find_pauses(waveform)]
         inside = [(max(s, low), min(e, high)) for s, e in spans if s < high and e > low]
         if not inside:
-            return first + quietest_place(waveform, low, high)
+            return first + quietest_sample(waveform, low, high)
         longest = max(inside, key=lambda span: span[1] - span[0])
         return first + max(low + 1, sum(longest) // 2)
 
@@ -59,7 +59,7 @@ class Recording:
         """Find the spans of speech in a span; see ``voice_activity.find_speech``."""
         stretch = self.samples[start:end]
         spans = find_speech(
-            load_voice_activity().probabilities(stretch, gain=voice_gain(stretch)),
+            load_voice_activity().probabilities(stretch, gain=speech_gain(stretch)),
             num_samples=end - start,
             threshold=threshold,
             min_silence_s=min_silence_s,
