@@ -88,28 +88,28 @@ def read_recipe(config_class: type[ConfigT], path: Path) -> ConfigT:
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Save the resolved settings beside an output, as YAML that ``--config`` reads back."""
+    """Write the resolved settings as YAML that ``--config`` reads back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def setup_logging() -> None:
-    """Show on stderr the stages' one-line summaries, and an error of ours that ends the job as the one sentence it is.
+    """Show the stages' log lines on stderr, and an error of Sottovoce that ends the job as one line.
 
-    Called by jobs, never on import.
+    Jobs call it; importing a module never does.
     """
     sys.excepthook = show_error
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("sottovoce").setLevel(logging.INFO)
-    # Ray Data's own lines on each execution, and its warning that the bars we replace are off
+    # Ray Data logs each execution, and warns that its progress bars, which ours replace, are off
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Write what ended the process to stderr: one line for an error of ours or Ctrl-C, a traceback for any other.
+    """Write the error that ended the process to stderr: one line for SottovoceError or Ctrl-C, else a traceback.
 
-    At level DEBUG the log has the traceback of ours too.
+    At level DEBUG the log has the traceback of a SottovoceError, too.
     """
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("stopped by Ctrl-C\n")  # Python then exits with the signal's code, 130
@@ -129,7 +129,7 @@ def _read_yaml(path: Path) -> object:
 
 
 def _help_defaults(config_class: type[ConfigT], recipe: Path | None) -> ConfigT | Any:  # noqa: ANN401 - tyro's marker
-    """Return the settings that ``--help`` shows as defaults: a recipe's, where it is complete by itself."""
+    """Return the settings that ``--help`` shows as defaults: the recipe's, if it is complete by itself."""
     try:
         return tyro.MISSING_NONPROP if recipe is None else read_recipe(config_class, recipe)
     except ConfigError:

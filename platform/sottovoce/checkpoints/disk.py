@@ -4,18 +4,17 @@ A disk offers single steps only: the caller decides the order of the steps, and 
 a test can make each of them fail. Paths are relative to the disk's root, with ``/``; the root itself is the empty path.
 """
 
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from sottovoce.atomic_write import sync_folder
 from sottovoce.audio.remote import open_file_system
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # some mounts (FUSE, SMB) support fsync for files only
 BLOCK_BYTES = 8 * 2**20
 """Size of a block that is read, hashed or written: large enough to release Python's lock for milliseconds (guess)."""
 
@@ -104,7 +103,7 @@ class LocalDisk:
         missing = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for one in missing:
-            _sync_folder(one.parent)
+            sync_folder(one.parent)
 
     def create(self, path: str) -> NewFile:
         """Open a new file for writing; raises FileExistsError if it exists."""
@@ -116,7 +115,7 @@ class LocalDisk:
 
     def sync_folder(self, path: str) -> None:
         """Sync a folder."""
-        _sync_folder(self._root / path)
+        sync_folder(self._root / path)
 
     def remove(self, path: str) -> None:
         """Remove a file."""
@@ -242,14 +241,3 @@ class _RemoteFile:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from sottovoce.atomic_write import atomic_write
 from sottovoce.errors import ManifestError
 from sottovoce.schema import Record, Reject, RowWarning, Utterance
 
@@ -118,7 +119,4 @@ def _relative_to(utterance: Utterance, folder: Path) -> Utterance:
 
 def _write_lines(records: Iterable[Record], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(record.model_dump_json() + "\n" for record in records)
-    partial.replace(path)
+    atomic_write(path, (record.model_dump_json() + "\n" for record in records))
