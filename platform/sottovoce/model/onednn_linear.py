@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -126,7 +126,8 @@ def _multiply_by_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -
 
 def _works() -> bool:
     """Whether torch's private call exists and computes what torch's own linear does."""
-    features, weight, bias = torch.ones(_FEWEST_ROWS, 2), torch.ones(3, 2), torch.ones(3)
+    ones = partial(torch.ones, device="cpu")  # also when a model is built on the meta device
+    features, weight, bias = ones(_FEWEST_ROWS, 2), ones(3, 2), ones(3)
     try:
         return torch.allclose(_multiply_by_onednn(features, weight, bias), nn.functional.linear(features, weight, bias))
     except (AttributeError, TypeError, RuntimeError) as error:
