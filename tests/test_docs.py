@@ -82,7 +82,7 @@ def job_calls(commands: list[list[str]]) -> list[tuple[str, list[str]]]:
     return calls
 
 
-def parse_job(module_name: str, options: list[str]) -> None:
+def check_options(module_name: str, options: list[str]) -> None:
     """Parse a job's command line as its ``__main__`` would, and run nothing."""
     module = importlib.import_module(module_name)
     own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module_name]
@@ -177,7 +177,7 @@ def test_a_job_accepts_its_options(
     page: str, module_name: str, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    parse_job(module_name, options)
+    check_options(module_name, options)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -228,7 +228,7 @@ def test_the_pages_have_the_generated_parts_that_are_promised() -> None:
 
 @pytest.mark.parametrize("job", ["jobs.train_whisper", "jobs.serve_model", "jobs.prepare_manifest"])
 def test_tables_name_the_options_that_the_command_line_has(job: str, capsys: pytest.CaptureFixture[str]) -> None:
-    parse_job(job, ["--help"])
+    check_options(job, ["--help"])
     shown = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
     named = {one.option for group in job_groups(job) for one in group.settings if one.is_option}
     assert named <= shown

@@ -67,7 +67,7 @@ def encode(duration_s: float, container: str = "WAV") -> bytes:
     return buffer.getvalue()
 
 
-def test_a_whole_file_is_one_request(store: type[CountedFileSystem]):
+def test_an_entire_file_is_one_request(store: type[CountedFileSystem]):
     store.files["a.wav"] = data = encode(200.0)
     np.testing.assert_array_equal(read_audio("counted://a.wav"), decode_audio(data, source="test"))
     assert store.requests == [len(data)]

@@ -16,7 +16,7 @@ from sottovoce.train import resources
 from sottovoce.train.config import CHANGEABLE, TrainingConfig
 from sottovoce.train.record import read_last_state
 from sottovoce.train.resources import resolve_device, resolve_device_here, resolve_precision
-from sottovoce.train.run import build_run, check_durations, claim_output, summarize_data
+from sottovoce.train.run import CONFIG_FILE, build_run, check_durations, claim_output, summarize_data
 
 
 class ExampleJob(Config):
@@ -119,6 +119,7 @@ def test_a_setting_that_is_gone_is_still_named(tmp_path: Path) -> None:
 def test_a_run_whose_file_names_two_workers_goes_on_where_the_default_is_the_clusters(tmp_path: Path) -> None:
     claim_output(TrainingJob(training=TrainingConfig(num_workers=2)), tmp_path)
     claim_output(TrainingJob(training=TrainingConfig()), tmp_path, may_change=CHANGEABLE)
+    assert "num_workers: null" in (tmp_path / CONFIG_FILE).read_text(encoding="utf-8")
 
 
 def test_the_last_state_is_that_of_the_last_checkpoint_and_empty_before_the_first(tmp_path: Path) -> None:

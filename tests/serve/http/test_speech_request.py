@@ -89,7 +89,7 @@ def test_a_field_that_cannot_be_used_is_refused_by_name(post, transcriber, field
             {"temperature": "warm"},
             "temperature: input should be a valid number, unable to parse string as a number, not 'warm'",
         ),
-        ({"data": b""}, "file is empty, of 0 bytes; send a recording"),
+        ({"data": b""}, "file is empty (0 bytes); send a recording"),
     ],
 )
 def test_a_refusal_names_what_was_sent_and_what_is_wanted(post, fields, sentence):

@@ -28,4 +28,4 @@ def test_text_that_is_no_unicode_is_refused_by_the_name_of_its_field(client, cha
     response = send(client, charset, (b'name="model"', b"sottovoce"), part)
     error = response.json()["error"]
     assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
-    assert "no Unicode text" in error["message"]
+    assert "not Unicode text" in error["message"]

@@ -97,7 +97,7 @@ def test_a_model_larger_than_the_whole_room_is_refused_and_drives_nobody_out():
     async def run() -> list[str]:
         replica = Replica()
         await replica.load("a-30")
-        with pytest.raises(ModelLoadError, match="takes 101 bytes, and max_model_bytes is 100"):
+        with pytest.raises(ModelLoadError, match="needs 101 bytes, and max_model_bytes is 100"):
             await replica.load("b-101")
         return list(replica.loaded.models)
 

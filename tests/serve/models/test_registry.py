@@ -82,7 +82,7 @@ def test_a_file_that_is_no_record_is_named_and_hides_no_other(tmp_path, content)
     records = read_records(tmp_path)
     assert list(records) == ["main", "org/notes"]
     assert records["main"].current == 1
-    with pytest.raises(CheckpointError, match=r"org%2Fnotes\.json.*no record of a promoted model"):
+    with pytest.raises(CheckpointError, match=r"org%2Fnotes\.json.*not the record of a promoted model"):
         raise records["org/notes"]
     with pytest.raises(CheckpointError):
         read_record(tmp_path, "org/notes")

@@ -172,7 +172,7 @@ def test_nothing_steps_into_the_place_of_a_promoted_model_whose_record_is_damage
     entry = repository(tmp_path, embedded_until_promoted=True).read()["sottovoce"]
     assert (entry.is_readable, entry.plan(None)) == (False, None)
     assert "sottovoce.json" in entry.refused[entry.default], "a service that cannot start says so"
-    assert "stays as it is" in caplog.text
+    assert "keeps its previous version" in caplog.text
     with pytest.raises(CheckpointError):
         repository(tmp_path).plan(key)
 
