@@ -75,7 +75,7 @@ def test_interval_of_a_certain_result_is_a_point():
     assert (wer.low, wer.high) == (0.0, 0.0)
 
 
-def test_the_interval_depends_on_the_seed_alone():
+def test_the_same_seed_repeats_the_interval_and_another_seed_changes_it():
     references, hypotheses = random_texts(50)
     first = score_texts(references, hypotheses, normalizer="none", seed=1)
     assert first == score_texts(references, hypotheses, normalizer="none", seed=1)
