@@ -72,7 +72,7 @@ def saved_steps(job: AuditedTraining) -> set[int]:
 
 
 def watch_saves(job: AuditedTraining, seconds: float) -> set[int]:
-    """Give the steps of all checkpoints that are there at some time within so many seconds."""
+    """Return the steps of all checkpoints that are there at some time within so many seconds."""
     deadline, found = time.monotonic() + seconds, set[int]()
     while time.monotonic() < deadline:
         found |= saved_steps(job)

@@ -1,4 +1,4 @@
-"""The stream on a real Ray: two workers with three microbatches read each example once, to the byte, while tasks die."""
+"""The stream on a real Ray: two workers with three microbatches read each example once, to the byte, as tasks die."""
 
 import threading
 import time

@@ -59,7 +59,7 @@ class Transcribers:
         return self.listener.hear(self._find(pcm, options))
 
     def _find(self, pcm: Pcm, options: DecodeOptions) -> WindowRequest:
-        """Tell from its first word where in the recording a window is."""
+        """Return where in the recording a window is, from its first word."""
         samples = self.listener.spoken.recording.samples
         loud = np.flatnonzero(pcm)[0]
         first = int(np.flatnonzero(samples == pcm[loud])[0]) - int(loud)

@@ -26,7 +26,7 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
 
     def announce_end(self, node: Any) -> None:
-        """Tell Ray what a cloud tells it of a node it takes back."""
+        """Report Ray what a cloud tells it of a node it takes back."""
         command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.cluster.address]
         command += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken"]
         subprocess.run([*command, "--deadline-remaining-seconds", str(DRAIN_S)], check=True, timeout=120)

@@ -160,7 +160,7 @@ def build_result(
 
 
 def _shown(path: Path) -> str:
-    """Give a path as a person here would type it."""
+    """Return a path as a person here would type it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
