@@ -1,4 +1,8 @@
-"""The quickstart's corpus: medical dictation in synthetic voices through a simulated throat microphone."""
+"""The quickstart's corpus: medical dictation in synthetic voices through a simulated throat microphone.
+
+Simulated: a low-pass near 2 kHz and a high-pass near 80 Hz, resonances of the neck, soft clipping, and noise 12 to 24 dB
+below the speech. Not simulated: fricatives that bypass the throat, breathing, and the movement of the sensor.
+"""
 
 import csv
 import random
@@ -17,13 +21,14 @@ from sottovoce.demo.pool import speak_sentence
 from sottovoce.demo.speech import TRAINING_VOICES
 from sottovoce.schema import SAMPLING_RATE, Split, Waveform
 
+# A sketch of published responses of throat microphones, not a measurement of one.
 _DECIBELS_PER_OCTAVE = 24.0
 _PEAKS_HERTZ = (250.0, 700.0)
 _LOWEST_HERTZ = 80.0
 
 
 def through_throat_microphone(waveform: Waveform, generator: Generator) -> Waveform:
-    """Play speech through the simulated sensor.
+    """Pass speech through the simulated throat microphone.
 
     Args:
         waveform: (S,) float32 in [-1, 1], 16 000 Hz.
@@ -54,14 +59,16 @@ def _filter(waveform: Waveform, generator: Generator) -> Waveform:
 
 
 class DictationConfig(Config):
-    """How much dictation is made."""
+    """Size of the dictation corpus."""
 
     num_train: int = 480
-    """Training utterances, those that validate among them."""
+    """Utterances for training and validation together."""
     num_validation: int = 40
-    """Of the training utterances, how many choose the best checkpoint instead of training."""
+    """Utterances of ``num_train`` that choose the best checkpoint instead of training."""
     num_test: int = 124
+    """Utterances that score the base model, the checkpoint and the exports."""
     seed: int = 11
+    """Seed of texts, voices and noise."""
 
 
 def make_dictation(folder: Path, config: DictationConfig) -> Path:
@@ -95,7 +102,7 @@ def make_dictation(folder: Path, config: DictationConfig) -> Path:
 
 
 def _splits(config: DictationConfig) -> list[Split]:
-    """Test comes first, so that training can leave its sentences out."""
+    """Return the split of each utterance: test first, so that training can leave its sentences out."""
     counts: dict[Split, int] = {
         "test": config.num_test,
         "validation": config.num_validation,
@@ -105,6 +112,6 @@ def _splits(config: DictationConfig) -> list[Split]:
 
 
 def _with_quiet(waveform: Waveform, generator: np.random.Generator) -> Waveform:
-    """A tenth to half a second of quiet on both sides, as a push-to-talk button leaves."""
+    """Pad with 0.1 to 0.5 s of quiet on both sides, as a push-to-talk button leaves."""
     before, after = (generator.uniform(0.1, 0.5, size=2) * SAMPLING_RATE).astype(int)
     return np.pad(waveform, (before, after))

@@ -1,4 +1,4 @@
-"""What a quickstart measured: ``result.json`` for programs, tables for people."""
+"""The quickstart's result: requests to the service, ``result.json`` for programs, tables and a page for people."""
 
 import os
 import platform
@@ -23,22 +23,27 @@ from sottovoce.report.run.plots import Marks, draw_error_rates, draw_losses
 from sottovoce.report.template import load_template
 from sottovoce.schema import Record, Utterance
 
+_RESULT_FILE = "result.json"
+_MARKER = ".quickstart"  # marks a folder that may be emptied
+_KEPT = "models"
+_NUM_SHOWN = 8  # the first of the test split, whose order the corpus fixes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One request: what was said, what came back, and how long it took."""
+    """One request: the reference, the transcript and the latency."""
 
     reference: str
     transcript: str
     latency_ms: float
-    """From the call to the parsed answer, upload included."""
+    """From the call to the parsed response, upload included."""
 
 
 def ask_service(base_url: str, utterances: Sequence[Utterance], *, model: str, api_key: str = "none") -> list[Answer]:
-    """Transcribe utterances one after the other.
+    """Transcribe utterances one after the other over HTTP.
 
     Raises:
-        openai.APIError: an answer that is an error, or none.
+        openai.APIError: the service answers with an error, or not at all.
     """
     client = OpenAI(base_url=base_url, api_key=api_key)
     answers = []
@@ -52,19 +57,13 @@ def ask_service(base_url: str, utterances: Sequence[Utterance], *, model: str, a
     return answers
 
 
-_RESULT_FILE = "result.json"
-_MARKER = ".quickstart"  # says that a folder is ours to delete
-_KEPT = "models"  # a service may run what an earlier quickstart promoted
-_NUM_SHOWN = 8  # the first of the test split, whose order was drawn when the corpus was made
-
-
 class VariantResult(Record):
     """One exported variant."""
 
     wer: float
     """Fraction, normalized."""
     size_bytes: int
-    """The ONNX files a recognizer reads."""
+    """Size of the ONNX files that a recognizer reads."""
     rtfx: float
     """Audio seconds per second of recognition on one thread."""
 
@@ -75,23 +74,23 @@ class QuickstartResult(Record):
     baseline_wer: float
     """WER of the embedded base model on the test utterances, a fraction."""
     finetuned_wer: float
-    """WER of the fine-tuned checkpoint, in torch, on the same."""
+    """WER of the fine-tuned checkpoint in torch on the same utterances."""
     baseline_cer: float
     finetuned_cer: float
     finetuned_rtfx: float
     normalizer: str
     seconds: float
-    """From the start of the process to the last answer; installation comes before it."""
+    """From the start of the process to the last response, without installation."""
     stages_s: dict[str, float]
-    """Seconds of each stage; some run beside others."""
+    """Seconds of each stage; some run concurrently."""
     training_s: float
     data_wait: float
-    """Share of the training steps' time spent waiting for data, a fraction; the worker that waited most."""
+    """Fraction of the training steps' time spent waiting for data, of the worker that waited most."""
     num_train: int
     num_test: int
     variants: dict[str, VariantResult]
     latency_median_ms: float
-    """Of one request, upload included, one at a time."""
+    """Latency of one request at a time, upload included."""
     latency_max_ms: float
     rows: tuple[EvaluationRow, ...]
     """Every evaluation during training, the base model's first."""
@@ -103,15 +102,15 @@ class QuickstartResult(Record):
 
     @property
     def wer_reduction(self) -> float:
-        """By which fraction the WER fell."""
+        """Relative reduction of the WER, a fraction."""
         return 1.0 - self.finetuned_wer / max(self.baseline_wer, 1e-9)
 
 
 def fresh_folder(folder: Path) -> Path:
-    """Empty the folder of an earlier quickstart, or make one; the models that it serves stay.
+    """Empty the folder of an earlier quickstart, or create one; its ``models`` stay, since a service may run them.
 
     Raises:
-        ConfigError: a folder with files that no quickstart made.
+        ConfigError: the folder holds files that no quickstart made.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
         raise ConfigError(f"{folder} holds files that no quickstart made; name another --output")
@@ -128,7 +127,7 @@ def fresh_folder(folder: Path) -> Path:
 def build_result(
     walked: Walk, answers: Sequence[Answer], *, output: Path, stages: Stages, serve_command: str
 ) -> QuickstartResult:
-    """Gather the metrics of all stages; ``seconds`` ends here."""
+    """Collect the metrics of all stages; ``seconds`` ends here."""
     baseline, training, export = walked.baseline, walked.training, walked.export
     latencies = [answer.latency_ms for answer in answers]
     return QuickstartResult(
@@ -160,13 +159,13 @@ def build_result(
 
 
 def _shown(path: Path) -> str:
-    """Return a path as a person here would type it."""
+    """Return a path relative to the working folder if it lies below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def describe_machine() -> str:
-    """Name processor family, logical cores, memory and Python, for beside every number."""
+    """Return processor family, logical cores, memory and Python version in one line."""
     memory_gib = psutil.virtual_memory().total / 2**30
     return f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, Python {platform.python_version()}"
 
@@ -177,9 +176,9 @@ def write_result(result: QuickstartResult, folder: Path) -> None:
 
 
 def show_result(result: QuickstartResult, answers: Sequence[Answer], *, console: Console) -> None:
-    """Print references beside transcripts, the table of figures, and where everything is."""
+    """Print references beside transcripts, the table of metrics, and the output paths."""
     console.print(_transcript_table(answers[:_NUM_SHOWN], num_test=result.num_test))
-    console.print(_figure_table(result))
+    console.print(_metric_table(result))
     console.print(
         f"WER fell by {result.wer_reduction:.0%} in {result.seconds:.0f} s on {result.machine}\n"
         f"checkpoint  {result.checkpoint}\nexport      {result.export}\nreport      {result.report}\n"
@@ -197,7 +196,7 @@ def _transcript_table(answers: Sequence[Answer], *, num_test: int) -> Table:
     return table
 
 
-def _figure_table(result: QuickstartResult) -> Table:
+def _metric_table(result: QuickstartResult) -> Table:
     table = Table(
         "model", "WER", "size", "RTFx", title=f"{result.num_test} test utterances, {result.normalizer} normalizer"
     )

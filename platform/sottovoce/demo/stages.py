@@ -1,4 +1,4 @@
-"""Where the seconds of a walk go."""
+"""The wall time of each stage of the quickstart."""
 
 import logging
 import time
@@ -15,21 +15,21 @@ ResultT = TypeVar("ResultT")
 class Stages:
     """Seconds of each stage, in the order they ended.
 
-    Stages overlap where threads run them side by side; their sum may then exceed the whole.
+    Concurrent stages overlap, so their sum may exceed the total.
     """
 
     def __init__(self) -> None:
-        """Begin when the process began: what was imported since is the first stage."""
+        """Start at the start of the process; the imports since then are the first stage."""
         self._started = psutil.Process().create_time()
         self.seconds: dict[str, float] = {"imports": self.total_s}
 
     @property
     def total_s(self) -> float:
         """Seconds since the process started."""
-        return time.time() - self._started
+        return float(time.time() - self._started)
 
     def run(self, name: str, stage: Callable[[], ResultT]) -> ResultT:
-        """Run one stage and note its seconds."""
+        """Run one stage and record its seconds."""
         started = time.perf_counter()
         result = stage()
         self.seconds[name] = time.perf_counter() - started
