@@ -1,7 +1,9 @@
 """The quickstart's corpus: medical dictation in synthetic voices through a simulated throat microphone.
 
-Simulated: a low-pass near 2 kHz and a high-pass near 80 Hz, resonances of the neck, soft clipping, and noise 12 to 24 dB
-below the speech. Not simulated: fricatives that bypass the throat, breathing, and the movement of the sensor.
+Simulated, in this order: the neck as a low-pass of 24 dB per octave above a corner between 1.6 and 2.4 kHz; resonances
+near 250 and 700 Hz, and a high-pass at 80 Hz; soft clipping by the amplifier; noise that falls with frequency, 12 to
+24 dB below the speech. Not simulated: the missing sound of mouth and nose, the fit of the strap, swallowing. The values
+are plausible, not measured on a device.
 """
 
 import csv
@@ -21,7 +23,6 @@ from sottovoce.demo.pool import speak_sentence
 from sottovoce.demo.speech import TRAINING_VOICES
 from sottovoce.schema import SAMPLING_RATE, Split, Waveform
 
-# A sketch of published responses of throat microphones, not a measurement of one.
 _DECIBELS_PER_OCTAVE = 24.0
 _PEAKS_HERTZ = (250.0, 700.0)
 _LOWEST_HERTZ = 80.0
