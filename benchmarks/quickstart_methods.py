@@ -33,14 +33,15 @@ from sottovoce.data.prepare import PrepareConfig, prepare_corpus
 from sottovoce.demo.dictation import DictationConfig, make_dictation
 from sottovoce.demo.grammar import load_grammar, vocabulary
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.publish.outcome import save_result
 from sottovoce.recognize.scoring import RecognizerScore, score_folder
 from sottovoce.schema import Utterance
-from sottovoce.text.normalize import normalize
+from sottovoce.text.normalize import Normalizer, normalize
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.objective import learning_rate_scale
-from sottovoce.train.run import build_run, run_training, save_result
+from sottovoce.train.run import build_run, run_training
 
-_NORMALIZER = "basic"
+_NORMALIZER: Normalizer = "basic"
 _STEPS, _WARMUP_STEPS = 308, 20  # of the quickstart's recipe
 _UNTRAINED = 0.9  # cosine to the mean row: tokens micro has met are below 0.5, all others above 0.98
 _LORA: dict[str, JsonValue] = {"rank": 24, "alpha": 48, "dropout": 0.0, "token_rows": True}
