@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.run import build_trainer
-from sottovoce.train.worker import WorkerTask
+from sottovoce.train.task import WorkerTask
 
 
 def _build_local_trainer(task: WorkerTask, config: TrainingConfig) -> TorchTrainer:

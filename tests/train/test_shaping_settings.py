@@ -13,7 +13,7 @@ from sottovoce.errors import ConfigError
 from sottovoce.train import worker as loop
 from sottovoce.train.config import _OPERATIONAL, TrainingConfig, check_settings, shaping_settings
 from sottovoce.train.health.heartbeat import HeartbeatSender
-from sottovoce.train.worker import WorkerTask
+from sottovoce.train.task import WorkerTask
 
 
 def settings(*, computed_in: str = "fp32", **changes: object) -> dict[str, Any]:
@@ -116,4 +116,4 @@ def test_a_worker_that_finds_another_runs_checkpoint_loads_nothing_of_it(
         output=tmp_path / "b" / "m", board="none",
     )  # fmt: skip
     with pytest.raises(ConfigError, match=f"^{tmp_path}/kept/m holds .* learning_rate was 1e-05 and is now 5e-05"):
-        loop.train_worker({"task": task})
+        loop.run_worker(task)

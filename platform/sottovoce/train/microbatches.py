@@ -4,49 +4,13 @@ A step has as many microbatches as the most workers times the accumulation steps
 over their labels are the same with any number of workers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from sottovoce.checkpoints.run_state import Cursor
 from sottovoce.errors import ConfigError
-from sottovoce.schema import Example, PcmBatch, Utterance
 from sottovoce.train.batches import TrainBatch
-
-
-class TrainingStream(Protocol):
-    """The source of training batches; ``data.dataset.SpeechStream`` is one."""
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """The training split."""
-
-    @property
-    def examples(self) -> Sequence[Example]:
-        """The training split as examples: what the model reads at once."""
-
-    @property
-    def tasks_per_worker(self) -> int | None:
-        """Tasks that decode at the same time for each worker; None if nothing is decoded."""
-
-    @property
-    def prefetch_batches(self) -> int | None:
-        """Batches each worker holds ready; as above."""
-
-    @property
-    def cpus_per_task(self) -> float | None:
-        """CPUs each of these tasks reserves; as above."""
-
-    def steps_per_epoch(self, num_microbatches: int) -> int:
-        """Count the steps of an epoch, at so many batches a step."""
-
-    def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
-        """Identify what is read at every step."""
-
-    def batches(
-        self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
-    ) -> Iterator[PcmBatch]:
-        """Read these microbatches of a range of steps, step by step."""
+from sottovoce.train.task import TrainingStream
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,8 @@ from sottovoce.train.health.heartbeat import watched
 from sottovoce.train.health.progress import has_started, shown_progress
 from sottovoce.train.methods import check_method, find_rate_warnings
 from sottovoce.train.metrics.trackers import check_trackers, tracker_environment
-from sottovoce.train.microbatches import TrainingStream
 from sottovoce.train.record import DataSummary, TrainingRecord, read_last_state, write_started
-from sottovoce.train.worker import WorkerTask, train_worker
+from sottovoce.train.task import TrainingStream, WorkerTask, train_worker
 from sottovoce.train.worker_model import ParameterCount, count_parameters
 
 logger = logging.getLogger(__name__)

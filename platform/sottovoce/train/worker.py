@@ -7,17 +7,13 @@ with exactly the batch that would have come next.
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
 
 import torch
 
 from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import Saver, build_store, found_checkpoint
 from sottovoce.checkpoints.state import read_resumed, read_run_state
-from sottovoce.schema import Utterance
 from sottovoce.train.batches import Collator, LabelMix, TrainBatch, prefetched
 from sottovoce.train.config import TrainingConfig, check_settings, shaping_settings
 from sottovoce.train.evaluation import Evaluator
@@ -26,12 +22,13 @@ from sottovoce.train.health.heartbeat import HeartbeatSender
 from sottovoce.train.health.progress import ProgressPost, build_heartbeat, find_board
 from sottovoce.train.metrics.curves import Curves
 from sottovoce.train.metrics.meter import Meter
-from sottovoce.train.microbatches import MicrobatchShare, TrainingStream, check_cursor, fill_steps, find_cursor
+from sottovoce.train.microbatches import MicrobatchShare, check_cursor, fill_steps, find_cursor
 from sottovoce.train.objective import count_steps, is_due, learning_rate_scale
 from sottovoce.train.pruner import PrunerClient
 from sottovoce.train.record import decide, describe_row, gather_rejects
 from sottovoce.train.resources import is_node_leaving
 from sottovoce.train.step import SkippedSteps, Stepper, settle_buckets
+from sottovoce.train.task import WorkerTask
 from sottovoce.train.worker_model import WorkerModel, build_worker_model, quieten_libraries, read_base_spelling
 
 logger = logging.getLogger(__name__)
@@ -39,31 +36,8 @@ logger = logging.getLogger(__name__)
 _PREFETCH_BATCHES = 2
 
 
-@dataclass(frozen=True)
-class WorkerTask:
-    """All that a worker gets; it crosses processes as the only value of the loop's config."""
-
-    training: dict[str, Any]
-    """``TrainingConfig.model_dump()``, validated again here."""
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp16", "bf16", "fp32"]
-    stream: TrainingStream
-    validation: tuple[Utterance, ...]
-    output: Path
-    board: str
-    """Name of the progress board."""
-    pruner: str | None = None
-    """Name of the actor that decides after each evaluation whether the run goes on; None if there is none."""
-
-    @property
-    def hyperparameters(self) -> dict[str, object]:
-        """What trackers record about the run."""
-        return {**self.training, "device": self.device, "precision": self.precision}
-
-
-def train_worker(config: dict[str, WorkerTask]) -> None:
-    """Run one worker; Ray Train calls this on each."""
-    task = config["task"]
+def run_worker(task: WorkerTask) -> None:
+    """Run one worker to the end of its run."""
     training = TrainingConfig.model_validate(task.training)
     quieten_libraries()
     if task.device == "cpu":

@@ -13,8 +13,8 @@ from sottovoce.errors import ConfigError
 from sottovoce.model.variants import Variant
 from sottovoce.schema import MAX_CONTEXT_S, Split, Utterance
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.microbatches import TrainingStream
 from sottovoce.train.run import TrainingRun, build_run
+from sottovoce.train.task import TrainingStream
 
 FULL_CONTEXT = (MAX_CONTEXT_S, MAX_CONTEXT_S)
 _STEP_S = 0.5  # contexts come in half seconds, see model/context.py

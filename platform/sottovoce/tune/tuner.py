@@ -24,10 +24,10 @@ from sottovoce.checkpoints.saver import checkpoints_below
 from sottovoce.errors import SearchError
 from sottovoce.schema import Utterance
 from sottovoce.train.config import TrainingConfig
-from sottovoce.train.microbatches import TrainingStream
 from sottovoce.train.record import describe_row
 from sottovoce.train.resources import join_cluster
 from sottovoce.train.run import TrainingRun, build_run
+from sottovoce.train.task import TrainingStream
 from sottovoce.tune.journal import (
     SEARCH_FILE,
     SearchRecord,

@@ -7,16 +7,17 @@ an error of ours ends the run at once, and the driver raises the same error.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
-import torch
 from ray.exceptions import RayTaskError
 
 from sottovoce.errors import SottovoceError, StuckWorkerError, TrainingMemoryError
 from sottovoce.schema import FRAMES_PER_SECOND, Example
-from sottovoce.train.batches import TrainBatch
 from sottovoce.train.health.heartbeat import Killed
+
+if TYPE_CHECKING:  # Ray Train's controller imports this module and needs no torch
+    from sottovoce.train.batches import TrainBatch
 
 _MAX_IDS = 8  # in a sentence
 _RAY_ADDS = "\nFailed to apply "  # Ray Data appends how often it tried to the first argument of a task's error
@@ -113,7 +114,7 @@ def memory_explained(doing: str, describe: Callable[[], str], *, evaluates: bool
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         if isinstance(error, TrainingMemoryError) or not (is_memory or any(text in str(error) for text in _NO_MEMORY)):
             raise
         remedy = _SMALLER_EVALUATION if evaluates else _SMALLER_STEP
@@ -121,7 +122,7 @@ def memory_explained(doing: str, describe: Callable[[], str], *, evaluates: bool
         raise TrainingMemoryError(doing, describe(), remedy, reason) from error
 
 
-def describe_batch(batch: TrainBatch) -> str:
+def describe_batch(batch: "TrainBatch") -> str:
     """Describe a batch by its size and examples."""
     num_examples, num_mel_bins, num_frames = batch.input_features.shape
     return (
