@@ -26,7 +26,7 @@ PAGES = {
     )
 }
 NEEDED_PAGES = (
-    "data", "training", "serving", "models", "cluster", "benchmarks", "limits", "glossary", "architecture",
+    "data", "training", "serving", "models", "cluster", "benchmarks", "limits", "glossary", "architecture", "endurance",
 )  # fmt: skip
 OPERATORS = re.compile(r"[();<>|&]+")
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

@@ -242,8 +242,6 @@ def _training_facts(record: TrainingRecord) -> list[str]:
 
 
 def _workers(training: TrainingConfig) -> str:
-    if training.num_workers is None:
-        return "workers chosen by the cluster"
     fewest, most = training.worker_range
     counted = _count(most, "worker", "workers")
     return counted if fewest == most else f"{fewest} to {counted}"
