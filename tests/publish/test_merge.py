@@ -22,7 +22,13 @@ UTTERANCES = [Utterance(id="u", audio="a.wav", duration_s=1.0, text="yes")]
 def finished_run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run with method lora, without its curves."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    settings = {"base": str(tiny_checkpoint), "method": "lora", "lora": {"rank": 2}, "learning_rate": 1e-3, "num_workers": 2}
+    settings = {
+        "base": str(tiny_checkpoint),
+        "method": "lora",
+        "lora": {"rank": 2},
+        "learning_rate": 1e-3,
+        "num_workers": 2,
+    }
     config = TrainingConfig.model_validate(settings)
     checkpoint = load_base(config, UTTERANCES)
     with torch.no_grad():

@@ -15,6 +15,7 @@ import ray.train
 from accelerate.state import AcceleratorState, GradientState
 from ray.train.torch import TorchTrainer
 
+from sottovoce.train import resources
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.run import build_trainer
 from sottovoce.train.task import WorkerTask
@@ -31,7 +32,7 @@ def training_in_process() -> Iterator[None]:
     module = sys.modules[build_trainer.__module__]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "build_trainer", _build_local_trainer)
-        patch.setattr(module, "build_scaling", lambda _config, *, use_gpu: ray.train.ScalingConfig(num_workers=0))
+        patch.setattr(resources, "build_scaling", lambda _config, *, use_gpu: ray.train.ScalingConfig(num_workers=0))
         try:
             yield
         finally:
