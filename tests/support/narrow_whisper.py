@@ -11,7 +11,12 @@ from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
 from sottovoce.model.context import TrimmedWhisper
 
 _FIRST_AFTER_LANGUAGES = 50_358  # <|translate|>; from large-v3 on <|yue|> stands here, and all after it one further
-_SHAPES = {"small": (80, 51_865), "large-v2": (80, 51_865), "large-v3": (128, 51_866)}  # mel bins, tokens
+_SHAPES = {
+    "base": (80, 51_865),
+    "small": (80, 51_865),
+    "large-v2": (80, 51_865),
+    "large-v3": (128, 51_866),
+}  # mel bins, tokens
 
 
 def save_narrow(base: str, micro_assets: Path, folder: Path) -> Path:
