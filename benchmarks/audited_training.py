@@ -6,35 +6,34 @@ killed. What the workers write down shows afterwards whether every utterance was
 
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import psutil
 import soundfile
 from pydantic import Field
 
+from benchmarks.audited_stream import AuditedStream
 from sottovoce.checkpoints.saver import build_store
 from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.config import Config, load_config, setup_logging, write_config
-from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
+from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.manifest import write_manifest
 from sottovoce.data.mixing import read_speech
 from sottovoce.publish.outcome import save_result
-from sottovoce.schema import SAMPLING_RATE, Example, PcmBatch, Utterance
+from sottovoce.schema import SAMPLING_RATE, Utterance
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.run import build_run, claim_output, run_training
-from sottovoce.train.step import Stepper
 
 ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.005  # a step of the smallest models takes 30 ms
@@ -96,86 +95,6 @@ def train_audited(job: AuditedTraining) -> None:
     claim_output(job, job.output)
     run_training(run)
     save_result(run, prepare_rejects=speech.rejects)
-
-
-@dataclass(frozen=True)
-class AuditedStream:
-    """A stream that notes what is read from it, and what its reader then trains on."""
-
-    stream: SpeechStream
-    folder: Path
-    pause_s: float
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """The training split."""
-        return self.stream.utterances
-
-    @property
-    def examples(self) -> Sequence[Example]:
-        """What of it the model hears at once."""
-        return self.stream.examples
-
-    @property
-    def cpus_per_task(self) -> float:
-        """Return those of the real one."""
-        return self.stream.cpus_per_task
-
-    @property
-    def tasks_per_worker(self) -> int:
-        """See ``SpeechStream``."""
-        return self.stream.tasks_per_worker
-
-    @property
-    def prefetch_batches(self) -> int:
-        """See ``SpeechStream``."""
-        return self.stream.prefetch_batches
-
-    def steps_per_epoch(self, num_microbatches: int) -> int:
-        """See ``SpeechStream``."""
-        return self.stream.steps_per_epoch(num_microbatches)
-
-    def fingerprint(self, *, num_microbatches: int, seed: int) -> str:
-        """See ``SpeechStream``."""
-        return self.stream.fingerprint(num_microbatches=num_microbatches, seed=seed)
-
-    def batches(
-        self, *, microbatches: Sequence[int], num_microbatches: int, seed: int, first_step: int, last_step: int
-    ) -> Iterator[PcmBatch]:
-        """See ``SpeechStream``; from the first batch on, this process notes every step it takes."""
-        path = self.folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
-        file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)  # unbuffered: what was written survives a SIGKILL
-        _follow_steps(file)
-        for batch in self.stream.batches(
-            microbatches=microbatches,
-            num_microbatches=num_microbatches,
-            seed=seed,
-            first_step=first_step,
-            last_step=last_step,
-        ):
-            ids = [one.id for example in batch.examples for one in example.utterances]
-            _note(file, "read", step=batch.step, microbatch=batch.microbatch, ids=ids)
-            time.sleep(self.pause_s)
-            yield batch
-
-
-def _follow_steps(file: int) -> None:
-    """Note the batches of each step this process takes from now on, when its weights have changed."""
-    take: Callable[..., Any] = Stepper.step
-
-    def take_and_note(self: Stepper, batches: Sequence[Any], **settings: Any) -> Any:  # noqa: ANN401 - passed on as it is
-        outcome = take(self, batches, **settings)
-        for batch in batches:
-            if batch.ids:
-                _note(file, "trained", step=batch.step, microbatch=batch.microbatch, ids=list(batch.ids))
-        return outcome
-
-    Stepper.step = take_and_note  # type: ignore[method-assign]  # the loop has no hook, and needs none but here
-
-
-def _note(file: int, what: Literal["read", "trained"], *, step: int, microbatch: int, ids: Sequence[str]) -> None:
-    line = {"what": what, "time_ns": time.time_ns(), "step": step, "microbatch": microbatch, "ids": list(ids)}
-    os.write(file, (json.dumps(line) + "\n").encode())
 
 
 @dataclass(frozen=True)
