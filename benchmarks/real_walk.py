@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 TRAINED_SOURCE = "coqui-ai/TTS"  # of ordinary speech: LJ Speech, one reader; all other sources are the test
 _VALIDATION_EVERY = 8  # of those sentences
+_MODELS: tuple[ModelName, ...] = ("base", "fine-tuned")
 _OPEN_GATE = 100.0  # lets any export of the base pass: it is there for its speed, and scored with all others
 _SCORED_BY_OPEN_GATE = 4  # utterances
 
@@ -153,8 +155,8 @@ def fine_tune(walk: Walk, *, recipe: Path, sizes: Sizes) -> None:
     )
 
 
-def export_models(walk: Walk, *, num_threads: int) -> None:
-    """Export both models: the fine-tuned one through the gate on all test digits, the base for its speed.
+def export_models(walk: Walk, *, num_threads: int, models: Sequence[ModelName] = _MODELS) -> None:
+    """Export models: the fine-tuned one through the gate on all test digits, the base with an open gate.
 
     Raises:
         subprocess.CalledProcessError: the job failed, as it does where the gate refuses int8.
@@ -163,8 +165,8 @@ def export_models(walk: Walk, *, num_threads: int) -> None:
         "fine-tuned": [],
         "base": [f"--max-utterances={_SCORED_BY_OPEN_GATE}", f"--export.max-wer-rise={_OPEN_GATE}"],
     }
-    for name, options in gate.items():
-        folders = walk.folders[name]
+    for name in models:
+        folders, options = walk.folders[name], gate[name]
         if not is_older(folders.export / "variants.json", folders.checkpoint):
             continue
         run_job(
@@ -178,14 +180,15 @@ def export_models(walk: Walk, *, num_threads: int) -> None:
         )
 
 
-def convert_models(walk: Walk) -> None:
-    """Convert both models for faster-whisper.
+def convert_models(walk: Walk, *, models: Sequence[ModelName] = _MODELS) -> None:
+    """Convert models for faster-whisper.
 
     Raises:
         CheckpointError: a model that cannot be loaded.
         subprocess.CalledProcessError: the converter failed.
     """
-    for folders in walk.folders.values():
+    for name in models:
+        folders = walk.folders[name]
         if is_older(folders.converted / "model.bin", folders.checkpoint):
             convert_checkpoint(folders.checkpoint, folders.converted)
 

@@ -2,8 +2,9 @@
 
 whisper-base on connected digits of four people (Free Spoken Digit Dataset, 8 kHz): before, after fine-tuning with
 trimmed contexts by our own jobs, exported to ONNX in fp32 and int8, and beside faster-whisper with the same weights.
-Three stages, each of which goes on where it was killed and keeps its rows in ``work``:
+Its stages resume where they were killed, and keep their rows in ``work``:
 
+- ``base``: data and manifests; WER of the base model in torch, exported to int8, and by the peer, before any training.
 - ``train``: data, manifests, fine-tuning by the recipe, exports (int8 through the gate), conversion for the peer.
 - ``score``: WER with bootstrap intervals, on the test digits, and on ordinary English speech of sources no training
   step saw, where fine-tuning may have cost something (forgetting).
@@ -19,6 +20,7 @@ adaptation to known speakers, a known vocabulary and a known line.
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -31,17 +33,21 @@ from benchmarks.real_walk import Sizes, Walk, convert_models, export_models, fin
 from benchmarks.recognized_texts import recognize_all
 from benchmarks.whisper_systems import System
 from sottovoce.config import Config, load_config, setup_logging
+from sottovoce.errors import ConfigError
 from sottovoce.schema import Utterance
 
-Stage: TypeAlias = Literal["train", "score", "speed"]
+Stage: TypeAlias = Literal["base", "train", "score", "speed"]
 
 QUESTION = "What do fine-tuning, int8 and trimmed contexts bring whisper-base on real people's digits, beside a peer?"
 _SHARED = Path("../shared")
 _VERSIONED = (*PACKAGES, "onnxruntime", "faster-whisper", "ctranslate2")
 _NUM_EXAMPLES = 8
+_NOT_SHOWN = ("substitutions", "deletions", "insertions", "repetitions", "load_1_min_before")  # they are in the file
 
 _BASE = System(model="base", engine="sottovoce", variant="torch")
+_BASE_INT8 = System(model="base", engine="sottovoce", variant="int8")
 _BASE_PEER = System(model="base", engine="faster-whisper", variant="int8")
+_BEFORE = (_BASE, _BASE_INT8, _BASE_PEER)
 _TUNED = System(model="fine-tuned", engine="sottovoce", variant="torch")
 _TUNED_INT8 = System(model="fine-tuned", engine="sottovoce", variant="int8")
 _TUNED_PEER = System(model="fine-tuned", engine="faster-whisper", variant="int8")
@@ -62,7 +68,7 @@ class RealWhisperBenchmark(Config):
 
     output: Path
     """JSON file that receives the rows of all stages that have run."""
-    stages: tuple[Stage, ...] = ("train", "score", "speed")
+    stages: tuple[Stage, ...] = ("base", "train", "score", "speed")
     work: Path = Path("runs/real_whisper")
     """Folder that keeps data, models, texts and each stage's rows."""
     model: Path = _SHARED / "models" / "whisper-base"
@@ -92,21 +98,63 @@ class RealWhisperBenchmark(Config):
 def main(config: RealWhisperBenchmark) -> None:
     """Run the stages that are asked for, and write what is known after each."""
     setup_logging()
+    require_peer()
     walk = Walk(config.work.resolve(), config.model.resolve())
-    run = {"train": train, "score": score, "speed": speed}
+    run = {"base": before, "train": train, "score": score, "speed": speed}
     for stage in config.stages:
         _keep(walk.folder / f"{stage}.json", run[stage](walk, config))
         write_known(walk.folder, config.output)
 
 
-def train(walk: Walk, config: RealWhisperBenchmark) -> list[Row]:
-    """Make data and models; return what training and export recorded."""
-    sizes = Sizes(
+def require_peer() -> None:
+    """Stop before minutes of training where the peer is not installed.
+
+    Raises:
+        ConfigError: faster-whisper is missing.
+    """
+    if find_spec("faster_whisper") is None:
+        raise ConfigError("faster-whisper is missing: pip install -c constraints.txt -e '.[benchmarks]'")
+
+
+def before(walk: Walk, config: RealWhisperBenchmark) -> list[Row]:
+    """Return error rates of the base model on digits and ordinary speech."""
+    prepare_data(walk, digits=config.digits, speech=config.speech, sizes=_sizes(config))
+    export_models(walk, num_threads=config.score_threads, models=("base",))
+    convert_models(walk, models=("base",))
+    digits, speech = walk.test_digits(), walk.test_speech()[: config.num_speech]
+    written = _recognize(walk, config, "digits", _BEFORE, digits)
+    read = _recognize(walk, config, "speech", _BEFORE, speech)
+    return [*score_digits(digits, written), *score_speech(speech, read, base=walk.model), *examples(digits, written)]
+
+
+def _sizes(config: RealWhisperBenchmark) -> Sizes:
+    return Sizes(
         num_train=config.num_train,
         num_validation=config.num_validation,
         num_test=config.num_test,
         max_steps=config.max_steps,
     )
+
+
+def _recognize(
+    walk: Walk, config: RealWhisperBenchmark, name: str, systems: Sequence[System], utterances: Sequence[Utterance]
+) -> dict[System, list[str]]:
+    """Recognize utterances by several systems; the texts are kept in the work folder."""
+    return {
+        system: recognize_all(
+            system,
+            utterances,
+            folders=walk.folders,
+            num_threads=config.score_threads,
+            path=walk.folder / "texts" / name / f"{system.name}.json",
+        )
+        for system in systems
+    }
+
+
+def train(walk: Walk, config: RealWhisperBenchmark) -> list[Row]:
+    """Make data and models; return what training and export recorded."""
+    sizes = _sizes(config)
     prepare_data(walk, digits=config.digits, speech=config.speech, sizes=sizes)
     fine_tune(walk, recipe=config.recipe, sizes=sizes)
     export_models(walk, num_threads=config.score_threads)
@@ -133,24 +181,11 @@ def train(walk: Walk, config: RealWhisperBenchmark) -> list[Row]:
 def score(walk: Walk, config: RealWhisperBenchmark) -> list[Row]:
     """Return error rates on digits and ordinary speech, and the first texts of each system."""
     digits, speech = walk.test_digits(), walk.test_speech()[: config.num_speech]
-
-    def recognize(name: str, systems: Sequence[System], utterances: Sequence[Utterance]) -> dict[System, list[str]]:
-        return {
-            system: recognize_all(
-                system,
-                utterances,
-                folders=walk.folders,
-                num_threads=config.score_threads,
-                path=walk.folder / "texts" / name / f"{system.name}.json",
-            )
-            for system in systems
-        }
-
-    written = recognize("digits", _ON_DIGITS, digits)
-    heard = recognize("speech", _ON_SPEECH, speech)
+    written = _recognize(walk, config, "digits", _ON_DIGITS, digits)
+    read = _recognize(walk, config, "speech", _ON_SPEECH, speech)
     return [
         *score_digits(digits, written),
-        *score_speech(speech, heard, base=walk.model),
+        *score_speech(speech, read, base=walk.model),
         *examples(digits, {system: written[system] for system in (_BASE, _BASE_PEER, _TUNED_INT8)}),
     ]
 
@@ -181,11 +216,12 @@ def write_known(folder: Path, output: Path) -> None:
     rows: list[Row] = [row for one in kept for row in one["rows"]]
     write_result(output, QUESTION, rows, machine=kept[-1]["machine"])
     for kind in dict.fromkeys(str(row["what"]).split(":")[0] for row in rows):
-        print_table(kind, [row for row in rows if str(row["what"]).split(":")[0] == kind])
+        found = [row for row in rows if str(row["what"]).split(":")[0] == kind]
+        print_table(kind, [{name: row[name] for name in row if name not in _NOT_SHOWN} for row in found])
 
 
 def _stage_files(folder: Path) -> list[Path]:
-    paths = (folder / f"{stage}.json" for stage in ("train", "score", "speed"))
+    paths = (folder / f"{stage}.json" for stage in ("base", "train", "score", "speed"))
     return [path for path in paths if path.is_file()]
 
 
