@@ -22,6 +22,15 @@ def test_a_run_over_its_budget_fails_in_ci_and_warns_elsewhere(is_ci: bool) -> N
     assert "OVER BUDGET" in verdict.lines[0]
 
 
+def test_ci_fails_only_above_its_slack_and_every_run_over_budget_warns() -> None:
+    verdicts = [
+        budget.judge("slow", seconds=seconds, budget_s=100.0, durations_s=DURATIONS_S, is_ci=True, ci_slack=2.0)
+        for seconds in (150.0, 201.0)
+    ]
+    assert [verdict.fails for verdict in verdicts] == [False, True]
+    assert all("OVER BUDGET (CI fails above 200 s)" in verdict.lines[0] for verdict in verdicts)
+
+
 def test_a_run_without_a_group_has_no_budget() -> None:
     verdict = budget.judge("", seconds=1e6, budget_s=None, durations_s=DURATIONS_S, is_ci=True)
     assert not verdict.fails
