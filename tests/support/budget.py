@@ -1,6 +1,6 @@
 """The budget of each group of tests: printed at the end of its run with the slowest tests, and enforced in CI.
 
-The seconds are in ``pyproject.toml`` under ``tool.sottovoce.test-budget``; ``--budget GROUP`` names the group that runs.
+The seconds are in ``pyproject.toml`` under ``tool.sottovoce.test-budget``; ``--budget GROUP`` names the running group.
 They hold for two quiet cores. Over budget, every run warns and names the slowest tests; with ``CI`` set it
 fails above the budget times ``ci-slack``, since a shared machine may be that much slower.
 """
