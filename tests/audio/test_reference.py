@@ -83,10 +83,10 @@ def test_members_of_a_tar_are_read_by_their_bytes(tmp_path: Path, folder: str, n
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     with tarfile.open(shard) as tar:
-        members = {member.name: (member.offset_data, member.size) for member in tar}
+        spans = {member.name: (member.offset_data, member.size) for member in tar}
     if folder:
         fsspec.filesystem("memory").pipe_file("/test_reference/shard.tar", shard.read_bytes())
-    for name, (start, size) in members.items():
+    for name, (start, size) in spans.items():
         reference = f"{folder or tmp_path}/shard.tar#bytes={start}-{start + size}"
         assert read_bytes(reference) == members[name]
         expected = decode_audio(members[name], source="test", start_s=0.5)
