@@ -2,12 +2,14 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check fix docs serve benchmarks endurance setup constraints clean
+.PHONY: help quickstart test test-clients check fix docs serve benchmarks endurance setup constraints clean
 
 PYTHON := .venv/bin/python
 # Two stamps: what the quickstart and the service need is installed first, the tools of development on top of it.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
+# Packages whose dependencies are none of ours, to be called against the service: for Python, and for Node where it is.
+CLIENTS := tests/clients/.venv/.installed $(if $(shell command -v npm),tests/clients/node_modules/.installed)
 
 # Nothing reports home, and tokenizers stay quiet when Ray forks.
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -17,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: $(DEMO) ## fine-tune, score, export and serve on this machine, offline, in minutes
 	$(PYTHON) -m jobs.quickstart --config jobs/recipes/quickstart.yaml
@@ -28,14 +30,15 @@ serve: $(DEMO) ## serve the last quickstart's model, or the embedded one, on 127
 # A test never reaches for the Hub: what is missing offline must fail here, not at a user's desk.
 test: export HF_HUB_OFFLINE := 1
 test: EVERY_CORE := --numprocesses auto --dist loadfile
-test: COVERAGE := $(if $(CI),--cov --cov-append --cov-report=)
+test: COVERAGE := $(if $(CI),--cov --cov-report=term:skip-covered)
 test: HERE := not gpu and not network and not endurance
-test: $(DEV) ## run all tests: the fast ones first, then the slow ones, then Ray's and the server's
-	@rm -f .coverage
+test: $(DEV) $(if $(CI),$(CLIENTS)) ## run all tests: the fast ones first, then the slow ones, then Ray's and the server's
 	$(PYTHON) -m pytest --budget default $(EVERY_CORE) $(COVERAGE)
-	$(PYTHON) -m pytest --budget slow $(EVERY_CORE) -m 'slow and not ray and not serve and $(HERE)' $(COVERAGE)
-	$(PYTHON) -m pytest --budget integration tests/integration tests/data/corpora -m '(ray or serve) and $(HERE)' $(COVERAGE)
-	$(if $(CI),$(PYTHON) -m coverage report --skip-covered)
+	$(PYTHON) -m pytest --budget slow $(EVERY_CORE) -m 'slow and not ray and not serve and $(HERE)'
+	$(PYTHON) -m pytest --budget integration tests/integration tests/data/corpora -m '(ray or serve) and $(HERE)'
+
+test-clients: $(DEV) $(CLIENTS) ## call a service with LiteLLM, LangChain and, where Node is, with OpenAI's and Vercel's packages
+	$(PYTHON) -m pytest tests/integration/serving/test_clients.py -m serve -rs
 
 check: $(DEV) ## format, lint, types and layers, changing nothing
 	$(PYTHON) -m ruff format --check .
@@ -61,7 +64,7 @@ benchmarks: $(DEV) ## measure beside peers, into runs/benchmarks: hours; BENCHMA
 	done
 
 # Hours, and never part of CI: what a few kills or steps would not show. docs/endurance.md has the last results.
-ENDURANCE := training_kills worker_kills
+ENDURANCE := training_kills worker_kills serve_kills serve_load serve_abuse upload_fuzz
 endurance: export HF_HUB_OFFLINE := 1
 endurance: $(DEV) ## faults by the hundred and learning to the end, into benchmarks/results/endurance: hours
 	@for name in $(ENDURANCE); do \
@@ -95,11 +98,20 @@ $(DEV): $(DEMO)
 	$(PYTHON) -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
+tests/clients/.venv/.installed: tests/clients/requirements.txt | $(DEMO)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -r $<
+	@touch $@
+
+tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/package-lock.json
+	cd tests/clients && npm ci --ignore-scripts
+	@touch $@
+
 constraints: ## write constraints.txt anew from what .venv holds
 	@sed -n '/^#/p' constraints.txt > .constraints.new
 	@$(PYTHON) -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | grep -vE '^(nvidia|cuda|triton)' >> .constraints.new
 	@mv .constraints.new constraints.txt
 
 clean: ## remove .venv, caches and coverage; runs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml dist
+	rm -rf .venv tests/clients/.venv tests/clients/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

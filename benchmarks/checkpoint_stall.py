@@ -31,8 +31,8 @@ from benchmarks.common import Row, describe_machine, print_table, time_interleav
 from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import Saver, build_store
 from sottovoce.config import Config, load_config
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.model.context import AudioContext
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.objective import WhisperObjective, prepare_whisper
 

@@ -11,8 +11,10 @@ from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 
 from sottovoce.demo.speech import TRAINING_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
-from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, resolve_folder, save_checkpoint
-from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sottovoce.model.context import TrimmedWhisper, set_audio_context
+from sottovoce.model.source import resolve_folder
 from sottovoce.schema import SAMPLING_RATE, Utterance, Waveform
 
 Shape: TypeAlias = Literal["narrow", "micro", "tiny", "base", "small", "large-v3"]

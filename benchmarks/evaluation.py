@@ -32,8 +32,9 @@ from benchmarks.common import Row, print_table, time_interleaved, write_result
 from benchmarks.hf_trainer import GuidesCollator, PaddedClips
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.manifest import write_manifest
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sottovoce.model.context import AudioContext, set_audio_context
+from sottovoce.model.context import set_audio_context
 from sottovoce.model.labels import IGNORED
 from sottovoce.schema import Utterance
 from sottovoce.text.score import score_texts

@@ -21,7 +21,7 @@ from benchmarks.clips import Shape, save_random_model, write_clips
 from benchmarks.common import print_table, write_result
 from benchmarks.our_training import ToneStream, read_pace
 from sottovoce.config import Config, load_config, setup_logging
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.schema import Utterance
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.run import build_run, run_training, worker_environment

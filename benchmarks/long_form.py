@@ -14,7 +14,7 @@ compressed bytes, look for speech, cut windows and put segments together, throug
 import asyncio
 import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,7 +54,7 @@ class LongFormBenchmark(Config):
     model: str = "micro"
     """Checkpoint or export folder, Hub id or micro."""
     variant: str = "torch"
-    """torch for a checkpoint, fp32 or int8 for an export."""
+    """torch for a checkpoint, the name of a format such as int8 for an export."""
     minutes: tuple[float, ...] = (10.0, 60.0)
     """Lengths of the recordings; each is the beginning of the next."""
     num_threads: int = 1
@@ -214,9 +214,10 @@ def _hear_in_gateway(data: bytes, algorithm: Literal["chunked", "sequential"], m
     """Transcribe through the gateway's code with windows that say nothing; gives MiB above idle, at the most."""
     import psutil  # here: in a process of its own, whose idle memory counts what it imports
 
-    from serve.models.served_model import ServedModel
+    from serve.decoding.lanes import Decoders
     from serve.settings import Limits
-    from serve.transcript import transcribe_recording
+    from serve.transcript import Transcription
+    from sottovoce.recognize.longform.algorithms import build_reader
     from sottovoce.schema import Pcm, WindowResult, WindowSegment
 
     async def send(pcm: Pcm, options: DecodeOptions) -> WindowResult:
@@ -226,17 +227,22 @@ def _hear_in_gateway(data: bytes, algorithm: Literal["chunked", "sequential"], m
         )
 
     async def hear() -> None:
-        with ThreadPoolExecutor(2) as threads:
-            transcription = await transcribe_recording(
-                data,
+        limits = Limits()
+        decoders = Decoders(limits)
+        async with decoders.decoded(io.BytesIO(data)) as decoded:
+            long_form = LongFormOptions(algorithm=algorithm)
+            reader = build_reader(
+                decoded.recording, DecodeOptions(), long_form, min_window_s=2.0, max_window_s=max_window_s
+            )
+            transcription = Transcription(
+                decoded.recording,
+                reader,
                 send=send,
-                options=DecodeOptions(),
-                long_form=LongFormOptions(algorithm=algorithm),
-                served=ServedModel(2.0, max_window_s, {"en": "english"}),
-                limits=Limits(),
-                decoders=threads,
+                max_in_flight=limits.max_windows_in_flight,
+                threads=decoded.threads,
             )
             await transcription.transcript()
+        decoders.close()
 
     idle = psutil.Process().memory_info().rss - len(data)
     asyncio.run(hear())

@@ -44,8 +44,8 @@ from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.batch_reader import BatchReader
 from sottovoce.data.dataset import DatasetConfig, SpeechStream, build_stream
 from sottovoce.data.mixing import Speech
-from sottovoce.model.checkpoint import resolve_folder
 from sottovoce.model.labels import encode_labels
+from sottovoce.model.source import resolve_folder
 from sottovoce.schema import FRAMES_PER_SECOND, HOP_LENGTH, MAX_CONTEXT_S, SAMPLING_RATE, LogMel, Pcm, Utterance
 
 _NUM_MEL_BINS = 80

@@ -26,7 +26,7 @@ from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig, build_stream
 from sottovoce.data.manifest import write_manifest
 from sottovoce.data.mixing import Speech
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.schema import Utterance
 from sottovoce.train.config import TrainingConfig
 from sottovoce.train.run import build_run, run_training

@@ -30,7 +30,7 @@ from benchmarks.clips import save_random_model
 from benchmarks.common import Row, print_table, write_result
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.dataset import DatasetConfig
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.train.config import TrainingConfig
 
 logger = logging.getLogger("sottovoce.benchmarks.training_kills")  # shown by setup_logging, as the package is

@@ -24,8 +24,10 @@ from sottovoce.audio.features import log_mel_batch
 from sottovoce.config import Config, load_config
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
-from sottovoce.model.checkpoint import MICRO, Checkpoint, load_checkpoint
-from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.model.context import TrimmedWhisper, set_audio_context
+from sottovoce.model.source import MICRO
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import FRAMES_PER_SECOND, MAX_CONTEXT_S, DecodeOptions, Waveform, WindowResult
 

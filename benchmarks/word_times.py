@@ -23,8 +23,9 @@ from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
 from sottovoce.export.onnx import export_onnx
 from sottovoce.export.quantize import quantize_int8
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sottovoce.model.context import AudioContext, set_audio_context
+from sottovoce.model.context import set_audio_context
 from sottovoce.model.variants import ServedVariant, export_formats
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer

@@ -8,6 +8,7 @@ A generated part stands between two comments, and whatever is between them is re
   says of itself.
 - ``<!-- tree -->`` ... ``<!-- /tree -->``: all folders and Python modules that git tracks, each with the first line of
   its docstring.
+- ``<!-- observation -->`` ... ``<!-- /observation -->``: the service's metrics and the fields of its request line.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
+from serve.observe.metrics import METRICS
+from serve.observe.request_log import RequestLine
 from sottovoce.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,12 +119,29 @@ def generate(text: str) -> str:
         text,
         flags=re.DOTALL,
     )
+    text = re.sub(
+        r"(<!-- observation -->\n).*?(<!-- /observation -->)",
+        lambda found: found[1] + observation_table() + found[2],
+        text,
+        flags=re.DOTALL,
+    )
     return re.sub(
         r"(<!-- tree -->\n).*?(<!-- /tree -->)",
         lambda found: found[1] + "```text\n" + tree(tracked_files()) + "```\n" + found[2],
         text,
         flags=re.DOTALL,
     )
+
+
+def observation_table() -> str:
+    """Return one Markdown table of what the service shows: each metric, then each field of a request's log line."""
+    rows = [(f"`{one.shown_name}`", one.kind, ", ".join(one.labels), one.meaning) for one in METRICS]
+    rows += [
+        (f"`{name}`", "log field", "", _plain(field.description or ""))
+        for name, field in RequestLine.model_fields.items()
+    ]
+    lines = [f"| {' | '.join(cell or ' ' for cell in row)} |".replace("|   |", "| |") for row in rows]
+    return "\n".join(["| name | kind | labels | meaning |", "|---|---|---|---|", *lines]) + "\n"
 
 
 # Settings

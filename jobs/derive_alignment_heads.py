@@ -4,9 +4,9 @@ from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.manifest import read_manifest
+from sottovoce.model.variants import Device
 from sottovoce.recognize.scoring import select_split
 from sottovoce.schema import Split
-from sottovoce.train.config import Device
 from sottovoce.train.resources import resolve_device_here
 from sottovoce.words.alignment_heads import derive_alignment_heads
 

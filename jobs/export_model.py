@@ -6,7 +6,8 @@ from pathlib import Path
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.manifest import read_manifest
 from sottovoce.export.exporter import ExportConfig, export_checkpoint
-from sottovoce.recognize.scoring import score_folder, select_split
+from sottovoce.model.variants import Device
+from sottovoce.recognize.scoring import Computing, score_folder, select_split
 from sottovoce.schema import Split
 from sottovoce.text.normalize import Normalizer
 
@@ -28,6 +29,8 @@ class ExportJob(Config):
     """How texts are made comparable before the word error rate."""
     num_threads: int = 1
     """CPU threads of the recognizers that are scored."""
+    device: Device = "auto"
+    """Where they run. auto takes a GPU for the variants that run on one."""
     export: ExportConfig = ExportConfig()
     """Variants and bound."""
 
@@ -37,7 +40,8 @@ def main(job: ExportJob) -> None:
     setup_logging()
     write_config(job, job.output / "export_model.yaml")
     utterances = select_split(read_manifest(job.manifest), job.split, limit=job.max_utterances)
-    score = partial(score_folder, utterances=utterances, normalizer=job.normalizer, num_threads=job.num_threads)
+    computing = Computing(device=job.device, num_threads=job.num_threads)
+    score = partial(score_folder, utterances=utterances, normalizer=job.normalizer, computing=computing)
     export_checkpoint(job.export, job.checkpoint, job.output, score=score)
 
 

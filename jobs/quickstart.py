@@ -7,7 +7,7 @@ import ray
 
 from serve.launch import check_port, start_ray, start_server, start_service
 from serve.quickstart import promote_export, serve_command, with_own_models
-from serve.settings import QUICKSTART_FOLDER, ServeConfig
+from serve.settings import QUICKSTART_FOLDER, Autoscaling, ServeConfig
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.demo.quickstart import WalkConfig, walk
 from sottovoce.demo.result import ask_service, build_result, fresh_folder, publish_result
@@ -22,7 +22,7 @@ class QuickstartJob(Config):
     output: Path = QUICKSTART_FOLDER
     """Output folder; an earlier quickstart in it is replaced, except for the models it served."""
     walk: WalkConfig = WalkConfig()
-    service: ServeConfig = ServeConfig()
+    service: ServeConfig = ServeConfig(gateway_scaling=Autoscaling())
     """Settings of the service; its model and models_folder are replaced by the output folder's."""
     num_requests: int = 24
     """Test utterances sent over HTTP."""

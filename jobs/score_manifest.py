@@ -4,7 +4,8 @@ from pathlib import Path
 
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.manifest import read_manifest
-from sottovoce.recognize.scoring import score_folder, score_table, select_split, write_score
+from sottovoce.model.variants import Device
+from sottovoce.recognize.scoring import Computing, score_folder, score_table, select_split, write_score
 from sottovoce.schema import Split
 from sottovoce.text.metrics import MetricName
 from sottovoce.text.normalize import Normalizer
@@ -20,7 +21,7 @@ class ScoreJob(Config):
     output: Path
     """JSON file that receives the score and every hypothesis; the settings are written beside it."""
     variant: str = "torch"
-    """torch for a checkpoint; fp32 or int8 for an export."""
+    """torch for a checkpoint; the name of a format such as int8 for an export."""
     split: Split = "test"
     """Utterances of the manifest to score on."""
     max_utterances: int | None = None
@@ -34,6 +35,8 @@ class ScoreJob(Config):
     """Windows recognized at once."""
     num_threads: int = 1
     """CPU threads of the recognizer."""
+    device: Device = "auto"
+    """Where the recognizer runs."""
 
 
 def main(job: ScoreJob) -> None:
@@ -45,8 +48,7 @@ def main(job: ScoreJob) -> None:
         job.variant,
         utterances=select_split(read_manifest(job.manifest), job.split, limit=job.max_utterances),
         normalizer=job.normalizer,
-        batch_size=job.batch_size,
-        num_threads=job.num_threads,
+        computing=Computing(device=job.device, num_threads=job.num_threads, batch_size=job.batch_size),
         metrics=job.metrics,
     )
     write_score(result, job.output)

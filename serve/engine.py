@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,8 @@ class Window:
 
     pcm: Pcm
     options: DecodeOptions
+    arrived: float = field(default_factory=time.monotonic)
+    """When it came to the replica, by the monotonic clock."""
 
 
 class Engine:

@@ -10,9 +10,14 @@ SottovoceError
 ├── UnauthorizedError (PermissionError)   a missing or wrong API key
 ├── RateLimitError (RuntimeError)         too many open requests of one client
 ├── OverloadedError (RuntimeError)        the service is at its limit
+│   ├── AddressLimitError                 too many open requests from one address
+│   └── DecodedAudioError                 as much decoded audio as fits into memory
+├── SlowUploadError (TimeoutError)        a body that arrives too slowly
 ├── NotReadyError (RuntimeError)          no transcriber answers
 ├── TranscriberLostError (RuntimeError)   replicas died while they handled a request
-└── DeadlineError (TimeoutError)          the deadline passed
+├── UnavailableError (RuntimeError)       no gateway takes the request
+├── DeadlineError (TimeoutError)          the deadline passed
+└── ServiceLostError (RuntimeError)       Ray or Serve ended under the process that started the service
 """
 
 from sottovoce.errors import SottovoceError
@@ -109,6 +114,36 @@ class OverloadedError(SottovoceError, RuntimeError):
         super().__init__(limit)
 
 
+class CrowdedError(OverloadedError):
+    """A gateway has just refused a request for lack of room; the proxy refuses others in its place."""
+
+    sentence = "the service is at its limit; try again in a moment"
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class AddressLimitError(OverloadedError):
+    """One address, behind which there may be many clients, has as many open requests as allowed."""
+
+    sentence = "the service already has {0} open requests from this address, the limit; try again in a moment"
+
+
+class DecodedAudioError(OverloadedError):
+    """The gateway holds as much decoded audio as it may."""
+
+    sentence = "the service holds all the decoded audio that fits into its {0} bytes; try again in a moment"
+
+
+class SlowUploadError(SottovoceError, TimeoutError):
+    """A body that arrives slower than allowed, or slower than others while there is no room for all."""
+
+    sentence = "the upload was too slow: {0} bytes in {1:.1f} s; send compressed audio, or use a faster connection"
+
+    def __init__(self, num_bytes: int, seconds: float) -> None:
+        super().__init__(num_bytes, seconds)
+
+
 class RateLimitError(SottovoceError, RuntimeError):
     """One client has as many open requests as allowed; other clients are served."""
 
@@ -136,6 +171,15 @@ class TranscriberLostError(SottovoceError, RuntimeError):
         super().__init__(num_attempts)
 
 
+class UnavailableError(SottovoceError, RuntimeError):
+    """No gateway takes the request: they are stopping, starting, or stopped while they handled it."""
+
+    sentence = "{0}; try again in a moment"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
 class DeadlineError(SottovoceError, TimeoutError):
     """The deadline passed before the answer was complete."""
 
@@ -143,3 +187,12 @@ class DeadlineError(SottovoceError, TimeoutError):
 
     def __init__(self, deadline_s: float) -> None:
         super().__init__(deadline_s)
+
+
+class ServiceLostError(SottovoceError, RuntimeError):
+    """Ray or Serve ended under the process that started the service."""
+
+    sentence = "{0}, and the service with it; start it again, or let a supervisor restart this process"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)

@@ -1,10 +1,7 @@
 """The gateway: HTTP routes, limits, and a recording split into windows for the transcriber replicas."""
 
 import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import NamedTuple
@@ -15,31 +12,36 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from serve.errors import InvalidRequestError, NotReadyError, shown
+from serve.decoding.lanes import Decoded, Decoders
+from serve.errors import NotReadyError
 from serve.http.admission import Admission
 from serve.http.api import Health, Model, ModelList, Readiness
+from serve.http.cors import Cors
 from serve.http.deadline import Deadline
 from serve.http.edge import DOCS_FILES, Edge
 from serve.http.events import EventStream, transcript_events
-from serve.http.formats import format_transcript
+from serve.http.formats import format_model, format_transcript
 from serve.http.forms import TranscriptionForm, TranslationForm
 from serve.http.keys import read_api_keys
 from serve.http.openapi import RouteDocs, install_schema, json_docs, speech_docs
 from serve.http.problems import problem_response
 from serve.http.speech_request import SpeechRequest, read_transcription, read_translation
-from serve.http.upload import read_form
+from serve.http.upload import Arrival, read_form
+from serve.lifecycle.draining import Drain, DrainGate
 from serve.models.catalog import Catalog
 from serve.models.model_plan import ModelSource
 from serve.models.served_model import ServedModel
+from serve.observe.request_log import RequestLog, current_request
 from serve.replica_log import join_replica_log
 from serve.settings import Limits
-from serve.transcript import Transcription, transcribe_recording
+from serve.transcript import Transcription
+from serve.window_order import WindowOrder
 from serve.windows import TranscriberHandle, describe_model, send_window
+from sottovoce.recognize.longform.algorithms import build_reader
 from sottovoce.recognize.longform.options import LongFormOptions
+from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 _READY_TIMEOUT_S = 5.0  # a replica answers between two batches, and a batch of int8 windows takes one second (guess)
-
-_log = logging.getLogger(__name__)
 
 
 class Route(NamedTuple):
@@ -88,6 +90,8 @@ class Gateway:
         limits: Limits,
         api_keys_env: str | None,
         long_form: LongFormOptions | None = None,
+        wakes_transcribers: bool = False,
+        allow_origins: Sequence[str] = (),
     ) -> None:
         """Prepare the application. Nothing is sent to a transcriber before the application starts.
 
@@ -97,6 +101,8 @@ class Gateway:
             limits: limits of one request, and of all together.
             api_keys_env: environment variable with the accepted keys; None accepts every request.
             long_form: how long recordings are split unless the request says; None for the defaults.
+            wakes_transcribers: whether none may run; a probe of readiness then does not start one.
+            allow_origins: origins whose pages may call the service from a browser.
 
         Raises:
             ConfigError: the variable holds no key.
@@ -106,12 +112,18 @@ class Gateway:
         self._catalog = Catalog(transcriber, source)
         self._limits = limits
         self._long_form = long_form or LongFormOptions()
+        self._allow_origins = tuple(allow_origins)
         self._keys = read_api_keys(api_keys_env)
-        self._decoders: ThreadPoolExecutor | None = None
+        self._wakes_transcribers = wakes_transcribers
+        self._drain = Drain()
+        self._decoders: Decoders | None = None
+        self._window_order = WindowOrder(max_beside_short=limits.max_long_windows_beside_short)
         self._admission = Admission(
             max_uploads=limits.max_uploads,
             max_working=limits.max_concurrent_requests,
             max_per_client=limits.max_requests_per_key,
+            has_keys=self._keys.are_wanted,
+            arrive=partial(Arrival, timeout_s=limits.upload_timeout_s, min_bytes_per_s=limits.min_upload_bytes_per_s),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -132,7 +144,13 @@ class Gateway:
             application.add_api_route(route.path, handler, methods=[route.method], **route.docs)
         application.exception_handler(HTTPException)(_answer_refused)
         public = [route.path for route in ROUTES if not route.needs_key]
+        alive_path = next(route.path for route in ROUTES if route.handler == "get_health")
+        application.add_middleware(DrainGate, drain=self._drain, alive_path=alive_path)
         application.add_middleware(Edge, keys=self._keys, public_paths=public, is_behind_serve=is_behind_serve)
+        if self._allow_origins:  # outside the edge: a preflight has no key, and a page may read refusals, too
+            application.add_middleware(Cors, origins=self._allow_origins)
+        named = [route.path for route in ROUTES]
+        application.add_middleware(RequestLog, paths=named, quiet_paths=public)  # the last one added is the outermost
         install_schema(application, wants_keys=self._keys.are_wanted)
         return application
 
@@ -146,16 +164,20 @@ class Gateway:
 
     async def list_models(self) -> JSONResponse:
         """List the models."""
-        models = ModelList(data=[Model(id=model.id, created=model.created) for model in self._catalog.listed()])
-        return JSONResponse(models.model_dump())
+        models = ModelList(data=[format_model(model) for model in self._catalog.listed()])
+        return JSONResponse(models.model_dump(exclude_none=True))
 
     async def get_model(self, model_id: str) -> JSONResponse:
         """Return one model. A slash in its id may be sent as it is or as ``%2F``."""
-        return JSONResponse(Model(id=model_id, created=self._catalog.created(model_id)).model_dump())
+        return JSONResponse(format_model(self._catalog.describe(model_id)).model_dump(exclude_none=True))
 
     async def get_health(self) -> JSONResponse:
         """Report that this gateway runs."""
         return JSONResponse(Health().model_dump())
+
+    async def drain(self) -> int:
+        """Refuse new requests from now on, and return how many are in flight. The launcher calls all gateways."""
+        return self._drain.begin()
 
     async def get_readiness(self) -> JSONResponse:
         """Report whether requests can be answered now.
@@ -167,6 +189,8 @@ class Gateway:
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
                 served = await self._catalog.find_default()
+                if self._wakes_transcribers:
+                    return JSONResponse(Readiness().model_dump())
                 await describe_model(self._transcriber, served.key)
         except TimeoutError as error:
             raise NotReadyError(_READY_TIMEOUT_S) from error
@@ -175,27 +199,39 @@ class Gateway:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Wait for a transcriber, so that a ready gateway can answer."""
-        self._decoders = ThreadPoolExecutor(self._limits.num_decoders, thread_name_prefix="decode")
+        self._decoders = Decoders(self._limits)
+        self._decoders.start()
         try:
             async with self._catalog.running():
                 yield
         finally:
-            self._decoders.shutdown(wait=False, cancel_futures=True)
+            self._decoders.close()
 
     async def _answer(self, request: Request, read: Callable[[FormData], SpeechRequest]) -> Response:
         """Read a form, transcribe its recording, and answer with one body or with events.
 
         A request holds its admission and its deadline until the last byte of its answer.
         """
-        deadline = Deadline(self._limits.deadline_s)
+        deadline, line = Deadline(self._limits.deadline_s), current_request()
         async with AsyncExitStack() as held, deadline.held():
-            held.enter_context(self._admission.open(request.state.client))
-            form = await held.enter_async_context(read_form(request, max_body_bytes=self._limits.max_body_bytes))
+            arrival = held.enter_context(self._admission.open(request.state.client))
+            form = await held.enter_async_context(
+                read_form(request, arrival=arrival, max_body_bytes=self._limits.max_body_bytes)
+            )
             speech = read(form)
-            served = await self._find(speech)
+            line.take_form(is_stream=speech.stream)
+            served = await self._catalog.find(speech.model)
+            speech = speech.spoken_in(served.language_names)
+            line.take_model(served.key)
             held.enter_context(self._admission.working())
-            transcription = await self._transcribe(speech, served)
-            held.callback(_log_work, request.state.request_id, transcription, time.monotonic())
+            assert self._decoders is not None, "the application has not been started"
+            decoded = await held.enter_async_context(self._decoders.decoded(speech.file.file))
+            deadline.extend(self._limits.deadline_per_audio_s * decoded.recording.duration_s)
+            if not decoded.is_long:
+                held.enter_context(self._window_order.short())
+            line.end_lap("decode_s")
+            transcription = self._transcribe(decoded, speech, served)
+            held.callback(line.take_work, transcription)
             if not speech.stream:
                 return format_transcript(await transcription.transcript(), speech, language_names=served.language_names)
             events = transcript_events(
@@ -203,6 +239,7 @@ class Gateway:
                 duration_s=transcription.duration_s,
                 wants_language=speech.wants_language,
                 wants_logprobs=speech.wants_logprobs,
+                wants_usage=speech.wants_usage,
             )
             held.push_async_callback(events.aclose)
             first = await anext(events)
@@ -210,42 +247,27 @@ class Gateway:
                 first, events, deadline=deadline, held=held.pop_all(), request_id=request.state.request_id
             )
 
-    async def _find(self, speech: SpeechRequest) -> ServedModel:
-        """Return the loaded model that a request names, and check that it knows the language.
+    def _transcribe(self, decoded: Decoded, speech: SpeechRequest, served: ServedModel) -> Transcription:
+        send = partial(send_window, self._transcriber, model=served)
 
-        Raises:
-            ModelNotFoundError, ModelLoadError: see ``Catalog.find``.
-            InvalidRequestError: the model does not know the language.
-        """
-        served = await self._catalog.find(speech.model)
-        if speech.language is not None and speech.language not in served.language_names:
-            message = f"language {shown(speech.language)!r} is unknown to this model; use an ISO 639-1 code, or none"
-            raise InvalidRequestError(message, "language", "unsupported_language")
-        return served
+        async def send_in_turn(pcm: Pcm, options: DecodeOptions) -> WindowResult:
+            async with self._window_order.long():
+                return await send(pcm, options)
 
-    async def _transcribe(self, speech: SpeechRequest, served: ServedModel) -> Transcription:
-        assert self._decoders is not None, "the application has not been started"
-        return await transcribe_recording(
-            await speech.file.read(),
-            send=partial(send_window, self._transcriber, model=served),
-            options=speech.decode_options(),
-            long_form=speech.long_form(otherwise=self._long_form),
-            served=served,
-            limits=self._limits,
-            decoders=self._decoders,
+        reader = build_reader(
+            decoded.recording,
+            speech.decode_options(),
+            speech.long_form(otherwise=self._long_form),
+            min_window_s=served.min_window_s,
+            max_window_s=served.max_window_s,
         )
-
-
-def _log_work(request_id: str, transcription: Transcription, started: float) -> None:
-    """Log audio seconds, windows and wall time of a request, however it ended."""
-    taken_s = time.monotonic() - started
-    _log.info(
-        "request %s: %.1f s of audio, %d windows, %.2f s",
-        request_id,
-        transcription.duration_s,
-        transcription.num_windows,
-        taken_s,
-    )
+        return Transcription(
+            decoded.recording,
+            reader,
+            send=send_in_turn if decoded.is_long else send,
+            max_in_flight=self._limits.max_windows_in_flight,
+            threads=decoded.threads,
+        )
 
 
 async def _answer_refused(request: Request, error: Exception) -> JSONResponse:

@@ -1,19 +1,23 @@
 """The transcriber replica: decode windows of all requests, batched by model."""
 
 import asyncio
+import time
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from ray import serve as ray_serve
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from serve.engine import Engine, Window
 from serve.models.loaded import LoadedList, ModelRoom
 from serve.models.loading import LoadedModel, ModelLoader
 from serve.models.repository import ModelRepository
 from serve.models.served_model import ServedModel
+from serve.models.superseded import SupersededReleases
+from serve.observe.engine_metrics import LoadedModelMetrics, record_batch
 from serve.replica_log import join_replica_log
-from sottovoce.errors import ConfigError
+from sottovoce.model.variants import RunDevice
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
+from sottovoce.text.languages import LANGUAGES
 
 _NO_COUNT = -1  # Serve's word for any number of models: bytes decide, see serve/models/loaded.py
 _SERVES_LIST = "__serve_multiplex_wrapper"  # where Ray 2.60 keeps a replica's list of models
@@ -30,8 +34,8 @@ class Transcriber:
         self,
         repository: ModelRepository,
         *,
-        num_threads: int,
-        max_model_bytes: int,
+        make_loader: Callable[[], ModelLoader],
+        max_bytes: Mapping[RunDevice, int],
         max_batch_size: int,
         batch_wait_timeout_s: float,
         max_batch_s: float,
@@ -40,8 +44,9 @@ class Transcriber:
 
         Args:
             repository: the model repository.
-            num_threads: engine threads.
-            max_model_bytes: memory for models, in bytes.
+            make_loader: makes the loader of this replica's device. Serve pickles the arguments again once the replica
+                runs, and a loader that has loaded something cannot be pickled.
+            max_bytes: memory of each device for models, in bytes.
             max_batch_size: windows in one engine call.
             batch_wait_timeout_s: longest wait for a batch to fill.
             max_batch_s: seconds after which a running call makes the replica unhealthy.
@@ -52,11 +57,14 @@ class Transcriber:
         """
         join_replica_log()
         self._engine = Engine()
-        self._room = ModelRoom(repository, ModelLoader(num_threads=num_threads), max_bytes=max_model_bytes)
+        self._room = ModelRoom(repository, make_loader(), max_bytes=max_bytes)
+        self._superseded = SupersededReleases(repository, loaded=lambda: self._loaded.models, unload=self._unload)
         self._max_batch_s = max_batch_s
+        self._max_batch_size = max_batch_size
+        self._model_metrics = LoadedModelMetrics(max_bytes=max_bytes)
         self._recognize_batch.set_max_batch_size(max_batch_size)  # type: ignore[attr-defined]
         self._recognize_batch.set_batch_wait_timeout_s(batch_wait_timeout_s)  # type: ignore[attr-defined]
-        await self.prepare(_default_key(repository))
+        await self.prepare(repository.default_plan().key)
 
     async def transcribe(self, pcm: Pcm, options: DecodeOptions) -> WindowResult:
         """Decode one window, batched with others that wait for the same model.
@@ -90,20 +98,23 @@ class Transcriber:
             ModelLoadError: its files are damaged, or it exceeds the memory budget.
         """
         model = await self._load(key)
+        self._superseded.look()
         recognizer = model.recognizer
         return ServedModel(
             min_window_s=recognizer.context.min_s,
             max_window_s=recognizer.context.max_s,
             language_names={code: LANGUAGES.get(code, code) for code in recognizer.languages},
             key=key,
+            files=model.files,
         )
 
     def check_health(self) -> None:
-        """Check the engine; Serve calls this every few seconds.
+        """Check the engine, and show the models in memory; Serve calls this every few seconds.
 
         Raises:
             HungEngineError: one call has run longer than any request may take.
         """
+        self._model_metrics.show(self._loaded.models.values())
         if self._engine.running_s() > self._max_batch_s:
             raise HungEngineError(f"one engine call has run for more than {self._max_batch_s:g} s")
 
@@ -115,11 +126,15 @@ class Transcriber:
             model = await self._load(key)
             async with self._engine.lock:
                 if self._loaded.models.get(key) is model:  # otherwise it was unloaded while others computed
-                    return await self._engine.recognize(model.recognizer, windows)
+                    started = time.monotonic()
+                    outcomes = await self._engine.recognize(model.recognizer, windows)
+                    record_batch(key, windows, outcomes, started=started, max_batch_size=self._max_batch_size)
+                    return outcomes
             del model  # unloaded to make room: this reference would keep it in memory while it is loaded again
 
     async def _load(self, key: str) -> LoadedModel:
         """Load a model. A cancelled caller does not stop it for the others."""
+        self._superseded.note_use(key)
         model: LoadedModel = await asyncio.shield(asyncio.ensure_future(self._load_here(key)))
         return model
 
@@ -127,23 +142,9 @@ class Transcriber:
     async def _load_here(self, key: str) -> LoadedModel:
         return await self._room.load(key, self._loaded, self._engine.lock)
 
+    async def _unload(self, key: str) -> None:
+        await self._room.unload(key, loaded=self._loaded, engine=self._engine.lock)
+
     @property
     def _loaded(self) -> LoadedList:
         return cast(LoadedList, getattr(self, _SERVES_LIST))
-
-
-def _default_key(repository: ModelRepository) -> str:
-    """Return the default model's key.
-
-    Raises:
-        ConfigError: there is no such model, or only variants that the export gate refused.
-    """
-    entry = repository.read().get(repository.default)
-    plan = None if entry is None else entry.plan(None)
-    if plan is None:
-        reason = "it is neither promoted nor in the settings" if entry is None else entry.refused[entry.default]
-        raise ConfigError(
-            f"the default model {repository.default!r} cannot be served from {repository.models_folder}: {reason}; "
-            "promote one with python -m jobs.promote_model, or name its files in the settings"
-        )
-    return plan.key

@@ -1,15 +1,11 @@
-"""Transcribe the bytes of a recording into timed segments, each yielded as soon as it is complete."""
+"""Transcribe a decoded recording into timed segments, each yielded as soon as it is complete."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
-from serve.models.served_model import ServedModel
-from serve.settings import Limits
-from sottovoce.audio.decode import decode_pcm
-from sottovoce.recognize.longform.algorithms import build_reader
-from sottovoce.recognize.longform.options import LongFormOptions
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment, Transcript
 from sottovoce.recognize.longform.window import UNHEARD_LANGUAGE, Reader, WindowRequest
@@ -17,40 +13,6 @@ from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
 SendWindow: TypeAlias = Callable[[Pcm, DecodeOptions], Awaitable[WindowResult]]
 """Decode one window on some replica; cancelled when its caller is."""
-
-_SOURCE = "the uploaded file"  # never the client's file name, which would end up in logs
-
-
-async def transcribe_recording(
-    data: bytes,
-    *,
-    send: SendWindow,
-    options: DecodeOptions,
-    long_form: LongFormOptions,
-    served: ServedModel,
-    limits: Limits,
-    decoders: ThreadPoolExecutor,
-) -> "Transcription":
-    """Decode the audio of a recording and prepare its transcription.
-
-    Args:
-        data: bytes of any container that can be decoded.
-        send: decodes one window.
-        options: decoding options of every window.
-        long_form: how a recording longer than one window is split.
-        served: the model.
-        limits: on decoded audio, and on windows in flight.
-        decoders: threads for blocking work, which would block the event loop.
-
-    Raises:
-        AudioError: the audio cannot be decoded.
-    """
-    loop = asyncio.get_running_loop()
-    recording = await loop.run_in_executor(decoders, _decode, data, limits.max_duration_s)
-    reader = build_reader(
-        recording, options, long_form, min_window_s=served.min_window_s, max_window_s=served.max_window_s
-    )
-    return Transcription(recording, reader, send=send, max_in_flight=limits.max_windows_in_flight, threads=decoders)
 
 
 class Transcription:
@@ -71,6 +33,8 @@ class Transcription:
         self.duration_s = recording.duration_s
         self.num_windows = 0
         """Windows decoded so far."""
+        self.has_text = False
+        """Whether a segment so far has text."""
         self._recording = recording
         self._reader = reader
         self._send = send
@@ -97,6 +61,7 @@ class Transcription:
         """
         windows: dict[asyncio.Future[WindowResult], WindowRequest] = {}
         asked: asyncio.Future[WindowRequest | None] | None = None
+        done: set[asyncio.Future[Any]] = set()
         asked_at = -1  # windows decoded when the next one was requested: a None stands until another one is decoded
         is_dry = False
         try:
@@ -112,19 +77,32 @@ class Transcription:
                     is_dry = request is None and asked_at == self.num_windows
                     if request is not None:
                         windows[asyncio.ensure_future(self._decode(request))] = request
-                for window in [one for one in windows if one in done]:
+                ready = deque(one for one in windows if one in done)
+                while ready:
                     self.num_windows, is_dry = self.num_windows + 1, False
-                    for segment in self._reader.take(windows.pop(window), window.result()):
+                    for segment in self._reader.take(windows.pop(ready[0]), _take_result(ready.popleft())):
+                        self.has_text = self.has_text or bool(segment.text.strip())
                         yield segment
         finally:
-            await _cancel_all(windows, asked)
+            # A failed window holds its error, whose traceback refers to this frame: what stays here would stay a cycle.
+            left: list[asyncio.Future[Any]] = [*windows, *([] if asked is None else [asked])]
+            asked = None
+            windows.clear()
+            done.clear()
+            await _cancel_all(left)
+            left.clear()
 
     async def _decode(self, request: WindowRequest) -> WindowResult:
-        return await self._send(self._recording.pcm(request.start, request.end), request.options)
+        # A copy: whoever still holds a window when the request has ended does not hold the whole recording.
+        return await self._send(self._recording.pcm(request.start, request.end).copy(), request.options)
 
 
-def _decode(data: bytes, max_duration_s: float) -> Recording:
-    return Recording(decode_pcm(data, source=_SOURCE, max_duration_s=max_duration_s))
+def _take_result(window: asyncio.Future[WindowResult]) -> WindowResult:
+    """Return a window's result, or raise its error without a reference to it in the traceback."""
+    try:
+        return window.result()
+    finally:
+        del window
 
 
 async def _first_of(
@@ -136,11 +114,8 @@ async def _first_of(
     return done
 
 
-async def _cancel_all(
-    windows: Collection[asyncio.Future[WindowResult]], asked: asyncio.Future[WindowRequest | None] | None
-) -> None:
+async def _cancel_all(left: Collection[asyncio.Future[Any]]) -> None:
     """Cancel everything in flight and wait until it is cancelled."""
-    left: list[asyncio.Future[Any]] = [*windows, *([] if asked is None else [asked])]
     for one in left:
         one.cancel()
     await asyncio.gather(*left, return_exceptions=True)

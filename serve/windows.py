@@ -2,18 +2,21 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Generator
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from serve.errors import ModelNotFoundError, OverloadedError, TranscriberLostError
 from serve.models.served_model import ServedModel
+from serve.observe.metrics import WINDOW_SECONDS, read_key, record
+from serve.observe.request_log import current_request
 from sottovoce.errors import SottovoceError
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 
-_MAX_RETRIES = 2
+_MAX_RETRIES = 4  # a window may meet several deaths; one that kills its replica must end (guess)
 _BACKOFF_S = 0.1  # doubled each time; long enough for the router to notice a death (guess, untested)
 
 _log = logging.getLogger(__name__)
@@ -85,7 +88,10 @@ async def send_window(
         ModelNotFoundError, ModelLoadError: the model was unloaded meanwhile, and its files are gone or damaged.
     """
     replicas = handle.options(multiplexed_model_id=model.key)
+    started = time.monotonic()
     result: WindowResult = await _retry(lambda: replicas.transcribe.remote(pcm, options))
+    record(WINDOW_SECONDS, time.monotonic() - started, **read_key(model.key).labels)
+    current_request().take_window(result)
     return result
 
 
@@ -107,19 +113,18 @@ async def describe_everywhere(handle: TranscriberHandle, key: str) -> ServedMode
     answers = await handle.broadcast("prepare", key).results_async(return_exceptions=True)
     for answer in answers:
         if isinstance(answer, ModelNotFoundError):
-            _raise_own(answer)
+            raise _own_error(answer)
     for answer in answers:
         if isinstance(answer, ServedModel):
             return answer
     for answer in answers:
         if isinstance(answer, Exception):
-            _raise_own(answer)
+            raise _own_error(answer)
     raise TranscriberLostError(1)
 
 
 async def _retry(call: Callable[[], PendingResult]) -> Any:  # noqa: ANN401 - whatever the method gives
     """Call a replica, and retry on another one when it dies."""
-    lost: Exception | None = None
     for attempt in range(1 + _MAX_RETRIES):
         if attempt:
             await asyncio.sleep(_BACKOFF_S * 2 ** (attempt - 1))
@@ -129,8 +134,9 @@ async def _retry(call: Callable[[], PendingResult]) -> Any:  # noqa: ANN401 - wh
             raise OverloadedError(error.args[1]) from error
         except (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError) as error:
             _log.warning("a transcriber replica was lost, attempt %d: %s", attempt + 1, type(error).__name__)
-            lost = error
-    raise TranscriberLostError(1 + _MAX_RETRIES) from lost
+            if attempt == _MAX_RETRIES:
+                raise TranscriberLostError(1 + _MAX_RETRIES) from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def _cancel_with_caller(pending: PendingResult) -> Any:  # noqa: ANN401 - whatever the method gives
@@ -141,11 +147,16 @@ async def _cancel_with_caller(pending: PendingResult) -> Any:  # noqa: ANN401 - 
         pending.cancel()
         raise
     except RayTaskError as error:
-        _raise_own(error)
+        own = _own_error(error)
+        if own is not error:
+            own.__cause__ = RuntimeError(str(error))  # the replica's traceback, for the log
+    try:
+        # Outside the handler: Ray's error would be the context of its own cause, and both stay in memory as a cycle.
+        raise own
+    finally:
+        del own  # its traceback refers to this frame
 
 
-def _raise_own(error: Exception) -> NoReturn:
-    """Raise the replica's own error: Ray wraps it in one whose message is a traceback with a host name."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, SottovoceError):
-        raise error.cause from error
-    raise error
+def _own_error(error: Exception) -> Exception:
+    """Return the replica's own error: Ray wraps it in one whose message is a traceback with a host name."""
+    return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, SottovoceError) else error

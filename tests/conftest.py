@@ -97,6 +97,7 @@ def local_ray() -> Iterator[str]:
     import ray  # here: most runs of the tests need none
 
     os.environ[KEYS_VARIABLE] = ",".join(API_KEYS)
+    os.environ["RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"  # replicas follow the load sooner
     # "local": without it ray.init joins any cluster that `ray start` left running on this machine.
     context = ray.init(
         address="local", num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False
@@ -164,8 +165,9 @@ def _save_tiny(micro_assets: Path, folder: Path) -> None:
     from narrow_whisper import narrow_config, narrow_generation
     from transformers import WhisperTokenizerFast
 
+    from sottovoce.model.audio_context import AudioContext
     from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
-    from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+    from sottovoce.model.context import TrimmedWhisper, set_audio_context
 
     tokenizer = WhisperTokenizerFast.from_pretrained(micro_assets, local_files_only=True)
     with torch.random.fork_rng():
@@ -196,6 +198,12 @@ def tiny_export(tiny_checkpoint: Path, made_once: MakeOnce) -> Path:
         export_checkpoint(ExportConfig(), tiny_checkpoint, folder, score=lambda _folder, _variant: StatedScore())
 
     return made_once("tiny-export", export)
+
+
+@pytest.fixture(scope="session")
+def stated_score() -> StatedScore:
+    """A score nobody measured."""
+    return StatedScore()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ MAX_TOUCHED = 3
 
 NAMED_AS_DEFAULT = {
     "int8": {"serve/settings.py", "platform/sottovoce/tune/context_plan.py"},
+    "adapt_context": {"platform/sottovoce/tune/adaptation.py"},
     "full": {"platform/sottovoce/train/config.py"},
     "lora": {"platform/sottovoce/tune/space.py"},
 }

@@ -217,12 +217,13 @@ def test_generated_parts_are_up_to_date(page: str) -> None:
 
 def test_the_pages_have_the_generated_parts_that_are_promised() -> None:
     marks = {
-        page: re.findall(r"^<!-- (settings: .+|layers|tree) -->$", text, re.MULTILINE) for page, text in PAGES.items()
+        page: re.findall(r"^<!-- (settings: .+|layers|tree|observation) -->$", text, re.MULTILINE)
+        for page, text in PAGES.items()
     }
     assert marks["docs/architecture.md"] == ["layers", "tree"]
     assert marks["docs/training.md"][0] == "settings: jobs.train_whisper training"
     assert marks["docs/data.md"] == ["settings: jobs.prepare_manifest", "settings: jobs.train_whisper data"]
-    assert marks["docs/serving.md"] == ["settings: jobs.serve_model"]
+    assert marks["docs/serving.md"] == ["observation", "settings: jobs.serve_model"]
     assert "| `--training.method` | `full` \\| " in PAGES["docs/training.md"]
 
 

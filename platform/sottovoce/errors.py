@@ -7,6 +7,7 @@
     │   └── TrackerUnavailableError       a tracker whose package is not installed
     ├── AudioError (ValueError)           one recording cannot be used
     │   ├── AudioDecodeError              unreadable bytes
+    │   │   └── AudioExpansionError       bytes that unpack to far more than any recording
     │   ├── EmptyAudioError               readable, zero samples
     │   ├── NonFiniteAudioError           NaN or infinite samples
     │   └── AudioTooLongError             longer than the limit
@@ -28,6 +29,7 @@
     ├── TrackerError (RuntimeError)       a tracker's folder or server does not open
     ├── SearchError (RuntimeError)        a hyperparameter search without a result
     ├── WordTimesUnavailableError (ValueError)  word times from graphs exported without cross-attention
+    ├── UnsupportedOptionError (ValueError)  an option of decoding that an engine does not have
     └── ExportGateError (RuntimeError)    a variant lost too much accuracy
 
 Fields go to ``super().__init__``, and ``__str__`` builds the sentence: a class that formats in
@@ -99,6 +101,10 @@ class AudioDecodeError(AudioError):
 
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(source, reason)
+
+
+class AudioExpansionError(AudioDecodeError):
+    """Bytes that unpack to more than any recording of the allowed duration; raised while decoding, not after."""
 
 
 class EmptyAudioError(AudioError):
@@ -301,6 +307,15 @@ class WordTimesUnavailableError(SottovoceError, ValueError):
 
     def __init__(self, engine: str) -> None:
         super().__init__(engine)
+
+
+class UnsupportedOptionError(SottovoceError, ValueError):
+    """An option of decoding that an engine does not have."""
+
+    sentence = "engine {0} does not support {1}: {2}"
+
+    def __init__(self, engine: str, option: str, remedy: str) -> None:
+        super().__init__(engine, option, remedy)
 
 
 class ExportGateError(SottovoceError, RuntimeError):

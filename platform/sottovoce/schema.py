@@ -44,6 +44,7 @@ RejectReason: TypeAlias = Literal[
     "too_short",
     "too_long",
     "missing_text",
+    "implausible_text",  # of a teacher: it repeats itself or is unlikely, at every temperature
     "label_too_long",  # more than 448 tokens with prefix and end token
 ]
 

@@ -125,17 +125,34 @@ class TextDone(BaseModel):
     """The detected language when the request names none; empty without speech."""
     logprobs: Omittable[list[Logprob]] = None
     """With ``include=logprobs``: of the whole text."""
-    usage: TokenUsage
+    usage: Omittable[TokenUsage] = None
+    """Unless ``stream_include_usage`` is false."""
+
+
+class ModelFile(BaseModel):
+    """A file that a model was read from."""
+
+    name: str
+    """Relative to the model's folder."""
+    bytes: int
+    sha256: str
+    """In hexadecimal, as ``sha256sum`` prints it."""
 
 
 class Model(BaseModel):
-    """One entry of ``GET /v1/models``."""
+    """One entry of ``GET /v1/models``; ``variant``, ``source`` and ``files`` are extensions of ours."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     """Unix time of its promotion, or else of its files."""
     owned_by: str = "sottovoce"
+    variant: str
+    """torch, or the name of an export format such as int8."""
+    source: str
+    """The Hub id, or the last two parts of the folder that it is read from."""
+    files: Omittable[list[ModelFile]] = None
+    """The files that answer requests now; absent until the model has been loaded."""
 
 
 class ModelList(BaseModel):

@@ -1,4 +1,4 @@
-"""The outermost middleware: request ids, API keys, and responses for exceptions."""
+"""The outermost middleware: request ids, API keys, clients that leave, and responses for exceptions."""
 
 import logging
 import uuid
@@ -38,31 +38,48 @@ class Edge:
         self._writes_id = not is_behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. An exception before the response starts becomes an error response."""
+        """Serve one request. An exception before the response starts becomes an error response.
+
+        When the client has left, whatever goes wrong after it is no fault of ours; the line of the request says 499.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send, writes_id=self._writes_id)
+        exchange = _Exchange(scope, receive, send, writes_id=self._writes_id)
         try:
             if scope["path"] not in self._public_paths and not scope["path"].startswith(DOCS_FILES):
-                scope["state"]["client"] = self._keys.check(Headers(scope=scope).get("authorization"))
-            await self._app(scope, receive, exchange.send)
+                scope["state"]["client"] = self._find_client(scope)
+            await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:  # noqa: BLE001 - the one place where any exception becomes a response
+            if exchange.has_left:  # the request's own line tells of it
+                return
             if exchange.has_started:
                 _log.exception("request %s failed after its response had started", exchange.request_id)
                 return
             response = problem_response(error, request_id=exchange.request_id)
             await response(scope, receive, exchange.send)
 
+    def _find_client(self, scope: Scope) -> str:
+        """Return whose request it is: a key's, or an address's where no key is wanted.
+
+        Raises:
+            UnauthorizedError: a key is wanted, and none of the accepted ones is there.
+        """
+        client = self._keys.check(Headers(scope=scope).get("authorization"))
+        address = scope.get("client")
+        return client if self._keys.are_wanted or not address else str(address[0])
+
 
 class _Exchange:
-    """The id of one request, and whether its response has started."""
+    """The id of one request, whether its response has started, and whether its client has left."""
 
-    def __init__(self, scope: Scope, send: Send, *, writes_id: bool) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, writes_id: bool) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER)
         self._writes_id = writes_id
         self.request_id = clean_request_id(given or "") or uuid.uuid4().hex
         self.has_started = False
+        self.has_left = False
+        self._receive = receive
         self._send = send
         scope.setdefault("state", {})["request_id"] = self.request_id
 
@@ -72,7 +89,21 @@ class _Exchange:
             self.has_started = True
             if self._writes_id:
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
-        await self._send(message)
+        try:
+            await self._send(message)
+        except Exception:
+            self.has_left = True  # nobody takes the response any more
+            raise
+
+    async def receive(self) -> Message:
+        """Receive a message. Serve raises errors of many kinds when its proxy has closed the connection."""
+        try:
+            message = await self._receive()
+        except Exception:  # noqa: BLE001 - the request's body is lost, whatever it was
+            message = {"type": "http.disconnect"}
+        if message["type"] == "http.disconnect":
+            self.has_left = True
+        return message
 
 
 def clean_request_id(given: str) -> str:

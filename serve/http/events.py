@@ -26,7 +26,12 @@ _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 async def transcript_events(
-    segments: AsyncGenerator[Segment, None], *, duration_s: float, wants_language: bool, wants_logprobs: bool
+    segments: AsyncGenerator[Segment, None],
+    *,
+    duration_s: float,
+    wants_language: bool,
+    wants_logprobs: bool,
+    wants_usage: bool = True,
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of a transcript as its segments arrive.
 
@@ -35,6 +40,7 @@ async def transcript_events(
         duration_s: of the recording.
         wants_language: whether the last event names the language that was detected.
         wants_logprobs: whether events carry tokens' log-probabilities.
+        wants_usage: whether the last event has the usage.
 
     Yields:
         A delta for each segment with text; together they are the text of the last event, ``transcript.text.done``.
@@ -59,7 +65,7 @@ async def transcript_events(
         text="".join(text),
         languages=languages if wants_language else None,
         logprobs=logprobs if wants_logprobs else None,
-        usage=_token_usage(duration_s, num_tokens),
+        usage=_token_usage(duration_s, num_tokens) if wants_usage else None,
     )
 
 

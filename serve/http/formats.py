@@ -1,4 +1,4 @@
-"""Response formats: json, text, srt, verbose_json and vtt."""
+"""Response formats: json, text, srt, verbose_json and vtt; and a model as it is listed."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from serve.http.api import (
     BaseModel,
     DurationUsage,
+    Model,
+    ModelFile,
     Transcription,
     TranscriptionSegment,
     TranscriptionWord,
@@ -14,9 +16,16 @@ from serve.http.api import (
 )
 from serve.http.events import segment_languages, segment_logprobs
 from serve.http.speech_request import SpeechRequest
+from serve.models.catalog import ListedModel
 from sottovoce.recognize.longform.segment import Segment, Transcript
 from sottovoce.schema import FRAMES_PER_SECOND
 from sottovoce.text.subtitles import Cue, write_srt, write_vtt
+
+
+def format_model(model: ListedModel) -> Model:
+    """Build one entry of the list of models."""
+    files = [ModelFile(name=file.name, bytes=file.num_bytes, sha256=file.sha256) for file in model.files]
+    return Model(id=model.id, created=model.created, variant=model.variant, source=model.source, files=files or None)
 
 
 def format_transcript(transcript: Transcript, request: SpeechRequest, *, language_names: Mapping[str, str]) -> Response:
@@ -33,7 +42,7 @@ def format_transcript(transcript: Transcript, request: SpeechRequest, *, languag
         case "srt":
             return PlainTextResponse(write_srt(_cues(transcript)))
         case "vtt":
-            return PlainTextResponse(write_vtt(_cues(transcript)))
+            return PlainTextResponse(write_vtt(_cues(transcript)), media_type="text/vtt")
         case "json":
             return _respond(_plain(transcript, request))
         case "verbose_json":

@@ -21,6 +21,7 @@ _ERRORS: Mapping[int, str] = {
     400: "A field that cannot be used, a broken form, or a file that is no audio.",
     401: "No API key, or a wrong one.",
     404: "No such model, or no such path.",
+    408: "The upload is too slow.",
     413: "More bytes or more seconds of audio than the limits.",
     415: "The body is not multipart/form-data.",
     422: "The audio decodes but cannot be transcribed: no samples, or samples that are not finite.",
@@ -54,7 +55,8 @@ def speech_docs(form: type[TranscriptionForm] | type[TranslationForm]) -> RouteD
     """Describe a route that takes a form with a recording."""
     content: dict[str, Any] = {
         "application/json": {"schema": {"anyOf": [_ref(api.Transcription), _ref(api.VerboseTranscription)]}},
-        "text/plain": {"schema": {"type": "string", "description": "The text, or SRT or WebVTT subtitles."}},
+        "text/plain": {"schema": {"type": "string", "description": "The text, or SRT subtitles."}},
+        "text/vtt": {"schema": {"type": "string", "description": "WebVTT subtitles."}},
     }
     if form is TranscriptionForm:
         content["text/event-stream"] = {"itemSchema": _event()}

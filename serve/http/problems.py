@@ -5,29 +5,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from serve.errors import (
     BodyTooLargeError,
     ContentTypeError,
     DeadlineError,
+    DecodedAudioError,
     InvalidRequestError,
     ModelLoadError,
     ModelNotFoundError,
     NotReadyError,
     OverloadedError,
     RateLimitError,
+    SlowUploadError,
     TranscriberLostError,
     UnauthorizedError,
+    UnavailableError,
 )
 from serve.http.api import ErrorBody, ErrorResponse
+from serve.observe.request_log import current_request
 from sottovoce.errors import (
     AudioError,
     AudioTooLongError,
     EmptyAudioError,
     LanguageError,
     NonFiniteAudioError,
+    UnsupportedOptionError,
     WordTimesUnavailableError,
 )
 
@@ -35,6 +39,10 @@ _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 _RATE = "requests"  # OpenAI's type for a limit on requests, beside "tokens"
 RETRY_AFTER_S = 1  # a window takes well below a second on the models this serves on CPU
+_LONG_RETRY_AFTER_S = 15  # until a long recording has been transcribed it takes minutes, and each try is a large upload
+
+CROWDED_HEADER = "x-sottovoce-crowded"
+"""Header of a refusal for lack of room in the whole gateway: the proxy then refuses others for a moment by itself."""
 
 # The first matching class counts: status, type, code, form field.
 _TABLE: tuple[tuple[type[Exception], int, str, str | None, str | None], ...] = (
@@ -47,18 +55,21 @@ _TABLE: tuple[tuple[type[Exception], int, str, str | None, str | None], ...] = (
     (EmptyAudioError, 422, _INVALID, "unusable_audio", "file"),
     (AudioError, 400, _INVALID, "invalid_audio", "file"),  # as OpenAI answers a file it cannot read
     (WordTimesUnavailableError, 400, _INVALID, "unsupported_value", "timestamp_granularities"),
+    (UnsupportedOptionError, 400, _INVALID, "unsupported_value", None),
     (ContentTypeError, 415, _INVALID, "unsupported_content_type", None),
     (LanguageError, 400, _INVALID, "unsupported_language", "language"),
     (UnauthorizedError, 401, _INVALID, "invalid_api_key", None),
-    (ClientDisconnect, 400, _INVALID, "client_disconnected", None),
+    (SlowUploadError, 408, _INVALID, "upload_timeout", "file"),
     (RateLimitError, 429, _RATE, "rate_limit_exceeded", None),
     (OverloadedError, 503, _SERVER, "overloaded", None),
     (NotReadyError, 503, _SERVER, "not_ready", None),
     (TranscriberLostError, 503, _SERVER, "unavailable", None),
+    (UnavailableError, 503, _SERVER, "unavailable", None),
     (DeadlineError, 504, _SERVER, "deadline_exceeded", None),
 )
 _HEADERS: dict[int, dict[str, str]] = {
     401: {"www-authenticate": "Bearer"},
+    408: {"connection": "close"},  # else the rest of the slow body would be read to its end
     429: {"retry-after": str(RETRY_AFTER_S)},
     503: {"retry-after": str(RETRY_AFTER_S)},
     504: {"x-should-retry": "false"},  # OpenAI's clients would send the same slow request twice more
@@ -87,14 +98,20 @@ def describe_problem(error: Exception, *, request_id: str) -> Problem:
     """Describe any exception in OpenAI's shape.
 
     An exception that is not in the table is a fault of ours: 500, logged with its traceback under the request id.
+    The code becomes the reason in the request's log line.
     """
+    problem = _describe(error, request_id=request_id)
+    current_request().fail(problem.body.code)
+    return problem
+
+
+def _describe(error: Exception, *, request_id: str) -> Problem:
     for error_class, status, error_type, code, param in _TABLE:
         if isinstance(error, error_class):
-            body = ErrorBody(message=_sentence(error), type=error_type, code=code, param=param)
+            body = ErrorBody(message=str(error), type=error_type, code=code, param=param)
             if isinstance(error, InvalidRequestError):
                 body = body.model_copy(update={"code": error.code, "param": error.param})
-            _log.info("request %s: %d %s", request_id, status, type(error).__name__)
-            return Problem(status, body)
+            return Problem(status, body, _headers_of(error))
     if isinstance(error, HTTPException):
         return _refused_by_router(error)
     _log.error("request %s failed", request_id, exc_info=error)
@@ -102,9 +119,11 @@ def describe_problem(error: Exception, *, request_id: str) -> Problem:
     return Problem(500, ErrorBody(message=message, type=_SERVER, code="internal_error"))
 
 
-def _sentence(error: Exception) -> str:
-    """Return the message; a disconnect has none, so its class name."""
-    return str(error) or type(error).__name__
+def _headers_of(error: Exception) -> dict[str, str]:
+    """Return the headers of one error, besides those of its status."""
+    if isinstance(error, DecodedAudioError):
+        return {"retry-after": str(_LONG_RETRY_AFTER_S)}
+    return {CROWDED_HEADER: "1"} if type(error) is OverloadedError else {}
 
 
 def _refused_by_router(error: HTTPException) -> Problem:

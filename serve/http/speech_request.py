@@ -1,18 +1,20 @@
 """Validate a form into a speech request. Every field is used or refused; none is ignored."""
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from serve.errors import InvalidRequestError, shown
-from serve.http.forms import ResponseFormat, ServerVad, SpeechForm, TranscriptionForm, TranslationForm
+from serve.http.forms import INSTEAD, ResponseFormat, ServerVad, SpeechForm, TranscriptionForm, TranslationForm
 from sottovoce.config import Config
 from sottovoce.recognize.longform.options import FALLBACK_TEMPERATURES, LongFormOptions
 from sottovoce.schema import DecodeOptions, Task
+from sottovoce.text.languages import find_language, language_spellings
 
 Value: TypeAlias = str | UploadFile
 FormT = TypeVar("FormT", bound=Config)
@@ -20,8 +22,8 @@ FormT = TypeVar("FormT", bound=Config)
 _LISTS = ("timestamp_granularities", "include")
 _TIMED_FORMATS = ("srt", "verbose_json", "vtt")
 _STREAMED_FORMATS = ("json", "text")
-# OpenAI's fields for models other than Whisper: named, so that nobody looks for a typo.
-_NOT_SUPPORTED = frozenset({"languages", "keywords", "known_speaker_names", "known_speaker_references"})
+_BRACKETS = re.compile(r"\[\d*\]$")  # of name[], and of name[0] as some form libraries write it
+_DETECT = "auto"  # what other servers take for an absent language
 _CODES = {
     "missing": "missing_required_parameter",
     "extra_forbidden": "unknown_parameter",
@@ -37,9 +39,13 @@ class SpeechRequest:
     model: str
     task: Task
     language: str | None = None
-    """As given, lower case; None to detect it."""
+    """As given, or the model's code for it after ``spoken_in``; None to detect it."""
     prompt: str
+    """Hotwords and prompt."""
     temperature: float
+    beam_size: int = 1
+    best_of: int = 1
+    seed: int = 0
     response_format: ResponseFormat
     stream: bool = False
     wants_segments: bool = True
@@ -49,36 +55,70 @@ class SpeechRequest:
     wants_logprobs: bool = False
     chunking: ServerVad | None = None
     """How to split long audio; None for the service's setting."""
+    vad_filter: bool | None = None
+    """Whether to decode only what the speech detector finds; None for the service's setting."""
+    timestamps: bool | None = None
+    """Whether the model generates timestamps; None if it does where the response has segments."""
+    wants_usage: bool = True
+    """In a stream's last event."""
 
     @property
     def wants_language(self) -> bool:
         """Whether the response names the detected language: the request gives none, and the text is in it."""
         return self.language is None and self.task == "transcribe"
 
+    def spoken_in(self, names: Mapping[str, str]) -> "SpeechRequest":
+        """Return the request with its language as the model's code for it.
+
+        Args:
+            names: English name of each language that the model knows, by its code.
+
+        Raises:
+            InvalidRequestError: the model does not know the language.
+        """
+        if self.language is None:
+            return self
+        code = find_language(self.language, language_spellings(names))
+        if code is None:
+            message = (
+                f"language {shown(self.language)!r} is unknown to this model; use an ISO 639-1 code such as en, or none"
+            )
+            raise InvalidRequestError(message, "language", "unsupported_language")
+        return replace(self, language=code)
+
     def decode_options(self) -> DecodeOptions:
         """Return the decoding options of every window."""
         return DecodeOptions(
             language=self.language,
             task=self.task,
-            timestamps=self.response_format in _TIMED_FORMATS,
+            timestamps=self.response_format in _TIMED_FORMATS if self.timestamps is None else self.timestamps,
             word_timestamps=self.wants_words,
             token_logprobs=self.wants_logprobs,
             prompt=self.prompt,
             temperatures=(self.temperature,) if self.temperature else FALLBACK_TEMPERATURES,
+            best_of=self.best_of,
+            beam_size=self.beam_size,
+            seed=self.seed,
         )
 
     def long_form(self, *, otherwise: LongFormOptions) -> LongFormOptions:
-        """Return the long-form options: the request's chunking, and the service's settings for the rest."""
-        if self.chunking is None:
-            return otherwise
-        asked = {
-            "algorithm": "chunked",
-            "threshold": self.chunking.threshold,
-            "prefix_padding_s": self.chunking.prefix_padding_ms / 1000,
-            "min_silence_s": self.chunking.silence_duration_ms / 1000,
-            "always_find_speech": True,
-        }
-        return otherwise.model_copy(update=asked)
+        """Return the long-form options: what the request says, and the service's settings for the rest."""
+        asked: dict[str, object] = {}
+        if self.timestamps is False:
+            asked["algorithm"] = "chunked"  # sequential moves by timestamps
+        if self.vad_filter is False:  # chunked cuts by the speech detector
+            asked |= {"algorithm": "sequential", "skip_without_voice": False}
+        if self.vad_filter:
+            asked |= {"algorithm": "chunked", "skip_without_voice": True, "always_find_speech": True}
+        if self.chunking is not None:
+            asked |= {
+                "algorithm": "chunked",
+                "threshold": self.chunking.threshold,
+                "prefix_padding_s": self.chunking.prefix_padding_ms / 1000,
+                "min_silence_s": self.chunking.silence_duration_ms / 1000,
+                "always_find_speech": True,
+            }
+        return otherwise.model_copy(update=asked) if asked else otherwise
 
 
 def read_transcription(form: FormData) -> SpeechRequest:
@@ -95,44 +135,72 @@ def read_transcription(form: FormData) -> SpeechRequest:
     if "chunking_strategy" in values:
         values["chunking_strategy"] = _read_chunking(values["chunking_strategy"])
     checked = _check(TranscriptionForm, values)
-    if "timestamp_granularities" in checked.model_fields_set and checked.response_format != "verbose_json":
-        _refuse("timestamp_granularities", f"needs response_format=verbose_json, not {checked.response_format}")
-    if checked.include and checked.response_format != "json":
-        _refuse("include", f"logprobs needs response_format=json, not {checked.response_format}")
-    if checked.stream and checked.response_format not in _STREAMED_FORMATS:
-        formats = " or ".join(_STREAMED_FORMATS)
-        _refuse("stream", f"true gives events, and needs response_format {formats}, not {checked.response_format}")
+    _check_format(checked)
+    if checked.vad_filter is False and checked.chunking_strategy is not None:
+        _refuse("vad_filter", "false decodes what is no speech, which chunking_strategy leaves out; send only one")
+    language = None if checked.language is None or checked.language.lower() == _DETECT else checked.language
     chunking = ServerVad(type="server_vad") if checked.chunking_strategy == "auto" else checked.chunking_strategy
-    return SpeechRequest(
-        file=_check_file(checked),
-        model=checked.model,
-        task="transcribe",
-        language=checked.language,
-        prompt=checked.prompt,
-        temperature=checked.temperature,
-        response_format=checked.response_format,
+    return replace(
+        _read_common(checked, "transcribe", prompt=checked.prompt),
+        language=language,
         stream=checked.stream,
         wants_segments="segment" in checked.timestamp_granularities,
         wants_words="word" in checked.timestamp_granularities,
         wants_logprobs="logprobs" in checked.include,
+        wants_usage=checked.stream_include_usage is not False,
         chunking=chunking,
     )
+
+
+def _check_format(form: TranscriptionForm) -> None:
+    """Refuse fields that the response format, or an answer without events, has no place for."""
+    if "word" in form.timestamp_granularities and form.response_format != "verbose_json":
+        _refuse("timestamp_granularities", f"word needs response_format=verbose_json, not {form.response_format}")
+    if form.include and form.response_format != "json":
+        _refuse("include", f"logprobs needs response_format=json, not {form.response_format}")
+    if form.stream and form.response_format not in _STREAMED_FORMATS:
+        formats = " or ".join(_STREAMED_FORMATS)
+        _refuse("stream", f"true gives events, and needs response_format {formats}, not {form.response_format}")
+    if form.stream_include_usage is not None and not form.stream:
+        _refuse("stream_include_usage", "needs stream=true; without it, the answer has its usage if it is JSON")
 
 
 def read_translation(form: FormData) -> SpeechRequest:
     """Check the form of ``POST /v1/audio/translations``.
 
     Raises:
-        InvalidRequestError: a field that is missing, unknown, repeated or out of range.
+        InvalidRequestError: a field that is missing, unknown, repeated or out of range, or fields that exclude each
+            other.
     """
     checked = _check(TranslationForm, _group(form))
+    target = checked.to_language
+    if target is not None and find_language(target, language_spellings({"en": "english"})) is None:
+        _refuse("to_language", f"must be en, the only language that Whisper translates into, not {shown(target)!r}")
+    return _read_common(checked, "translate", prompt=checked.prompt)
+
+
+def _read_common(form: SpeechForm, task: Task, *, prompt: str) -> SpeechRequest:
+    """Return the request with what both forms have.
+
+    Raises:
+        InvalidRequestError: the file is empty, or fields exclude each other.
+    """
+    if form.beam_size > 1 and form.temperature:
+        _refuse("beam_size", f"searches at temperature 0, not {form.temperature:g}; send best_of, or no temperature")
+    if form.vad_filter is False and form.without_timestamps:
+        _refuse("vad_filter", "false moves by timestamps; leave out without_timestamps, or send vad_filter=true")
     return SpeechRequest(
-        file=_check_file(checked),
-        model=checked.model,
-        task="translate",
-        prompt=checked.prompt,
-        temperature=checked.temperature,
-        response_format=checked.response_format,
+        file=_check_file(form),
+        model=form.model,
+        task=task,
+        prompt=" ".join(text for text in (form.hotwords, prompt) if text),
+        temperature=form.temperature,
+        response_format=form.response_format,
+        beam_size=form.beam_size,
+        best_of=form.best_of,
+        seed=form.seed,
+        vad_filter=form.vad_filter,
+        timestamps=None if form.without_timestamps is None else not form.without_timestamps,
     )
 
 
@@ -147,9 +215,11 @@ def _group(form: FormData) -> dict[str, Any]:
         value = sent.strip() if isinstance(sent, str) else sent
         if value == "":
             continue
-        name = key.removesuffix("[]")
-        if name in _LISTS or name in _NOT_SUPPORTED:
-            values.setdefault(name, []).append(value)
+        name = _BRACKETS.sub("", key)
+        if name in _LISTS:
+            values.setdefault(name, []).extend(_split_list(value))
+        elif name in INSTEAD and name not in values:
+            values[name] = value
         elif key == "chunking_strategy" or key.startswith("chunking_strategy["):
             values.setdefault("chunking_strategy", []).append((key, value))
         elif key in values:
@@ -157,6 +227,16 @@ def _group(form: FormData) -> dict[str, Any]:
         else:
             values[key] = value
     return values
+
+
+def _split_list(value: Value) -> list[object]:
+    """Return the items of a list: of JSON text, or of text with commas, which is also a single item."""
+    parsed = _parse_json(value)
+    if isinstance(parsed, list):
+        return parsed
+    if isinstance(value, UploadFile):
+        return [value]
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def _read_chunking(sent: list[tuple[str, Value]]) -> ServerVad | Literal["auto"]:
@@ -201,16 +281,14 @@ def _check(form_class: type[FormT], values: Mapping[str, Any], *, inside: str = 
         fault = error.errors(include_url=False, include_context=False)[0]
         name = shown(str(fault["loc"][0])) if fault["loc"] else ""  # a key that is not Unicode has no location
         param = ".".join(part for part in (inside, name) if part)
-        if name in _NOT_SUPPORTED:
-            message = f"{param} is not supported by this kind of model"
+        if fault["type"] == "extra_forbidden" and name in INSTEAD:
+            message = f"{param} is not supported: {INSTEAD[name]}"
             raise InvalidRequestError(message, param, "unsupported_parameter") from error
         code = _CODES.get(fault["type"], "invalid_value")
         raise InvalidRequestError(_sentence(param, code, fault["msg"], fault["input"]), param, code) from error
 
 
 def _sentence(param: str, code: str, reason: str, value: object) -> str:
-    if param == "file" and isinstance(value, str):
-        return "file must be a file part with a filename, not text"
     if isinstance(value, UploadFile):
         return f"{param} must be text, not a file"
     if code == "missing_required_parameter":

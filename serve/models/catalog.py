@@ -8,12 +8,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from serve.errors import ModelLoadError, ModelNotFoundError, ModelRefusedError
+from serve.models.file_digests import FileDigest, describe_files
 from serve.models.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, ModelSource, split_id
 from serve.models.served_model import ServedModel
 from serve.windows import TranscriberHandle, describe_everywhere, describe_model
@@ -32,6 +34,12 @@ class ListedModel:
     """A name, a name with a variant, or an alias."""
     created: int
     """Unix time of its promotion, or else of its files."""
+    variant: str
+    """torch, or the name of an export format such as int8."""
+    source: str
+    """Its Hub id, or the last two parts of its folder's path: clients need not know the rest."""
+    files: tuple[FileDigest, ...]
+    """The files that answer requests now; empty before they have been loaded."""
 
 
 class Catalog:
@@ -64,7 +72,8 @@ class Catalog:
         """
         self._entries = await self._read()
         served = await self.find(self._source.default)
-        _log.info("serving %s as %s", served.key, ", ".join((self._source.default, *self._source.aliases)))
+        names = ", ".join((self._source.default, *self._source.aliases))
+        _log.info("serving %s as %s: %s", served.key, names, describe_files(served.files))
         following = asyncio.create_task(self._follow())
         try:
             yield
@@ -75,26 +84,26 @@ class Catalog:
     def listed(self) -> list[ListedModel]:
         """Return every valid model id: the names in order, each with its variants, then the default's aliases."""
         names = [
-            ListedModel(model_id, entry.plans[variant].created)
+            self._describe(model_id, entry.plans[variant])
             for name, entry in self._entries.items()
             for model_id, variant in [(name, entry.default), *((f"{name}{VARIANT_MARK}{v}", v) for v in entry.plans)]
             if variant in entry.plans
         ]
         aliases = [
-            ListedModel(alias, one.created)
+            replace(one, id=alias)
             for one in names[:1]
             if one.id == self._source.default
             for alias in self._source.aliases
         ]
         return [*names, *aliases]
 
-    def created(self, model: str) -> int:
-        """Return the Unix time at which a model was promoted, or else its files were written.
+    def describe(self, model: str) -> ListedModel:
+        """Return the line of one model, under the id that was asked for.
 
         Raises:
             ModelNotFoundError: no such model is served.
         """
-        return self._find_plan(model).created
+        return replace(self._describe(self._without_alias(model), self._find_plan(model)), id=model)
 
     async def find(self, model: str) -> ServedModel:
         """Return the loaded model of an id. A transcriber loads it first if no request has used it yet.
@@ -175,7 +184,7 @@ class Catalog:
             return
         self._faults.pop(plan.key, None)
         self._served[model_id] = served
-        _log.info("%s is now %s", model_id, plan.key)
+        _log.info("%s is now %s: %s", model_id, plan.key, describe_files(served.files))
 
     async def _open(self, model_id: str, plan: ModelPlan) -> ServedModel:
         """Load a model once for all concurrent requests. A cancelled request does not stop it for the others."""
@@ -186,6 +195,14 @@ class Catalog:
             task.add_done_callback(lambda _: self._opening.pop(plan.key))
         served = await asyncio.shield(task)
         return self._served.setdefault(model_id, served)
+
+    def _describe(self, model_id: str, plan: ModelPlan) -> ListedModel:
+        """Describe a model. While a new version is loaded, the files are those of the version that still answers."""
+        by_key = {served.key: served for served in self._served.values()}
+        served = self._served.get(model_id) or by_key.get(plan.key)
+        folder = Path(plan.folder)
+        source = str(Path(*folder.parts[-2:])) if folder.is_absolute() else plan.folder
+        return ListedModel(model_id, plan.created, plan.variant, source, () if served is None else served.files)
 
     def _plan_of(self, model_id: str) -> ModelPlan | None:
         name, variant = split_id(model_id)

@@ -7,6 +7,7 @@ model through Serve's own list before a new one is loaded. Serve therefore route
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Protocol
 
 from serve.errors import ModelLoadError, ModelNotFoundError
@@ -14,7 +15,9 @@ from serve.models.loading import Footprint, LoadedModel, ModelLoader, count_byte
 from serve.models.model_plan import ModelPlan
 from serve.models.repository import ModelRepository
 from sottovoce.errors import SottovoceError
+from sottovoce.model.variants import RunDevice
 
+_LIMITS: Mapping[RunDevice, str] = {"cpu": "max_model_bytes", "cuda": "max_gpu_bytes"}
 _log = logging.getLogger(__name__)
 
 
@@ -32,13 +35,13 @@ class LoadedList(Protocol):
 class ModelRoom:
     """Load models within a memory budget; one at a time, as Serve calls it."""
 
-    def __init__(self, repository: ModelRepository, loader: ModelLoader, *, max_bytes: int) -> None:
+    def __init__(self, repository: ModelRepository, loader: ModelLoader, *, max_bytes: Mapping[RunDevice, int]) -> None:
         """Prepare.
 
         Args:
             repository: the model repository.
             loader: loads the models.
-            max_bytes: memory for all loaded models together, as computed from their files' sizes.
+            max_bytes: memory of each device for all models on it, as computed from their files' sizes.
         """
         self._repository = repository
         self._loader = loader
@@ -69,24 +72,46 @@ class ModelRoom:
     def _measure(self, key: str) -> tuple[ModelPlan, Footprint]:
         plan = self._repository.plan(key)
         footprint = self._loader.measure(plan)
-        if footprint.total_bytes > self._max_bytes:
-            needs = f"it needs {footprint.total_bytes} bytes, and max_model_bytes is {self._max_bytes}"
+        limit = self._max_bytes[footprint.device]
+        if footprint.total_bytes > limit:
+            needs = f"it needs {footprint.total_bytes} bytes, and {_LIMITS[footprint.device]} is {limit}"
             raise ModelLoadError(key, needs)
         return plan, footprint
 
+    async def unload(self, key: str, *, loaded: LoadedList, engine: asyncio.Lock) -> None:
+        """Unload one model and return its memory to the system. Does nothing if it is not loaded any more.
+
+        Args:
+            key: of the model.
+            loaded: the models in memory now.
+            engine: held while an engine computes; a model is not unloaded while it is in use.
+        """
+        async with engine:
+            if key not in loaded.models:
+                return
+            await self._take_out(key, loaded)
+        await asyncio.to_thread(self._loader.free_memory)
+
     async def _make_room(self, key: str, footprint: Footprint, loaded: LoadedList, engine: asyncio.Lock) -> None:
-        while loaded.models and self._count(loaded, footprint) > self._max_bytes:
+        while rivals := _on_device(loaded, footprint.device):
+            held = count_bytes([*(model.footprint for model in rivals.values()), footprint])
+            if held <= self._max_bytes[footprint.device]:
+                return
             async with engine:
-                oldest, model = next(iter(loaded.models.items()))
-                await loaded.unload_model_lru()
-                loaded._push_multiplexed_replica_info = (
-                    True  # otherwise requests for it would still be routed here first
-                )
-                await asyncio.to_thread(self._loader.unload, model)
-            del model
+                oldest = next(iter(_on_device(loaded, footprint.device)))
+                await self._take_out(oldest, loaded)
             await asyncio.to_thread(self._loader.free_memory)
             _log.info("%s was unloaded to make room for %s", oldest, key)
 
-    @staticmethod
-    def _count(loaded: LoadedList, footprint: Footprint) -> int:
-        return count_bytes([*(model.footprint for model in loaded.models.values()), footprint])
+    async def _take_out(self, key: str, loaded: LoadedList) -> None:
+        """Take a model out of Serve's list. The caller holds the engine, and no reference to the model."""
+        model = loaded.models[key]
+        loaded.models.move_to_end(key, last=False)  # Serve unloads the first of its list
+        await loaded.unload_model_lru()
+        loaded._push_multiplexed_replica_info = True  # otherwise requests for it would still be routed here first
+        await asyncio.to_thread(self._loader.unload, model)
+
+
+def _on_device(loaded: LoadedList, device: RunDevice) -> dict[str, LoadedModel]:
+    """Return the models in a device's memory, the least recently used first."""
+    return {key: model for key, model in loaded.models.items() if model.footprint.device == device}

@@ -13,11 +13,15 @@ from sottovoce.model.variants import (
     ServedVariant,
     VariantRecord,
     export_formats,
+    fastest_variant,
     find_folder,
     read_variant_record,
 )
 
 _WEIGHTS = "*.safetensors"
+_LOOKED_FOR = (
+    "a checkpoint has config.json and *.safetensors, an adapter adapter_config.json, an export a folder such as int8"
+)
 _ADAPTER_FILE = "adapter_config.json"  # as in model/adapter.py, which needs torch: a gateway does without
 
 
@@ -29,13 +33,18 @@ class FoundVariants:
     """Folder or Hub id of each variant that may be served."""
     refused: dict[ServedVariant, VariantRecord | None] = field(default_factory=dict)
     """Record of each refused variant; None for one that was never scored."""
+    records: dict[ServedVariant, VariantRecord] = field(default_factory=dict)
+    """Record of each exported variant that may be served."""
 
     def default(self, wanted: ServedVariant | None) -> ServedVariant | None:
-        """Return the variant of the bare name: the wanted one, else the first servable one; None if there is none.
+        """Return the variant of the bare name: the wanted one, else the fastest servable one; None if there is none.
 
-        A wanted variant that was refused is still returned, so that requests receive the reason.
+        A variant that was refused is returned if it is wanted or the only one, so that requests receive the reason.
         """
-        known = (wanted,) if wanted is not None else tuple(reversed(FORMATS))  # the fastest first
+        fastest = fastest_variant(self.records)
+        if wanted is None and fastest is not None:
+            return fastest
+        known = (wanted,) if wanted is not None else tuple(FORMATS)
         return next((variant for where in (self.folders, self.refused) for variant in known if variant in where), None)
 
 
@@ -59,6 +68,7 @@ def find_variants(checkpoint: str | None, export: str | None) -> FoundVariants:
         record = read_variant_record(folder)  # in a folder without a variant's files it would be the training's
         if record is not None and record.is_servable:
             found.folders[variant] = str(folder)
+            found.records[variant] = record
         else:
             found.refused[variant] = record
     return found
@@ -89,6 +99,30 @@ def refusal(
         remedy = "run jobs.export_model again, which loads each variant back and scores it"
         return CheckpointError(folder, f"its variant {variant} was never scored; {remedy}")
     return ExportGateError(variant, record.wer, record.reference_wer, record.max_wer_rise, folder)
+
+
+def missing_variant(source: str, wanted: ServedVariant | None) -> CheckpointError:
+    """Return the error of a folder without the wanted variant, or without any model; it names what is there instead."""
+    folder = Path(source)
+    if not folder.is_dir():
+        what = "a checkpoint or export folder" if wanted in (None, TORCH) else f"an export folder with {wanted}"
+        return CheckpointError(source, f"there is no such folder; name {what}")
+    here = _variants_in(folder)
+    if here:
+        return CheckpointError(source, f"it holds no {wanted}, only {here}; name one of these as the variant")
+    inside = [f"{child.name} ({found})" for child in sorted(folder.glob("[!.]*/")) if (found := _variants_in(child))]
+    if inside:
+        return CheckpointError(source, f"it holds no model itself; name one of its folders {', '.join(inside)}")
+    return CheckpointError(source, f"it holds no {wanted or 'model that could be served'}: {_LOOKED_FOR}")
+
+
+def _variants_in(folder: Path) -> str:
+    """Return the names of a folder's variants, separated by commas; empty if it holds none or cannot be read."""
+    try:
+        found = find_variants(str(folder), str(folder))
+    except CheckpointError:
+        return ""
+    return ", ".join(name for name in FORMATS if name in found.folders or name in found.refused)
 
 
 def digest_files(folder: str, *further: object) -> str:

@@ -16,7 +16,7 @@ class ModelPlan:
     folder: str
     """Checkpoint folder, adapter folder or Hub id for ``torch``; else the export folder."""
     variant: str
-    """torch, fp32 or int8."""
+    """torch, or the name of an export format such as int8."""
     base: str | None = None
     """Where the base model of an adapter is; None for a whole model."""
     assistant: str | None = None

@@ -1,11 +1,12 @@
 """Promote a model under a name, or roll back to the previous one, while the service runs.
 
-A promotion copies the model's files, tries the copy, and then makes it visible in one step, which the running service
-sees by itself. What was copied changes with the next promotion and with nothing else. Not copied are checkpoints on the
-Hub; the base of an adapter, whose weights are compared at each load with the SHA-256 that adapters of ours record; and
-the assistant, which changes the speed and not the text.
+A promotion copies the model's files, tries every file of the copy, and then makes it visible in one step, which the
+running service sees by itself. What was copied changes with the next promotion and with nothing else. Not copied are
+checkpoints on the Hub; the base of an adapter, whose weights are compared at each load with the SHA-256 that adapters
+of ours record; and the assistant, which changes the speed and not the text.
 """
 
+import json
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from serve.models.loading import ModelLoader
-from serve.models.model_files import digest_files, find_variants, holds_checkpoint, refusal
+from serve.models.model_files import digest_files, find_variants, holds_checkpoint, missing_variant, refusal
 from serve.models.model_plan import ModelPlan
 from serve.models.registry import (
     CHECKPOINT_FOLDER,
@@ -29,14 +30,13 @@ from serve.models.registry import (
     read_record,
     release_folder,
 )
+from serve.models.storage import explained_writes
 from serve.settings import ModelFiles, ServeConfig, ServedFiles, checked_name
 from sottovoce.atomic_write import sync_folder
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.variants import TORCH
+from sottovoce.recognize.onnx_trial import try_graphs
 
-_LOOKED_FOR = (
-    "a checkpoint has config.json and *.safetensors, an adapter adapter_config.json, an export fp32/onnx or int8/onnx"
-)
 _CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors", "*.md")  # of a training run's folder neither state nor logs
 _DRAFT = re.compile(r"\.\d+-\d+")  # process and time
 _ABANDONED_S = 86_400.0  # s; no promotion copies for a day
@@ -75,9 +75,10 @@ def change_model(promotion: Promotion) -> ModelRecord:
     Raises:
         ExportGateError: the export gate refused the variant; what is served stays as it is.
         CheckpointError: files that are missing or damaged, that were never scored, or that do not decode.
-        ConfigError: nothing to roll back to.
+        ConfigError: nothing to roll back to, or the models folder cannot be written or is full.
     """
-    record = roll_back(promotion) if promotion.rollback else promote(promotion)
+    with explained_writes(promotion.models_folder):
+        record = roll_back(promotion) if promotion.rollback else promote(promotion)
     release = record.release(record.current)
     assert release is not None, "a record keeps its current release"
     logger.info("%s is now version %d, variant %s", record.name, release.version, release.variant)
@@ -87,14 +88,12 @@ def change_model(promotion: Promotion) -> ModelRecord:
 def promote(promotion: Promotion) -> ModelRecord:
     """Copy a model's files, decode with them once, and make them the current release. Raises as ``change_model``."""
     files = _check_files(promotion)
-    draft = release_folder(promotion.models_folder, promotion.name, 0).with_name(f".{os.getpid()}-{time.time_ns()}")
-    draft.mkdir(parents=True)
+    folder = promotion.models_folder
+    draft = release_folder(folder, promotion.name, 0).with_name(f".{os.getpid()}-{time.time_ns()}")
     try:
-        copied = _copy(files, draft)
-        _try_out(copied)
-        record = change_record(
-            promotion.models_folder, promotion.name, partial(_append, promotion=promotion, files=files, draft=draft)
-        )
+        draft.mkdir(parents=True)
+        _try_out(_copy(files, draft))
+        record = change_record(folder, promotion.name, partial(_append, promotion=promotion, files=files, draft=draft))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     _remove_old(draft.parent, record)
@@ -122,7 +121,7 @@ def _check_files(promotion: Promotion) -> ServedFiles:
     found = find_variants(files.checkpoint, files.export)
     variant = found.default(files.variant)
     if variant is None:
-        raise CheckpointError(where, f"it holds no {files.variant or 'model that could be served'}: {_LOOKED_FOR}")
+        raise missing_variant(where, files.variant)
     if variant in found.refused:
         raise refusal(variant, found.refused[variant], where)
     return files.model_copy(update={"variant": variant})
@@ -147,23 +146,39 @@ def _copy(files: ServedFiles, draft: Path) -> ServedFiles:
 
 
 def _try_out(files: ServedFiles) -> None:
-    """Load the variant of the bare name from the copy, and decode with it once.
+    """Load every variant of the copy, and decode with it once: requests may name each of them.
+
+    A checkpoint on the Hub is tried only as the variant of the bare name.
 
     Raises:
-        CheckpointError: it cannot be loaded, or fails while it decodes.
+        CheckpointError: a file that cannot be read, or a variant that fails while it decodes.
     """
     loader = ModelLoader(num_threads=1)
-    found = find_variants(files.checkpoint, files.export)
-    variant = files.variant or TORCH
-    plan = ModelPlan(
-        key="trial",
-        folder=found.folders[variant],
-        variant=variant,
-        base=files.base,
-        assistant=files.assistant,
-        created=0,
-    )
-    loader.load(plan, loader.measure(plan))
+    for variant, folder in find_variants(files.checkpoint, files.export).folders.items():
+        if variant != files.variant and not Path(folder).is_dir():
+            continue
+        _check_json(Path(folder))
+        if variant != TORCH:
+            try_graphs(Path(folder), variant)
+        plan = ModelPlan(
+            key="trial", folder=folder, variant=variant, base=files.base, assistant=files.assistant, created=0
+        )
+        loader.unload(loader.load(plan, loader.measure(plan)))
+        loader.free_memory()
+        logger.info("variant %s decodes", variant)
+
+
+def _check_json(folder: Path) -> None:
+    """Check that each JSON file in a folder can be read; a Hub id has none.
+
+    Raises:
+        CheckpointError: one that cannot.
+    """
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError as error:
+            raise CheckpointError(path, f"it is not JSON ({error}); copy it again, or export again") from error
 
 
 def _append(record: ModelRecord | None, *, promotion: Promotion, files: ServedFiles, draft: Path) -> ModelRecord:

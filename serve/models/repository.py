@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve.errors import ModelNotFoundError
-from serve.models.model_files import digest_files, find_variants, newest_file, refusal
+from serve.models.model_files import digest_files, find_variants, missing_variant, newest_file, refusal
 from serve.models.model_plan import VARIANT_MARK, ModelEntry, ModelPlan, split_id
 from serve.models.registry import ModelRecord, Release, read_record, read_records, release_files, was_promoted
 from serve.settings import NamedModel, ServeConfig, ServedFiles, is_name, resolve_path
 from sottovoce.assets import MICRO_FOLDER
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.variants import TORCH, ServedVariant
 
 _log = logging.getLogger(__name__)
@@ -46,10 +46,26 @@ class ModelRepository:
                 found.setdefault(entry.name, entry)
         return {name: found[name] for name in sorted(found, key=lambda name: (name != self.default, name))}
 
+    def default_plan(self) -> ModelPlan:
+        """Return the plan of the default model.
+
+        Raises:
+            ConfigError: there is none, or what the settings name cannot be served.
+        """
+        entry = self.read().get(self.default)
+        plan = None if entry is None else entry.plan(None)
+        if plan is not None:
+            return plan
+        remedy = "promote one with python -m jobs.promote_model, or name its files in the settings"
+        nothing = f"nothing is promoted under that name in {self.models_folder}; {remedy}"
+        reason = nothing if entry is None else "; ".join(entry.refused.values())
+        raise ConfigError(f"the default model {self.default!r} cannot be served: {reason}")
+
     def plan(self, key: str) -> ModelPlan:
         """Return the plan of a key: exactly its release, current or not, as long as its files are kept.
 
-        A model that was never promoted is loaded as it is now, even if it has changed or a promotion hides it since.
+        A model that was never promoted is loaded as it is now, even if it has changed or a promotion hides it since. A
+        model that stands in until another is promoted is never loaded for a key of other files.
 
         Raises:
             ModelNotFoundError: its name is not served any more, or its release is not visible here.
@@ -58,34 +74,51 @@ class ModelRepository:
         model_id, _, version = key.rpartition("/")
         name, variant = split_id(model_id)
         number = _version_number(version)
-        unpromoted = (entry for entry in self._entries() if entry.name == name and not entry.is_promoted)
-        entries = self._release(name, number) if number else unpromoted
+        own = [entry for entry in self._named() if entry.name == name and not entry.is_promoted]
+        entries = self._release(name, number) if number else (*own, *self._stand_ins())
         plans = [plan for entry in entries if (plan := entry.plan(variant or "")) is not None]
         for plan in plans:
             if plan.key == key:
                 return plan
-        if number or not plans:
+        newest = None if number or not own else own[0].plan(variant or "")
+        if newest is None:
             raise ModelNotFoundError(key)
-        return plans[0]
+        return newest
 
     def _entries(self) -> Iterator[ModelEntry]:
         """Yield all entries. The first of each name counts."""
+        yield from self._named()
+        yield from self._stand_ins()
+
+    def _named(self) -> Iterator[ModelEntry]:
+        """Yield the models of the settings, the promoted ones, and the plain folders."""
         for model in self.pinned:
-            yield from _present(self._entry(model.name, model))
+            yield self._pinned(model)
         for name, record in read_records(self.models_folder).items():
             if isinstance(record, CheckpointError):
                 yield from self._unreadable(name, record)
             else:
-                yield from self._release(name, record.current, record)
+                lost = f"its record names version {record.current}, which it does not hold; promote it again"
+                yield from self._release(name, record.current, record) or (_reserve(name, lost),)
         for folder in sorted(self.models_folder.glob("[!.]*/")):
             if is_name(folder.name):
-                files = ServedFiles(checkpoint=str(folder), export=str(folder))
-                yield from _present(self._entry(folder.name, files))
+                yield from self._present(folder.name, ServedFiles(checkpoint=str(folder), export=str(folder)))
+
+    def _stand_ins(self) -> Iterator[ModelEntry]:
+        """Yield the models that stand in for the default one until it is promoted."""
         if self.until_promoted is not None:
             files = ServedFiles(checkpoint=str(self.until_promoted), export=str(self.until_promoted))
-            yield from _present(self._entry(self.default, files))
+            yield from self._present(self.default, files)
         if self.serves_embedded:
-            yield from _present(self._entry(self.default, ServedFiles(checkpoint=str(MICRO_FOLDER))))
+            yield from self._present(self.default, ServedFiles(checkpoint=str(MICRO_FOLDER)))
+
+    def _pinned(self, model: NamedModel) -> ModelEntry:
+        """Return a model of the settings. If its files are missing, its name stays reserved."""
+        try:
+            return self._entry(model.name, model)
+        except CheckpointError as error:
+            _warn_once(f"{model.name} is not served: {error}")
+            return _reserve(model.name, str(error), variant=model.variant)
 
     def _release(self, name: str, version: int, record: ModelRecord | None = None) -> tuple[ModelEntry, ...]:
         """Return one release, if it is kept. Raises as ``read_record``."""
@@ -93,7 +126,7 @@ class ModelRepository:
         release = None if record is None else record.release(version)
         if release is None:
             return ()
-        return _present(self._entry(name, release_files(self.models_folder, name, release), release))
+        return self._present(name, release_files(self.models_folder, name, release), release)
 
     def _unreadable(self, name: str, error: CheckpointError) -> tuple[ModelEntry, ...]:
         """Reserve a promoted name whose record is damaged, so that no folder or embedded model replaces it."""
@@ -101,18 +134,31 @@ class ModelRepository:
             _warn_once(f"a file in the models folder is ignored: {error}")
             return ()
         _warn_once(f"{name} keeps its previous version: {error}")
-        return (ModelEntry(name=name, default=TORCH, plans={}, refused={TORCH: str(error)}, is_readable=False),)
+        return (_reserve(name, str(error)),)
 
-    def _entry(self, name: str, files: ServedFiles, release: Release | None = None) -> ModelEntry | None:
+    def _present(self, name: str, files: ServedFiles, release: Release | None = None) -> tuple[ModelEntry, ...]:
+        """Return the entry of a model. If its files cannot be served, the log says why.
+
+        A promoted name and the default one stay reserved then, so that nothing else answers under them.
+        """
         try:
-            found = find_variants(files.checkpoint, files.export)
+            return (self._entry(name, files, release),)
         except CheckpointError as error:
             _warn_once(f"{name} is not served: {error}")
-            return None
+            is_reserved = release is not None or name == self.default
+            return (_reserve(name, str(error), variant=files.variant),) if is_reserved else ()
+
+    def _entry(self, name: str, files: ServedFiles, release: Release | None = None) -> ModelEntry:
+        """Return the entry of a model.
+
+        Raises:
+            CheckpointError: the wanted variant or any model is missing, or a record cannot be read.
+        """
+        found = find_variants(files.checkpoint, files.export)
         default = found.default(files.variant)
         if default is None:
-            _warn_once(f"{name} is not served: no {files.variant or 'model'} in {files.export or files.checkpoint}")
-            return None
+            own = files.checkpoint if files.variant == TORCH else files.export
+            raise missing_variant(own or files.checkpoint or files.export or "", files.variant)
         return ModelEntry(
             name=name,
             default=default,
@@ -156,8 +202,10 @@ def open_repository(config: ServeConfig) -> ModelRepository:
     )
 
 
-def _present(entry: ModelEntry | None) -> tuple[ModelEntry, ...]:
-    return () if entry is None else (entry,)
+def _reserve(name: str, reason: str, *, variant: ServedVariant | None = None) -> ModelEntry:
+    """Return the entry of a name that nothing can be served under, and that nothing else may take."""
+    default = variant or TORCH
+    return ModelEntry(name=name, default=default, plans={}, refused={default: reason}, is_readable=False)
 
 
 def _version_number(version: str) -> int:

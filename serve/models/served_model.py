@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from serve.models.file_digests import FileDigest
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -15,3 +17,5 @@ class ServedModel:
     """English name in lower case by ISO 639-1 code."""
     key: str = ""
     """Key of exactly these weights, by which a transcriber loads them."""
+    files: tuple[FileDigest, ...] = ()
+    """The files it was read from."""

@@ -12,6 +12,7 @@ from sottovoce.audio.decode import decode_audio, read_audio
 from sottovoce.errors import (
     AudioDecodeError,
     AudioError,
+    AudioExpansionError,
     AudioTooLongError,
     EmptyAudioError,
     NonFiniteAudioError,
@@ -212,9 +213,16 @@ def test_the_limit_holds_for_ffmpeg_containers():
 def test_small_bytes_that_unpack_without_end_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decode, "MAX_DECODED_BYTES", 2**20)
     data = encode(np.zeros((65_535, 8), np.float32), 96_000, "FLAC")
-    monkeypatch.setattr(decode, "MAX_EXPANSION", 1)
-    with pytest.raises(AudioDecodeError, match="unpack"):
-        decode_plain(data)
+    with pytest.raises(AudioExpansionError, match="unpack to more than 1536000 bytes"):
+        decode_plain(data, max_duration_s=1.0)
+    assert len(decode_plain(data, max_duration_s=2.0)) == 10_923
+
+
+def test_silence_may_unpack_to_thousands_of_times_its_size(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decode, "MAX_DECODED_BYTES", 2**20)
+    data = encode(np.zeros((48_000 * 60, 2), np.float32), 48_000, "FLAC")
+    assert 500 * len(data) < 48_000 * 60 * 2 * 4
+    assert len(decode_plain(data)) == 960_000
 
 
 @pytest.mark.parametrize("rate", [1, 999, 2_000_000])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from sottovoce.audio.decode import decode_audio, decode_pcm, read_pcm
+from sottovoce.audio.decode import decode_audio, decode_pcm, decode_pcm_blocks, read_pcm
+from sottovoce.audio.encoded import EncodedBytes
 from sottovoce.audio.waveform import to_pcm
 from sottovoce.errors import AudioDecodeError, AudioTooLongError, EmptyAudioError, NonFiniteAudioError
 from sottovoce.schema import SAMPLING_RATE
@@ -32,6 +33,22 @@ def test_pcm_is_the_waveform_rounded(rate, num_channels, container, subtype, tmp
     assert np.array_equal(pcm, to_pcm(decode_audio(data, source="test")))
     (tmp_path / "recording").write_bytes(data)
     assert np.array_equal(read_pcm(tmp_path / "recording"), pcm)
+
+
+def joined(data: bytes) -> np.ndarray:
+    """Join the blocks, from the last None on."""
+    blocks = []
+    for block in decode_pcm_blocks(EncodedBytes(data), source="test", max_duration_s=60.0):
+        blocks = [] if block is None else [*blocks, block]
+    return np.concatenate(blocks)
+
+
+@pytest.mark.parametrize(("rate", "container"), [(16_000, "WAV"), (44_100, "FLAC"), (48_000, "OGG")])
+@pytest.mark.parametrize("is_inverted", [False, True])
+def test_blocks_are_the_pcm_in_pieces_also_when_channels_cancel_each_other_out(rate, container, is_inverted):
+    left = noise(5.0, rate)
+    data = encode(np.concatenate([left, -left if is_inverted else left], axis=1), rate, container)
+    assert np.array_equal(joined(data), decode_pcm(data, source="test"))
 
 
 def test_ten_minutes_are_never_held_in_float32():

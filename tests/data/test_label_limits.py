@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sottovoce.data.label_limits import count_label_tokens, find_language, load_languages
+from sottovoce.data.label_limits import count_label_tokens, load_languages
 from sottovoce.errors import CheckpointError
+from sottovoce.text.languages import find_language
 
 
 @pytest.mark.parametrize(("text", "is_too_long"), [("the " * 443, False), ("the " * 444, True), ("short", False)])

@@ -123,7 +123,7 @@ def held_out_packs(utterances: Sequence[Utterance]) -> list[Example]:
 
 def measure_times(model: Path | str, packs: Sequence[Example]) -> Times:
     checkpoint = load_checkpoint(model)
-    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="test")
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="test")
     waveforms: list[Waveform] = [
         np.concatenate([read_audio(one.audio) for one in pack.utterances])[: round(PACK_S * SAMPLING_RATE)]
         for pack in packs

@@ -47,7 +47,7 @@ def test_scores_and_probabilities_are_torchs(tiny_checkpoint, tiny_export):
     with torch.inference_mode():
         encoded = model.model.encoder(torch.from_numpy(spectrogram)).last_hidden_state
         expected = attend(model, encoded[1:2], TOKENS, heads=alignment_heads(model), end_id=50_257)
-    session = load_recognizer(tiny_export, variant="fp32")._open(spectrogram)
+    session = load_recognizer(tiny_export, variant="fp32")._open_session(spectrogram)
     scores, probabilities = session.attend(1, TOKENS)
     assert scores.shape == (2, len(TOKENS), 200)
     np.testing.assert_allclose(scores, expected.scores, atol=SCORE_TOLERANCE)

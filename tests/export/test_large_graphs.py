@@ -65,7 +65,7 @@ def test_a_graph_over_the_limit_is_quantized_as_one_below_it(monkeypatch, tmp_pa
         onnx.save(layered_graph(), tmp_path / "inside.onnx")
     quantize_graph(tmp_path / "large.onnx", tmp_path / "found.onnx")
     assert (tmp_path / "found.onnx").read_bytes() == (tmp_path / "expected.onnx").read_bytes()
-    assert "MatMulInteger" in {node.op_type for node in onnx.load(tmp_path / "found.onnx").graph.node}
+    assert "MatMulIntegerToFloat" in {node.op_type for node in onnx.load(tmp_path / "found.onnx").graph.node}
 
 
 @pytest.mark.slow

@@ -1,14 +1,15 @@
-"""Guards: an error of ours ends a run at once, steps that are not a number are left out.
+"""Guards: an error of ours ends a run, steps that are not a number are left out.
 
-Workers that stand still: see ``test_killed_run.py``, and ``tests/endurance/test_stuck.py``.
+Workers that stand still: see ``test_killed_run.py``, and ``tests/endurance/test_stuck.py``. That no worker is started
+again after an error of ours: see ``tests/train/health/test_failure.py``, and on real workers
+``tests/endurance/test_errors.py``.
 """
 
-import threading
 from pathlib import Path
 
 import pytest
 import torch
-from tone_training import tone_job, training_workers
+from tone_training import tone_job
 
 from jobs.train_whisper import main
 from sottovoce.checkpoints.published import read_last_state
@@ -32,37 +33,15 @@ def change_one(tones: Path, name: str, **changes: str) -> Path:
     return tones.with_name(name)
 
 
-class CountedStarts:
-    """Counts how often the one worker of a run was started."""
-
-    def __init__(self) -> None:
-        self._pids: set[int] = set()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        while not self._stopped.wait(0.2):
-            self._pids |= {process.pid for process in training_workers()}
-
-    def count(self) -> int:
-        self._stopped.set()
-        self._thread.join()
-        return len(self._pids)
-
-
-def test_storage_that_does_not_answer_ends_the_run_at_once_with_that_very_error(
-    local_ray: str, tones: Path, tiny_checkpoint: Path, tmp_path: Path
+def test_storage_that_does_not_answer_ends_the_run_with_that_very_error(
+    local_ray: str, in_process: None, tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     faulty = change_one(tones, "storage.jsonl", audio="http://127.0.0.1:9/5.wav")
-    job = tone_job(faulty, tiny_checkpoint, tmp_path / "out", max_failures=3, num_workers=1)
-    starts = CountedStarts()
     with pytest.raises(StorageError) as caught:
-        main(job)
+        main(tone_job(faulty, tiny_checkpoint, tmp_path / "out", max_failures=3, num_workers=1))
     assert type(caught.value) is StorageError
     assert str(caught.value).startswith("the storage of http://127.0.0.1:9/5.wav does not answer")
     assert "\n" not in str(caught.value)
-    assert starts.count() == 1
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import soundfile
-from ports import free_ports
+from ports import free_port, free_ports
 
 from sottovoce.demo.speech import Voice, speak
 
@@ -24,6 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 RAY = str(Path(sys.executable).parent / "ray")
 START_S = 60.0
+SERVICE_START_S = 240.0  # replicas import torch, on a machine that may be busy
 PROBE = """
 import platform, ray, sottovoce
 
@@ -43,6 +47,8 @@ class Head:
     """A running head node and what a client needs to reach it."""
 
     address: str
+    """Of the dashboard."""
+    gcs_address: str
     environment: dict[str, str]
 
 
@@ -57,9 +63,17 @@ def http_status(url: str) -> int:
         return 0
 
 
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it has started."""
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+
+
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """`ray start --head --block`, which takes its own processes, and no others, with it when it ends."""
+    """`ray start --head --block`: its own processes, and no others, are among its descendants."""
     home = tmp_path_factory.mktemp("home")
     ray_folder = Path("/tmp") / f"sottovoce-{os.getpid()}"  # short: a socket's path has at most 107 characters
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -79,9 +93,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         deadline = time.monotonic() + START_S
         while http_status(address) == 0 and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.5)
-        yield Head(address, environment | {"RAY_ADDRESS": address})
-        process.terminate()
-        process.wait(timeout=120)  # it waits for its own processes: half a minute after jobs have run
+        yield Head(address, f"127.0.0.1:{port}", environment | {"RAY_ADDRESS": address})
+        kill_tree(process)  # by SIGTERM it would wait half a minute for processes in which jobs have run
     shutil.rmtree(ray_folder, ignore_errors=True)
 
 
@@ -163,3 +176,30 @@ def test_readmes_jobs_prepare_train_and_export_on_the_cluster(head: Head, root: 
     assert run["status"] == "FINISHED"
     jobs = ask_dashboard(head, "/api/jobs/")
     assert {"SUCCEEDED"} == {job["status"] for job in jobs if job["type"] == "SUBMISSION"}
+
+
+def test_the_documented_command_serves_although_the_environment_names_the_dashboard(
+    head: Head, root: Path, tmp_path: Path
+) -> None:
+    (command,) = re.findall(
+        r"^RAY_ADDRESS=auto (serve run .*)$", (root / "docs" / "cluster.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert head.environment["RAY_ADDRESS"].startswith("http://")
+    port = free_port()
+    settings = (root / "serve" / "config.yaml").read_text(encoding="utf-8").replace("port: 8000", f"port: {port}")
+    settings = settings.replace(
+        "models_folder: runs/models", "models_folder: none\n      embedded_until_promoted: true"
+    )
+    (tmp_path / "config.yaml").write_text(settings, encoding="utf-8")
+    words = [str(tmp_path / "config.yaml") if word == "serve/config.yaml" else word for word in shlex.split(command)]
+    # auto might find another Ray of this machine
+    environment = head.environment | {"RAY_ADDRESS": head.gcs_address, "PYTHONPATH": f"{root / 'platform'}:{root}"}
+    with (tmp_path / "serve.log").open("wb") as log:
+        process = subprocess.Popen(words, cwd=root, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + SERVICE_START_S
+        while http_status(f"http://127.0.0.1:{port}/readyz") != 200 and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "serve.log").read_text(encoding="utf-8")[-3000:]
+            time.sleep(0.5)
+        answered = http_status(f"http://127.0.0.1:{port}/readyz")
+        kill_tree(process)  # the service itself ends with its head
+    assert answered == 200, (tmp_path / "serve.log").read_text(encoding="utf-8")[-3000:]

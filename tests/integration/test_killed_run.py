@@ -1,6 +1,8 @@
 """Two runs of the same settings, one left alone and one whose processes die: what each leaves, and that they agree.
 
-The second loses a worker and its driver by SIGKILL, and a worker that is stopped; all that is random is switched on.
+The second loses a worker that stands still, which the heartbeat kills, and its driver by SIGKILL; all that is random
+is switched on. Deaths by the hundred: ``benchmarks.training_kills``. Nodes that are lost, come back, or whose end is
+announced: ``tests/endurance/test_changing_nodes.py``.
 """
 
 import os
@@ -26,6 +28,8 @@ from benchmarks.audited_training import (
     train_killed,
     write_tones,
 )
+from jobs.train_whisper import TrainJob
+from jobs.train_whisper import main as train
 from sottovoce.audio.augmentation.augment import AugmentConfig
 from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
 from sottovoce.data.dataset import DatasetConfig
@@ -115,7 +119,7 @@ def killed(
     local_ray: str, manifest: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> KilledRun:
     job = job_for(manifest, tiny_checkpoint, tmp_path_factory.mktemp("runs") / "killed")
-    kills = draw_kills(["worker", "driver", "stopped worker"], num_steps=NUM_STEPS, seed=os.getpid())
+    kills = draw_kills(["stopped worker", "driver"], num_steps=NUM_STEPS, seed=os.getpid())
     log = job.audit.with_suffix(".log")
     environment = os.environ | {"RAY_ADDRESS": local_ray}
     train_killed(job, kills, environment=environment, log=log, between_drivers=lambda: ruin_rays_state(job.output))
@@ -167,6 +171,18 @@ def test_a_run_whose_workers_and_driver_are_killed_ends_with_the_same_weights(
     assert timeless(killed.record) == timeless(read_record(undisturbed)), "losses and error rates agree to the bit"
     assert killed.record.resumed_at
     assert load_checkpoint(killed.job.output / "checkpoint").languages
+
+
+def test_one_worker_learns_what_two_do(
+    local_ray: str, undisturbed: AuditedTraining, tmp_path: Path, in_process: None
+) -> None:
+    alone = undisturbed.training.model_copy(update={"num_workers": (1, 2)})
+    train(TrainJob(data=undisturbed.data, training=alone, output=tmp_path / "alone"))
+    record = TrainingRecord.model_validate_json((tmp_path / "alone" / "record.json").read_text(encoding="utf-8"))
+    for row, expected in zip(record.rows, read_record(undisturbed).rows, strict=True):
+        assert row.step == expected.step
+        assert row.validation_loss == pytest.approx(expected.validation_loss, abs=1e-4)
+        assert row.training_loss == pytest.approx(expected.training_loss, abs=1e-4)
 
 
 def timeless(record: TrainingRecord) -> list[EvaluationRow]:

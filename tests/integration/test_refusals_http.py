@@ -15,7 +15,7 @@ from fake_transcriber import speech, wav
 from real_service import running_service, transcriber_pids
 from service_keys import API_KEYS, KEYS_VARIABLE
 
-from serve.settings import Limits, ServeConfig
+from serve.settings import Autoscaling, Limits, ServeConfig
 
 pytestmark = pytest.mark.serve
 
@@ -27,7 +27,13 @@ SOUND = wav(speech(1.0))
 def base_url(micro_assets: Path, local_ray: str) -> Iterator[str]:
     """One request at a time, and one open request for each key."""
     limits = Limits(max_concurrent_requests=1, max_requests_per_key=1)
-    config = ServeConfig(model=str(micro_assets), variant="torch", api_keys_env=KEYS_VARIABLE, limits=limits)
+    config = ServeConfig(
+        model=str(micro_assets),
+        variant="torch",
+        api_keys_env=KEYS_VARIABLE,
+        limits=limits,
+        gateway_scaling=Autoscaling(),  # each gateway counts for itself
+    )
     with running_service(config) as url:
         yield url
 

@@ -10,8 +10,9 @@ import pytest
 
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.demo.timed_sentences import speak_timed
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
-from sottovoce.model.context import AudioContext, set_audio_context
+from sottovoce.model.context import set_audio_context
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions
 from sottovoce.words.alignment_heads import measure_heads

@@ -11,8 +11,9 @@ from transformers import WhisperForConditionalGeneration
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import LoraSettings
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, adapt_base, load_adapted, load_checkpoint, save_checkpoint
-from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+from sottovoce.model.context import TrimmedWhisper, set_audio_context
 
 SETTINGS = LoraSettings(rank=2, alpha=4, token_rows=True)
 TOKEN_IDS = (11, 50_257, 50_258)

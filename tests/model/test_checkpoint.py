@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sottovoce.errors import CheckpointError
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import load_checkpoint, read_model_config, save_checkpoint
-from sottovoce.model.context import AudioContext
 
 
 def _copy(source: Path, target: Path, *, leave_out: str = "") -> Path:

@@ -3,7 +3,8 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from sottovoce.errors import ContextError
-from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.context import TrimmedWhisper, set_audio_context
 
 
 def _tiny_config() -> WhisperConfig:
@@ -75,6 +76,14 @@ def test_the_range_travels_in_the_config() -> None:
     config = _tiny_config()
     set_audio_context(config, AudioContext(2.0, 10.0))
     assert AudioContext.of(WhisperConfig.from_dict(config.to_dict())) == AudioContext(2.0, 10.0)
+
+
+def test_a_margin_of_silence_follows_the_speech_as_far_as_the_range_reaches() -> None:
+    context = AudioContext(2.0, 10.0, margin_s=0.5)
+    assert [context.seconds_for(seconds) for seconds in (0.3, 1.5, 1.6, 4.5, 9.9, 10.0)] == [2, 2, 2.5, 5, 10, 10]
+    config = _tiny_config()
+    set_audio_context(config, context)
+    assert AudioContext.of(WhisperConfig.from_dict(config.to_dict())) == context
 
 
 def test_speech_longer_than_the_range_raises_context_error() -> None:

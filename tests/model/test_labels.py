@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
-from transformers import GenerationConfig, WhisperTokenizerFast
+from transformers import WhisperTokenizerFast
 
 from sottovoce.errors import LabelTooLongError, LanguageError
 from sottovoce.model.labels import IGNORED, Labels, encode_example, encode_labels, prefix_ids
+from sottovoce.model.source import read_generation_config
 from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.schema import Example, Task, Utterance
 
@@ -164,8 +165,7 @@ def test_silence_teaches_no_speech_at_the_start_and_an_empty_transcript(
 
 
 def test_the_no_speech_token_is_the_one_recognizers_read(tokenizer: WhisperTokenizerFast, micro_assets: Path) -> None:
-    generation = GenerationConfig.from_pretrained(micro_assets)
-    vocabulary = build_vocabulary(tokenizer, generation, source="micro")
+    vocabulary = build_vocabulary(tokenizer, read_generation_config(micro_assets), source="micro")
     assert (vocabulary.no_speech_id, vocabulary.timestamps_from) == (NO_SPEECH, FIRST_TIMESTAMP)
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import LoraSettings
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import adapt_base, find_adapted, load_checkpoint, save_checkpoint
-from sottovoce.model.context import AudioContext, set_audio_context
+from sottovoce.model.context import set_audio_context
 from sottovoce.model.shared_base import SharedBase
 
 ROWS = {"rows": range(300, 340), "other_rows": range(320, 400)}

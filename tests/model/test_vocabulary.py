@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from transformers.models.whisper.tokenization_whisper import bytes_to_unicode
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
-from sottovoce.model.vocabulary import build_vocabulary
+from sottovoce.model.vocabulary import _byte_codes, build_vocabulary
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def checkpoint(tiny_checkpoint) -> Checkpoint:
 
 
 def test_ids_stand_where_whisper_has_them(checkpoint) -> None:
-    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
     assert (vocabulary.end_id, vocabulary.start_id, vocabulary.previous_id) == (50_257, 50_258, 50_361)
     assert (vocabulary.no_speech_id, vocabulary.timestamps_from) == (50_362, 50_364)
     names = [f"<|{code}|>" for code in vocabulary.languages]
@@ -22,18 +23,18 @@ def test_ids_stand_where_whisper_has_them(checkpoint) -> None:
 @pytest.mark.parametrize("named", [25, None])
 def test_the_latest_first_time_is_the_generation_configs(checkpoint, named) -> None:
     checkpoint.model.generation_config.max_initial_timestamp_index = named
-    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
     assert vocabulary.max_initial_timestamp_index == named
 
 
 def test_it_is_openai_whispers_second_where_the_config_names_none(checkpoint) -> None:
     del checkpoint.model.generation_config.max_initial_timestamp_index
-    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
     assert vocabulary.max_initial_timestamp_index == 50
 
 
 def test_every_text_token_has_the_bytes_the_tokenizer_decodes(checkpoint) -> None:
-    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
     ids = np.random.default_rng(0).integers(0, vocabulary.end_id, 300).tolist()
     joined = b"".join(vocabulary.utf8(token) for token in ids)
     assert joined.decode("utf-8", errors="replace") == vocabulary.raw_text(tuple(ids))
@@ -42,4 +43,8 @@ def test_every_text_token_has_the_bytes_the_tokenizer_decodes(checkpoint) -> Non
 def test_a_generation_config_without_languages_raises_checkpoint_error(checkpoint) -> None:
     checkpoint.model.generation_config.lang_to_id = {}
     with pytest.raises(CheckpointError, match="lang_to_id"):
-        build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+        build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
+
+
+def test_letters_of_a_vocabulary_file_stand_for_the_bytes_of_transformers() -> None:
+    assert _byte_codes() == {letter: byte for byte, letter in bytes_to_unicode().items()}

@@ -13,9 +13,10 @@ from sottovoce.errors import ContextError, LanguageError
 from sottovoce.export.onnx import export_onnx
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
 from sottovoce.model.labels import MAX_PROMPT_TOKENS
-from sottovoce.recognize.load import load_recognizer, load_torch_recognizer
+from sottovoce.recognize import onnx_engine
+from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
-from sottovoce.recognize.torch_engine import TorchRecognizer
+from sottovoce.recognize.torch_engine import TorchRecognizer, load_torch
 from sottovoce.schema import DecodeOptions, WindowResult
 
 VARIANTS = ("torch", "fp32", "int8")
@@ -63,8 +64,6 @@ def recognizer(recognizers, variant) -> Recognizer:
 def test_each_window_gets_its_own_result_in_order(recognizer, variant, speech_like, mixed, written):
     together = written[variant]
     assert len(together) == len(speech_like)
-    if recognizer.name == "onnx-int8":  # activations are quantized over the whole batch, so neighbours do count
-        return
     alone = [recognizer.recognize([w], [o])[0] for w, o in zip(speech_like, mixed, strict=True)]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]
     for a, b in zip(together, alone, strict=True):
@@ -84,9 +83,9 @@ def test_windows_with_beam_search_sampling_and_fallback_share_a_batch(recognizer
     options = kinds * 2
     windows = [speech_like[4 + row // 2][:30_000] for row in range(12)]
     together = recognizer.recognize(windows, options)
-    assert [one.temperature for one in together] == [0.0, 0.0, 0.7, 0.6, 0.5, 0.0] * 2
-    if recognizer.name == "onnx-int8":
-        return
+    fell_back = together[3::6]  # at no temperature plausible: the likeliest text is kept
+    assert {one.temperature for one in fell_back} <= {0.0, 0.3, 0.6}
+    assert [one.temperature for one in together if one not in fell_back] == [0.0, 0.0, 0.7, 0.5, 0.0] * 2
     alone = [recognizer.recognize([w], [o])[0] for w, o in zip(windows, options, strict=True)]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]
 
@@ -97,8 +96,6 @@ def test_long_prompts_of_many_windows_give_each_its_own_result(recognizer, speec
     ]
     windows = [speech_like[1]] * 6
     together = recognizer.recognize(windows, options)
-    if recognizer.name == "onnx-int8":
-        return
     alone = [recognizer.recognize([w], [o])[0] for w, o in zip(windows, options, strict=True)]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]
     assert len({result.avg_logprob for result in together}) == 6
@@ -175,7 +172,7 @@ def test_onnx_fp32_generates_the_tokens_of_torch(written):
     assert [result.token_ids for result in results] == [result.token_ids for result in expected]
     assert [result.language for result in results] == [result.language for result in expected]
     assert [result.temperature for result in results] == [result.temperature for result in expected]
-    assert {result.temperature for result in results} == {0.0, 0.4, 0.8}
+    assert {result.temperature for result in results} >= {0.0, 0.8}
     for a, b in zip(results, expected, strict=True):
         assert a.language_probability == pytest.approx(b.language_probability, abs=LOGPROB_TOLERANCE)
         assert a.avg_logprob == pytest.approx(b.avg_logprob, abs=LOGPROB_TOLERANCE)
@@ -242,6 +239,15 @@ def test_small_batches_give_the_results_of_large_ones(tiny_checkpoint, speech_li
     assert [result.token_ids for result in one] == [result.token_ids for result in many]
 
 
+def test_onnx_encodes_as_many_windows_at_once_as_memory_should_hold(recognizers, speech_like, monkeypatch):
+    windows, options = [speech_like[0][:30_000]] * 3 + [speech_like[1][:30_000]] * 2, [SHORT] * 5
+    together = recognizers["fp32"].recognize(windows, options)
+    monkeypatch.setattr(onnx_engine, "_FRAMES_AT_ONCE", 1)
+    assert [one.token_ids for one in recognizers["fp32"].recognize(windows, options)] == [
+        one.token_ids for one in together
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_recognizes(tiny_checkpoint, speech_like, dtype):
@@ -249,7 +255,7 @@ def test_half_precision_recognizes(tiny_checkpoint, speech_like, dtype):
     in_float, mixed = (
         TorchRecognizer(checkpoint, autocast=kind).recognize(speech_like, [SHORT] * 12) for kind in (None, dtype)
     )
-    halved = load_torch_recognizer(tiny_checkpoint, device="cpu", dtype=dtype).recognize(speech_like, [SHORT] * 12)
+    halved = load_torch(tiny_checkpoint, num_threads=1, device="cpu", dtype=dtype).recognize(speech_like, [SHORT] * 12)
     for a, b, c in zip(in_float, mixed, halved, strict=True):
         assert b.avg_logprob == pytest.approx(a.avg_logprob, abs=1.0)
         assert c.avg_logprob == pytest.approx(a.avg_logprob, abs=1.0)
@@ -257,7 +263,7 @@ def test_half_precision_recognizes(tiny_checkpoint, speech_like, dtype):
 
 @pytest.mark.gpu
 def test_fp16_on_cuda_recognizes(tiny_checkpoint, speech_like):
-    recognizer = load_torch_recognizer(tiny_checkpoint, device="cuda", dtype=torch.float16)
+    recognizer = load_torch(tiny_checkpoint, num_threads=1, device="cuda", dtype=torch.float16)
     expected = load_recognizer(tiny_checkpoint).recognize(speech_like, [SHORT] * len(speech_like))
     results = recognizer.recognize(speech_like, [SHORT] * len(speech_like))
     firsts = [a.token_ids[:1] == b.token_ids[:1] for a, b in zip(results, expected, strict=True)]

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.variants import onnx_path, read_variant_record, write_variant_record
 from sottovoce.recognize.load import load_recognizer
 
@@ -19,7 +19,7 @@ def test_a_variants_own_folder_loads_like_the_export_folder(tiny_export):
 
 
 def test_an_unknown_variant_is_named_with_those_there_are(tiny_export):
-    with pytest.raises(CheckpointError, match="'q4' is none of torch, fp32, int8"):
+    with pytest.raises(CheckpointError, match=r"'q4' is none of torch, .*, fp32, int8"):
         load_recognizer(tiny_export, variant="q4")
 
 
@@ -76,3 +76,21 @@ def test_a_damaged_record_raises_checkpoint_error(int8_folder):
     (int8_folder / "record.json").write_text('{"is_servable": true}')
     with pytest.raises(CheckpointError, match=r"record\.json"):
         load_recognizer(int8_folder, variant="int8")
+
+
+def test_auto_takes_a_gpu_only_for_formats_that_run_on_one(tiny_export, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert load_recognizer(tiny_export, variant="int8", device="auto").name == "onnx-int8"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert load_recognizer(tiny_export, variant="int8").name == "onnx-int8"
+
+
+def test_a_device_the_format_does_not_run_on_is_refused_with_those_that_do(tiny_export):
+    with pytest.raises(ConfigError, match=r"variant int8 runs on cpu, not on cuda; on cuda run torch, ct2-"):
+        load_recognizer(tiny_export, variant="int8", device="cuda")
+
+
+def test_a_gpu_that_is_not_there_is_refused(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch finds no CUDA device; use device cpu"):
+        load_recognizer(tiny_checkpoint, device="cuda")

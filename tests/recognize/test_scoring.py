@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from sottovoce.errors import ManifestError
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.recognize import scoring
 from sottovoce.recognize.scoring import score_folder, score_recognizer, score_table, select_split, write_score
 from sottovoce.schema import SAMPLING_RATE, Utterance, WindowResult
@@ -148,7 +148,7 @@ def test_the_report_has_every_count_and_the_table_every_rate(utterances, tmp_pat
 
 
 def test_further_metrics_stand_in_report_and_table_under_the_same_normalization(utterances, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "load_recognizer", lambda folder, *, variant, num_threads: EchoRecognizer())
+    monkeypatch.setattr(scoring, "load_recognizer", lambda folder, *, variant, num_threads, device: EchoRecognizer())
     result = score_folder(tmp_path, "torch", utterances=utterances, normalizer="basic", metrics=("wer", "cer", "ser"))
     write_score(result, tmp_path / "score.json")
     values = json.loads((tmp_path / "score.json").read_text())

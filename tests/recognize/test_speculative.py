@@ -140,7 +140,7 @@ def write(session: SpeculativeSession, num_tokens: int) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def vocabulary(tiny):
-    return build_vocabulary(tiny.tokenizer, tiny.model.generation_config, source="tiny")
+    return build_vocabulary(tiny.tokenizer, tiny.model.generation_config.to_dict(), source="tiny")
 
 
 def test_right_drafts_are_read_in_one_call_and_ended_rows_do_not_delay_others(vocabulary):

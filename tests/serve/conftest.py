@@ -5,12 +5,19 @@ from typing import Any
 
 import pytest
 from fake_transcriber import FakeSource, FakeTranscriber, speech, wav
+from in_process_decoder import InProcessDecoder
 from starlette.testclient import TestClient
 
 from serve.gateway import Gateway
 from serve.settings import Limits
 
 ClientFactory = Callable[..., TestClient]
+
+
+@pytest.fixture(autouse=True)
+def _decode_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode without a process, which takes half a second to start."""
+    monkeypatch.setattr("serve.decoding.lanes.DecoderProcess", InProcessDecoder)
 
 
 @pytest.fixture

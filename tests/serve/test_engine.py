@@ -7,7 +7,7 @@ import numpy as np
 
 from serve.engine import Engine, Window, warm_up
 from sottovoce.errors import LanguageError
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.schema import DecodeOptions, WindowResult
 
 

@@ -157,11 +157,17 @@ def test_models_are_listed_and_found_also_with_a_slash(client):
     assert {"sottovoce", "sottovoce@fp32", "org/name", "whisper-1"} <= set(ids)
     for path in ("org/name", "org%2Fname", "whisper-1", "sottovoce%40fp32"):
         found = client.get(f"/v1/models/{path}").json()
+        files = found.pop("files", None)
+        assert files == (
+            [{"name": "model.safetensors", "bytes": 5, "sha256": "ab" * 32}] if path == "whisper-1" else None
+        ), "only the default model has been loaded"
         assert found == {
             "id": path.replace("%2F", "/").replace("%40", "@"),
             "object": "model",
             "created": 1_700_000_000,
             "owned_by": "sottovoce",
+            "variant": {"w": "int8", "s": "fp32"}.get(path[0], "torch"),
+            "source": "org/name" if path.startswith("org") else "sottovoce",
         }
     assert error_of(client.get("/v1/models/nope"))["code"] == "model_not_found"
 
@@ -184,8 +190,8 @@ def test_a_window_is_sent_again_when_its_replica_dies(post, transcriber):
     assert len(transcriber.windows) == 3
 
 
-def test_three_dead_replicas_are_a_503_that_says_when_to_try_again(post, transcriber):
-    transcriber.failures = [ActorUnavailableError("gone", None)] * 3
+def test_five_dead_replicas_are_a_503_that_says_when_to_try_again(post, transcriber):
+    transcriber.failures = [ActorUnavailableError("gone", None)] * 5
     response = post()
     assert (response.status_code, error_of(response)["code"]) == (503, "unavailable")
     assert response.headers["retry-after"] == "1"
@@ -205,6 +211,27 @@ def test_the_deadline_is_a_504_and_takes_the_windows_back(make_client, transcrib
     assert response.headers["x-should-retry"] == "false"
     assert transcriber.pending, "the window was sent before the deadline"
     assert all(pending.is_cancelled for pending in transcriber.pending)
+
+
+def test_longer_audio_has_a_later_deadline(make_client, transcriber):
+    transcriber.delay_s = 1.5
+    client = make_client(deadline_s=1.0, deadline_per_audio_s=10.0)
+    for stream in ("false", "true"):
+        assert client.post("/v1/audio/transcriptions", **form(stream=stream)).status_code == 200
+
+
+def test_a_long_recording_is_answered_as_a_short_one_is(make_client, transcriber):
+    short = make_client().post("/v1/audio/transcriptions", **form(wav(speech(25.0)))).json()
+    client = make_client(short_audio_s=5.0)
+    assert client.post("/v1/audio/transcriptions", **form(wav(speech(25.0)))).json() == short
+
+
+def test_more_decoded_audio_than_fits_is_a_503_that_says_when_to_try_again(make_client, monkeypatch):
+    monkeypatch.setattr("serve.decoding.memory.LONG_SHARE", 0.01)
+    client = make_client(short_audio_s=5.0, max_duration_s=60.0, max_decoded_bytes=2_560_000)
+    response = client.post("/v1/audio/transcriptions", **form(wav(speech(25.0))))
+    assert (response.status_code, error_of(response)["code"]) == (503, "overloaded")
+    assert response.headers["retry-after"] == "15"
 
 
 def test_an_error_of_ours_is_a_500_whose_id_is_in_the_log(post, transcriber, caplog):

@@ -61,9 +61,8 @@ def test_the_last_quickstart_is_served_until_something_is_promoted(tmp_path, con
     folder = tmp_path / "quickstart"
     quickstart(folder)
     after = with_quickstart(config, folder)
-    assert describe_default(after) == (
-        f"sottovoce is variant int8 in {folder}/models/.releases/sottovoce/1/export/int8"
-    )
+    release = f"{folder}/models/.releases/sottovoce/1/export/int8"
+    assert describe_default(after).startswith(f"sottovoce is variant int8 in {release}: onnx/encoder_model_int8.onnx ")
     promote(Promotion(export=str(make_export(tmp_path / "mine", "int8")), models_folder=Path(config.models_folder)))
     assert served_folder(after).startswith(config.models_folder)
 
@@ -72,7 +71,7 @@ def test_a_model_of_the_command_line_comes_before_the_quickstarts(tmp_path, conf
     quickstart(tmp_path / "quickstart")
     mine = make_export(tmp_path / "mine", "int8")
     named = with_quickstart(config.model_copy(update={"model": str(mine)}), tmp_path / "quickstart")
-    assert describe_default(named) == f"sottovoce is variant int8 in {mine}/int8"
+    assert describe_default(named).startswith(f"sottovoce is variant int8 in {mine}/int8: ")
 
 
 def test_a_service_that_runs_keeps_its_model_when_another_quickstart_ends(tmp_path, config):
@@ -93,7 +92,7 @@ def test_a_damaged_record_hides_the_quickstart_and_nothing_else(tmp_path, config
 
 def test_a_model_that_the_gate_refused_is_said_before_anything_starts(tmp_path, config):
     refused = make_export(tmp_path / "mine", refused=("int8",))
-    with pytest.raises(ConfigError, match="sottovoce cannot be served"):
+    with pytest.raises(ConfigError, match="'sottovoce' cannot be served: variant int8 scores WER"):
         describe_default(config.model_copy(update={"model": str(refused)}))
 
 
@@ -103,11 +102,17 @@ def test_the_command_names_the_folder_where_it_is_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("job", "config_class"), [(quickstart_job, quickstart_job.QuickstartJob), (serve_job, serve_job.ServeJob)]
+    ("job", "config_class", "starts_ray"),
+    [
+        (quickstart_job, quickstart_job.QuickstartJob, "start_ray"),
+        (serve_job, serve_job.ServeJob, "run_service"),
+    ],
 )
-def test_a_port_that_is_taken_stops_both_jobs_before_anything_is_done(tmp_path, monkeypatch, job, config_class):
+def test_a_port_that_is_taken_stops_both_jobs_before_anything_is_done(
+    tmp_path, monkeypatch, job, config_class, starts_ray
+):
     monkeypatch.setattr(job, "setup_logging", lambda: None)
-    monkeypatch.setattr(job, "start_ray", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(job, starts_ray, lambda *_, **__: pytest.fail("Ray was started"))
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

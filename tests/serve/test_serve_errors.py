@@ -22,7 +22,9 @@ from sottovoce.errors import SottovoceError
         errors.NotReadyError(9.0),
         errors.OverloadedError(9),
         errors.TranscriberLostError(3),
+        errors.UnavailableError("the service is stopping"),
         errors.DeadlineError(9.0),
+        errors.ServiceLostError("Ray's raylet has ended"),
     ],
     ids=lambda error: type(error).__name__,
 )

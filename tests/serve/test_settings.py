@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from jobs.serve_model import ServeJob
-from serve.settings import Autoscaling, NamedModel, ServeConfig, ServedFiles
+from serve.settings import Autoscaling, Limits, NamedModel, ServeConfig, ServedFiles
 from sottovoce.config import read_recipe
 
 
@@ -15,7 +15,13 @@ def test_the_config_file_names_an_importable_app_with_valid_arguments(root):
     assert application["import_path"] == "serve.app:build_app"
     assert config["http_options"]["host"] == "127.0.0.1"
     service = ServeConfig.model_validate(application["args"])
-    assert config["http_options"]["request_timeout_s"] > service.limits.deadline_s
+    assert config["http_options"]["request_timeout_s"] > service.limits.longest_deadline_s
+
+
+def test_the_deadline_grows_with_the_audio_and_the_memory_must_hold_the_longest():
+    assert Limits(deadline_s=10.0, deadline_per_audio_s=2.0, max_duration_s=60.0).longest_deadline_s == 130.0
+    with pytest.raises(ValidationError, match="max_decoded_bytes 1000 cannot hold 60 s of audio; raise it to 2560000"):
+        Limits(max_decoded_bytes=1000, max_duration_s=60.0)
 
 
 def test_the_models_that_the_config_file_suggests_fit_into_its_memory(root):
@@ -49,11 +55,20 @@ def test_an_unknown_setting_and_a_crossed_range_are_refused():
         Autoscaling(min_replicas=3, max_replicas=2)
 
 
+def test_transcribers_may_scale_to_zero_and_gateways_may_not():
+    asleep = Autoscaling(min_replicas=0)
+    assert ServeConfig(transcriber_scaling=asleep).transcriber_scaling.min_replicas == 0
+    with pytest.raises(ValidationError, match=r"gateway_scaling.min_replicas is 0.*use at least 1"):
+        ServeConfig(gateway_scaling=asleep)
+
+
 def test_the_one_model_of_the_command_line_is_a_checkpoint_or_an_export():
     (torch,) = ServeConfig(model="folder", variant="torch").pinned()
-    (int8,) = ServeConfig(model="folder").pinned()
+    (int8,) = ServeConfig(model="folder", variant="int8").pinned()
+    (either,) = ServeConfig(model="folder").pinned()
     assert (torch.name, torch.checkpoint, torch.export, torch.variant) == ("sottovoce", "folder", None, "torch")
     assert (int8.name, int8.checkpoint, int8.export, int8.variant) == ("sottovoce", None, "folder", "int8")
+    assert (either.checkpoint, either.export, either.variant) == ("folder", "folder", None)
     assert ServeConfig().pinned() == ()
 
 

@@ -26,6 +26,7 @@ class Replica:
 
     def __init__(self) -> None:
         self._engine = Engine()
+        self._max_batch_size = 8
         self._loaded = SimpleNamespace(models={})
         self.loads: list[weakref.ref[LoadedModel]] = []
         self.num_in_memory: list[int] = []

@@ -9,16 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_transcriber import speech, wav
-from spoken_numbers import Listener, SpokenNumbers, TimingListener, result, say
+from spoken_numbers import Listener, SpokenNumbers, TimingListener, say
 
 from serve.errors import OverloadedError
-from serve.models.served_model import ServedModel
-from serve.settings import Limits
-from serve.transcript import Transcription, transcribe_recording
-from sottovoce.errors import AudioDecodeError, AudioTooLongError
+from serve.transcript import Transcription
 from sottovoce.recognize.longform.chunked import ChunkedReader, plan_windows
-from sottovoce.recognize.longform.options import LongFormOptions
 from sottovoce.recognize.longform.segment import join_segments
 from sottovoce.recognize.longform.sequential import SequentialReader
 from sottovoce.recognize.longform.window import Reader, WindowRequest
@@ -235,34 +230,3 @@ def test_a_reader_that_had_nothing_before_a_result_is_asked_again_after_it():
     hear(spoken, reader, transcribers, steps)
     assert reader.was_asked_late
     assert transcribers.num_sent == 2
-
-
-SERVED = ServedModel(2.0, 10.0, {"en": "english"})
-
-
-def transcribe(data: bytes, **given: Any) -> Transcription:
-    async def send(pcm: Pcm, options: DecodeOptions) -> WindowResult:
-        return result(())
-
-    async def main() -> Transcription:
-        with ThreadPoolExecutor(1) as threads:
-            return await transcribe_recording(
-                data,
-                send=send,
-                options=DecodeOptions(),
-                long_form=LongFormOptions(),
-                served=SERVED,
-                limits=Limits(**given),
-                decoders=threads,
-            )
-
-    return asyncio.run(main())
-
-
-def test_a_recording_is_decoded_before_anything_is_sent_and_what_is_wrong_with_it_raised():
-    transcription = transcribe(wav(speech(3.0)))
-    assert (transcription.duration_s, transcription.language, transcription.num_windows) == (3.0, "en", 0)
-    with pytest.raises(AudioDecodeError):
-        transcribe(b"no audio")
-    with pytest.raises(AudioTooLongError):
-        transcribe(wav(speech(3.0)), max_duration_s=2.0)

@@ -12,6 +12,7 @@ import soundfile
 import soxr
 from ray.exceptions import ActorUnavailableError
 
+from serve.models.file_digests import FileDigest
 from serve.models.model_plan import ModelEntry, ModelPlan
 from serve.models.served_model import ServedModel
 from sottovoce.demo.speech import Voice, speak
@@ -83,7 +84,9 @@ class FakeTranscriber:
     @property
     def describe(self) -> "FakeMethod":
         names = {"en": "english", "de": "german"}
-        served = ServedModel(2.0, 10.0, names, key=self.model_keys[-1])
+        key = self.model_keys[-1]
+        files = (FileDigest("model.safetensors", 5, "ab" * 32),)
+        served = ServedModel(2.0, 10.0, names, key=key, files=files)
         return FakeMethod(lambda: FakePending(lambda: served, self.describe_delay_s))
 
     def _transcribe(self, pcm: Pcm, options: DecodeOptions) -> FakePending:

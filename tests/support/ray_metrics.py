@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import ray
+from serve.observe.metrics import metrics_url
 
 METRICS_WAIT_S = 90.0  # Ray's processes report every 10 s; on a busy machine later
 
@@ -23,15 +23,17 @@ class Metric:
     value: float
 
 
+def read_endpoint() -> str:
+    """Read the whole page."""
+    with urllib.request.urlopen(metrics_url(), timeout=30.0) as answer:
+        return answer.read().decode()
+
+
 def read_metrics() -> list[Metric]:
     """Read all that is shown now."""
-    (node,) = ray.nodes()
-    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    with urllib.request.urlopen(url, timeout=30.0) as answer:
-        text = answer.read().decode()
     return [
         Metric(name, dict(re.findall(r'(\w+)="([^"]*)"', tags)), float(value))
-        for name, tags, value in re.findall(r"^(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
+        for name, tags, value in re.findall(r"^(\w+)\{(.*)\} (\S+)$", read_endpoint(), re.MULTILINE)
     ]
 
 

@@ -8,7 +8,7 @@ from transformers import WhisperTokenizerFast
 from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
 from sottovoce.audio.features import log_mel
 from sottovoce.audio.waveform import from_pcm
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_labels
 from sottovoce.schema import Example, PcmBatch, Utterance
 from sottovoce.train.batches import Collator, LabelMix, TrainBatch, find_label_indices, pad_labels

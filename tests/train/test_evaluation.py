@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from sottovoce.audio.decode import read_audio
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.errors import LabelTooLongError, TrainingMemoryError
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
-from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import Labels, prefix_ids
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Utterance, WindowResult

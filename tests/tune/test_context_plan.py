@@ -33,7 +33,7 @@ def build(tiny_checkpoint: Path, output: Path, config: ContextSearchConfig, **tr
     )
     return build_context_search(
         config,
-        TrainingConfig.model_validate({"base": str(tiny_checkpoint), "device": "cpu"} | training),
+        TrainingConfig.model_validate({"base": str(tiny_checkpoint), "device": "cpu", "num_workers": 2} | training),
         train=train,
         validation=speech(2.0),
         scored=speech(4.6) if config.split == "test" else [],

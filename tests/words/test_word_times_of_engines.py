@@ -10,12 +10,12 @@ from sottovoce.demo.speech import Voice, speak, speak_words
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.model.variants import ALIGNMENT_SCORES, onnx_path
-from sottovoce.model.vocabulary import build_vocabulary
+from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, TokenLogprob, WindowResult, WindowSegment
-from sottovoce.words.word_times import time_result
+from sottovoce.words.word_times import AttentionTimer, time_result
 
 TEXT = "The doctor opened the small window."
 TIMED = DecodeOptions(word_timestamps=True)
@@ -95,6 +95,10 @@ class LookingOn:
         return 9.0 * np.eye(len(token_ids), 100, dtype=np.float32)[None], np.full(len(token_ids) - 1, 0.5, np.float32)
 
 
+def looking_on(vocabulary: Vocabulary) -> AttentionTimer:
+    return AttentionTimer(LookingOn(), end_id=vocabulary.end_id)
+
+
 @pytest.mark.parametrize(
     ("task", "words"), [("translate", "an unutterable word."), ("transcribe", "an un utter able word.")]
 )
@@ -102,13 +106,15 @@ def test_words_are_those_of_the_texts_language_and_the_times_written_before_stan
     tiny_checkpoint, noise, task, words
 ):
     checkpoint = load_checkpoint(tiny_checkpoint)
-    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
     ids = tuple(vocabulary.tokenizer(" an unutterable word.", add_special_tokens=False).input_ids)
     segment = WindowSegment(0.0, 3.75, vocabulary.raw_text(ids), ids)
     written = WindowResult(
         text="", token_ids=ids, language="ja", avg_logprob=0.0, no_speech_prob=0.0, segments=(segment,)
     )
-    timed = time_result(LookingOn(), 0, written, replace(TIMED, task=task), waveform=noise, vocabulary=vocabulary)
+    timed = time_result(
+        looking_on(vocabulary), 0, written, replace(TIMED, task=task), waveform=noise, vocabulary=vocabulary
+    )
     assert [word.text for word in timed.words] == words.split()
     (fitted,) = timed.segments
     assert (fitted.start_s, fitted.end_s) == (timed.words[0].start_s, timed.words[-1].end_s) != (0.0, 3.75)
@@ -125,20 +131,22 @@ def test_words_are_those_of_the_texts_language_and_the_times_written_before_stan
 )
 def test_what_was_written_without_times_is_divided_into_sentences(tiny_checkpoint, noise, language, sentences):
     checkpoint = load_checkpoint(tiny_checkpoint)
-    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    vocabulary = build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
     ids = tuple(vocabulary.tokenizer("".join(sentences), add_special_tokens=False).input_ids)
     logprobs = tuple(TokenLogprob(text="", logprob=-float(index), utf8=b"") for index in range(len(ids)))
     segment = WindowSegment(0.0, 3.75, "".join(sentences), ids, token_logprobs=logprobs)
     written = WindowResult(
         text="", token_ids=ids, language=language, avg_logprob=0.0, no_speech_prob=0.0, segments=(segment,)
     )
-    timed = time_result(LookingOn(), 0, written, TIMED, waveform=noise, vocabulary=vocabulary)
+    timed = time_result(looking_on(vocabulary), 0, written, TIMED, waveform=noise, vocabulary=vocabulary)
     assert [one.text for one in timed.segments] == sentences
     assert tuple(token for one in timed.segments for token in one.token_ids) == ids
     assert tuple(known for one in timed.segments for known in one.token_logprobs) == logprobs
     assert all(len(one.token_ids) == len(one.token_logprobs) for one in timed.segments)
     assert_in_order(timed, duration_s=3.75)
-    whole = time_result(LookingOn(), 0, written, replace(TIMED, timestamps=True), waveform=noise, vocabulary=vocabulary)
+    whole = time_result(
+        looking_on(vocabulary), 0, written, replace(TIMED, timestamps=True), waveform=noise, vocabulary=vocabulary
+    )
     assert [one.text for one in whole.segments] == ["".join(sentences)]
 
 

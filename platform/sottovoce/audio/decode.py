@@ -20,6 +20,7 @@ from sottovoce.audio.waveform import AudioFormat, Block, Downmix, to_pcm
 from sottovoce.errors import (
     AudioDecodeError,
     AudioError,
+    AudioExpansionError,
     AudioTooLongError,
     EmptyAudioError,
     NonFiniteAudioError,
@@ -28,8 +29,9 @@ from sottovoce.schema import MAX_DURATION_S, SAMPLING_RATE, Pcm, Waveform
 
 MAX_DECODED_BYTES = 256 * 2**20
 """Decoded size, in bytes of float32 over all channels at their own rate, that is allowed for any recording."""
-MAX_EXPANSION = 256
-"""Above that size, the largest ratio of decoded to encoded bytes; Opus at 16 kbit/s reaches 96 as 48 kHz mono."""
+MAX_BYTES_PER_S = 48_000 * 8 * 4
+"""Decoded bytes allowed for each second of the duration limit, above that size: eight channels at 48 kHz. The ratio to
+the encoded bytes says nothing: hours of silence, or speech at 6 kbit/s, unpack to several hundred times their size."""
 
 SamplesT = TypeVar("SamplesT", Pcm, Waveform)
 
@@ -143,6 +145,44 @@ def decode_pcm(data: bytes, *, source: str, max_duration_s: float = MAX_DURATION
     return _decode_to(to_pcm, file, source=source, start_s=0.0, duration_s=None, max_duration_s=max_duration_s)[0]
 
 
+def decode_pcm_blocks(
+    file: EncodedBytes, *, source: str, max_duration_s: float, max_decoded_bytes: int | None = None
+) -> Iterator[Pcm | None]:
+    """Decode one recording like ``decode_pcm``, block by block, and hold none of the blocks.
+
+    Args:
+        file: any container.
+        source: name for messages.
+        max_duration_s: the limit on what is decoded.
+        max_decoded_bytes: the limit on decoded float32 bytes over all channels; None for that of ``decode_audio``.
+
+    Yields:
+        (S,) int16 blocks. None drops all blocks before it: the channels cancelled each other out, and decoding begins
+        again with some of them inverted.
+
+    Raises:
+        AudioDecodeError, EmptyAudioError, NonFiniteAudioError, AudioTooLongError: see ``decode_audio``.
+    """
+    if not file.num_bytes:
+        raise EmptyAudioError(source)
+    max_bytes = max_decoded_bytes or _largest_size(max_duration_s)
+
+    def pieces(downmix: Downmix) -> Iterator[Pcm]:
+        with closing(_read_blocks(file, source=source, start_s=0.0, duration_s=None)) as blocks:
+            limited = _limit(
+                blocks, file, source=source, duration_s=None, max_duration_s=max_duration_s, max_bytes=max_bytes
+            )
+            for _, piece in _convert_blocks(limited, downmix, to_pcm, source=source):
+                yield piece
+
+    downmix = Downmix()
+    yield from pieces(downmix)
+    signs = downmix.cancelling_signs()
+    if signs is not None:
+        yield None
+        yield from pieces(Downmix(signs))
+
+
 def _decode(
     file: Encoded, *, source: str, start_s: float, duration_s: float | None, max_duration_s: float
 ) -> tuple[Waveform, AudioFormat]:
@@ -172,7 +212,14 @@ def _decode_to(
     def decode(downmix: Downmix) -> tuple[SamplesT, AudioFormat]:
         blocks = _read_blocks(file, source=source, start_s=start_s, duration_s=duration_s)
         with closing(blocks):
-            limited = _limit(blocks, file, source=source, duration_s=duration_s, max_duration_s=max_duration_s)
+            limited = _limit(
+                blocks,
+                file,
+                source=source,
+                duration_s=duration_s,
+                max_duration_s=max_duration_s,
+                max_bytes=_largest_size(max_duration_s),
+            )
             return _join(limited, downmix, convert, source=source)
 
     with _name_read_faults(file, source):
@@ -204,26 +251,40 @@ def _join(
     source: str,
 ) -> tuple[SamplesT, AudioFormat]:
     """Mix, resample, convert and join the blocks."""
+    converted = list(_convert_blocks(blocks, downmix, convert, source=source))
+    pieces = [piece for _, piece in converted]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces), converted[-1][0]
+
+
+def _convert_blocks(
+    blocks: Iterator[tuple[AudioFormat, Block]],
+    downmix: Downmix,
+    convert: Callable[[Waveform], SamplesT],
+    *,
+    source: str,
+) -> Iterator[tuple[AudioFormat, SamplesT]]:
+    """Mix, resample and convert each block; the last one may be the rest that the resampler held back."""
     audio_format: AudioFormat | None = None
     resampler: soxr.ResampleStream | None = None
-    pieces: list[SamplesT] = []
+    num_samples = 0
     for audio_format, block in blocks:
         mono = downmix.mix(block)
         rate = audio_format.sampling_rate
         if rate != SAMPLING_RATE:
             resampler = resampler or soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
             mono = _resample(resampler, mono)
-        pieces.append(convert(mono))
+        num_samples += len(mono)
+        yield audio_format, convert(mono)
     if audio_format is None:
         raise EmptyAudioError(source)
     if downmix.num_non_finite:
         raise NonFiniteAudioError(source, downmix.num_non_finite)
     if resampler is not None:
-        pieces.append(convert(_resample(resampler, np.zeros(0, np.float32), last=True)))
-    samples = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    if not len(samples):
+        rest = _resample(resampler, np.zeros(0, np.float32), last=True)
+        num_samples += len(rest)
+        yield audio_format, convert(rest)
+    if not num_samples:
         raise EmptyAudioError(source)
-    return samples, audio_format
 
 
 def _resample(resampler: soxr.ResampleStream, mono: Waveform, *, last: bool = False) -> Waveform:
@@ -266,6 +327,7 @@ def _limit(
     source: str,
     duration_s: float | None,
     max_duration_s: float,
+    max_bytes: int,
 ) -> Iterator[tuple[AudioFormat, Block]]:
     """Stop after ``duration_s``; raise as soon as a limit is exceeded."""
     first_rate: int | None = None
@@ -281,8 +343,13 @@ def _limit(
         num_decoded_bytes += wanted.size * 4  # as float32, whatever the block's type
         if num_decoded > max_duration_s * rate:
             raise AudioTooLongError(source, max_duration_s)
-        if num_decoded_bytes > max(MAX_DECODED_BYTES, MAX_EXPANSION * file.num_bytes):
-            raise AudioDecodeError(source, f"{file.num_bytes} bytes unpack to more than {num_decoded_bytes} bytes")
+        if num_decoded_bytes > max_bytes:
+            raise AudioExpansionError(source, f"{file.num_bytes} bytes unpack to more than {max_bytes} bytes")
         if not len(wanted):
             return
         yield audio_format, wanted
+
+
+def _largest_size(max_duration_s: float) -> int:
+    """Return the decoded bytes that a recording within a duration limit may have."""
+    return max(MAX_DECODED_BYTES, round(MAX_BYTES_PER_S * max_duration_s))

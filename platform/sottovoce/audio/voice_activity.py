@@ -7,7 +7,7 @@ Shapes: S samples, N frames of 32 ms.
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import distribution
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,18 @@ _MAX_GAIN = 100.0
 _MIN_SPEECH_S = 0.064  # shorter bursts are clicks: two frames; the package's 0.25 s would lose a spoken digit
 
 
+class Samples(Protocol):
+    """(S,) samples that are read span by span: an array, or a recording that may be released meanwhile."""
+
+    def __len__(self) -> int:
+        """Return S."""
+        ...
+
+    def __getitem__(self, span: slice, /) -> Pcm | Waveform:
+        """Return a span as int16, or as float32 in [-1, 1]."""
+        ...
+
+
 class VoiceActivity:
     """The loaded network; it keeps no state between recordings, so threads may share it."""
 
@@ -47,7 +59,7 @@ class VoiceActivity:
         )
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def probabilities(self, samples: Pcm | Waveform, *, gain: float = 1.0) -> Iterator[Probabilities]:
+    def probabilities(self, samples: Samples, *, gain: float = 1.0) -> Iterator[Probabilities]:
         """Compute the probabilities of speech of a recording, block by block.
 
         Args:
@@ -77,7 +89,7 @@ def load_voice_activity() -> VoiceActivity:
     return VoiceActivity(str(distribution("silero-vad").locate_file(_NETWORK)))
 
 
-def speech_gain(samples: Pcm | Waveform) -> float:
+def speech_gain(samples: Samples) -> float:
     """Return the factor, at least 1, that raises a soft recording (S,) to a level at which the network works."""
     block_samples = _BLOCK_FRAMES * FRAME_SAMPLES
     peaks = [

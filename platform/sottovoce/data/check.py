@@ -11,7 +11,6 @@ from sottovoce.audio.decode import decode_audio_with_format, read_audio_with_for
 from sottovoce.audio.silence import peak_dbfs
 from sottovoce.audio.waveform import AudioFormat, to_pcm
 from sottovoce.data.corpora.row import CorpusRow
-from sottovoce.data.label_limits import find_language
 from sottovoce.errors import AudioError, AudioTooLongError, EmptyAudioError, NonFiniteAudioError
 from sottovoce.schema import (
     MAX_LABEL_TOKENS,
@@ -26,6 +25,7 @@ from sottovoce.schema import (
     Waveform,
 )
 from sottovoce.text.clean import CleaningRule, clean_text
+from sottovoce.text.languages import find_language
 
 EmptyText = Literal["reject", "no_speech"]
 

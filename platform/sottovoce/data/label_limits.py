@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from sottovoce.errors import CheckpointError, LabelTooLongError
 from sottovoce.schema import MAX_LABEL_TOKENS
+from sottovoce.text.languages import LANGUAGES, language_spellings
 
 # transformers is imported where it is used: it takes five seconds, every Ray worker imports this module, and only long
 # texts need it.
@@ -46,33 +47,24 @@ def load_token_counter(source: str) -> Callable[[str], int]:
 
 @cache
 def load_languages(source: str) -> Mapping[str, str]:
-    """Return the ISO 639-1 code of every language with a token, by its code and by its English names.
+    """Return the code of every language with a token, by its codes and by its English names.
 
     Raises:
         CheckpointError: the folder holds no tokenizer.
     """
-    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
     tokenizer = _load_tokenizer(source)
     # Whisper's vocabulary holds the languages between these two, 99 of them or, since large-v3, 100.
     first = cast(int, tokenizer.convert_tokens_to_ids("<|startoftranscript|>"))
     last = cast(int, tokenizer.convert_tokens_to_ids("<|translate|>"))
     codes = {token.strip("<|>") for token in tokenizer.convert_ids_to_tokens(list(range(first + 1, last)))}
-    names = {name: code for name, code in TO_LANGUAGE_CODE.items() if code in codes}
-    return {code: code for code in codes} | names
-
-
-def find_language(name: str, languages: Mapping[str, str]) -> str | None:
-    """Return the code of a language written as ``de``, ``de-CH``, ``de_CH`` or ``German``; None if it has no token."""
-    spelled = name.strip().lower()
-    return languages.get(spelled) or languages.get(spelled.replace("_", "-").split("-")[0])
+    return language_spellings({code: LANGUAGES.get(code, code) for code in codes})
 
 
 @cache
 def _load_tokenizer(source: str) -> "WhisperTokenizerFast":
     from transformers import WhisperTokenizerFast
 
-    from sottovoce.model.checkpoint import resolve_folder
+    from sottovoce.model.source import resolve_folder
 
     folder = resolve_folder(source)
     try:

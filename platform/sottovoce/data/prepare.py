@@ -16,11 +16,12 @@ from sottovoce.config import Config
 from sottovoce.data.check import Checked, CheckRules, EmptyText
 from sottovoce.data.check_corpus import check_corpus, require_same_rows
 from sottovoce.data.corpora.read import CorpusFormat, describe_formats, table_suffixes
-from sottovoce.data.label_limits import count_label_tokens, find_language, load_languages
+from sottovoce.data.label_limits import count_label_tokens, load_languages
 from sottovoce.data.manifest import write_manifest, write_rejects, write_warnings
 from sottovoce.errors import LanguageError, TooManyRejectsError
 from sottovoce.schema import MAX_CONTEXT_S, Reject, RowWarning, Split, Task, Utterance
 from sottovoce.text.clean import CleaningRule
+from sottovoce.text.languages import find_language
 
 logger = logging.getLogger(__name__)
 

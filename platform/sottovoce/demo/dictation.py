@@ -7,6 +7,7 @@ are plausible, not measured on a device.
 """
 
 import csv
+import io
 import random
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import soundfile
 from numpy.random import Generator
 from rich.progress import track
+from scipy import fft
 
 from sottovoce.config import Config
 from sottovoce.demo.distort import noise
@@ -47,7 +49,8 @@ def through_throat_microphone(waveform: Waveform, generator: Generator) -> Wavef
 
 
 def _filter(waveform: Waveform, generator: Generator) -> Waveform:
-    spectrum = np.fft.rfft(waveform)
+    num_samples = fft.next_fast_len(waveform.shape[0], real=True)  # a prime length takes many times as long
+    spectrum = fft.rfft(waveform, num_samples)
     hertz = np.maximum(np.linspace(0.0, SAMPLING_RATE / 2, spectrum.shape[0]), 1.0)
     corner = generator.uniform(1_600.0, 2_400.0)
     decibels = -_DECIBELS_PER_OCTAVE * np.maximum(np.log2(hertz / corner), 0.0)
@@ -56,7 +59,8 @@ def _filter(waveform: Waveform, generator: Generator) -> Waveform:
         centre = peak * generator.uniform(0.8, 1.25)
         decibels += generator.uniform(4.0, 10.0) * np.exp(-((np.log2(hertz / centre) / 0.5) ** 2))
     gain = 10 ** (np.maximum(decibels, -90.0) / 20)
-    return np.fft.irfft(spectrum * gain, n=waveform.shape[0]).astype(np.float32)
+    filtered = fft.irfft(spectrum * gain, num_samples)[: waveform.shape[0]]
+    return np.asarray(filtered, dtype=np.float32)
 
 
 class DictationConfig(Config):
@@ -97,9 +101,17 @@ def make_dictation(folder: Path, config: DictationConfig) -> Path:
             if split == "test":
                 test_texts.add(text)
             recording = through_throat_microphone(_with_quiet(waveform, noise_generator), noise_generator)
-            soundfile.write(folder / f"dictation_{index:04d}.wav", recording, SAMPLING_RATE, subtype="PCM_16")
-            writer.writerow((f"dictation_{index:04d}.wav", text, split))
+            name = f"dictation_{index:04d}.wav"
+            (folder / name).write_bytes(_encode_wav(recording))
+            writer.writerow((name, text, split))
     return folder
+
+
+def _encode_wav(recording: Waveform) -> bytes:
+    """Return the bytes of a WAV file. Soundfile waits for the disk with each file that it writes by itself."""
+    file = io.BytesIO()
+    soundfile.write(file, recording, SAMPLING_RATE, format="WAV", subtype="PCM_16")
+    return file.getvalue()
 
 
 def _splits(config: DictationConfig) -> list[Split]:

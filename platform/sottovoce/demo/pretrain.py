@@ -21,7 +21,8 @@ from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
 from sottovoce.config import Config
 from sottovoce.demo.pool import SpeechPool, build_pool
 from sottovoce.demo.pretrain_batches import LETTERS, PretrainBatch, PretrainBatches
-from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.context import TrimmedWhisper, set_audio_context
 from sottovoce.model.labels import IGNORED
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sottovoce.data.prepare import PrepareConfig, check_rejects, prepare_corpus
 from sottovoce.demo.dictation import DictationConfig, make_dictation
 from sottovoce.demo.stages import Stages
 from sottovoce.export.exporter import ExportConfig, ExportReport, export_checkpoint
-from sottovoce.model.checkpoint import MICRO
+from sottovoce.model.source import MICRO
 from sottovoce.publish.outcome import save_result
 from sottovoce.recognize.scoring import RecognizerScore, score_folder
 from sottovoce.report.corpus.page import write_report

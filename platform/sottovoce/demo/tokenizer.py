@@ -6,7 +6,8 @@ from pathlib import Path
 
 from transformers import WhisperTokenizer, WhisperTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+from sottovoce.text.languages import LANGUAGES
 
 NUM_LANGUAGES = 99  # in the vocabulary of 51 865 tokens; large-v3 added Cantonese as the hundredth
 _END_OF_TEXT = "<|endoftext|>"

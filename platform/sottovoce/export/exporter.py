@@ -19,7 +19,9 @@ from sottovoce.model.variants import (
     TORCH,
     Variant,
     VariantRecord,
+    default_formats,
     export_formats,
+    fastest_variant,
     model_bytes,
     resolve_function,
     write_variant_record,
@@ -45,8 +47,9 @@ _ROOT_FILES = (
 class ExportConfig(Config):
     """Which variants are written, and how much accuracy a variant may lose."""
 
-    variants: tuple[Variant, ...] = export_formats()
-    """Formats to write, by their names in ``model/variants.py``: fp32, int8."""
+    variants: tuple[Variant, ...] = default_formats()
+    """Formats to write, by their names in ``model/variants.py``: fp32 and int8 in ONNX; ct2-float32, ct2-float16,
+    ct2-int8_float16 and ct2-int8 in CTranslate2, which faster-whisper reads, too."""
     max_wer_rise: float = Field(default=0.01, ge=0.0)
     """Largest rise of WER over the checkpoint in torch, absolute: 0.01 is one point."""
 
@@ -87,6 +90,8 @@ class ExportReport(Record):
     fp32_max_abs_difference: float | None
     """max |Δlogit| of fp32 against torch; ``fp32/parity.json`` has the cases. None if fp32 was not written."""
     num_utterances: int
+    fastest: Variant | None = None
+    """The fastest variant that may be served, on the machine of the export: what the bare model name serves."""
     variants: dict[Variant, VariantRecord]
     versions: dict[str, str]
 
@@ -139,6 +144,7 @@ def export_checkpoint(
         reference_rtfx=reference.rtfx,
         fp32_max_abs_difference=differences.get("fp32"),
         num_utterances=reference.num_utterances,
+        fastest=fastest_variant(records),
         variants=records,
         versions=versions,
     )
@@ -176,7 +182,7 @@ def _write_variant(checkpoint: Checkpoint, folder: Path, variant: str, *, versio
     _write_root_files(checkpoint, folder)
     exporter = FORMATS[variant].exporter
     assert exporter is not None, f"{variant} is no export format"
-    difference: float | None = resolve_function(exporter)(checkpoint, folder, versions=versions)
+    difference: float | None = resolve_function(exporter)(checkpoint, folder, variant=variant, versions=versions)
     if difference is not None:
         logger.info("%s differs from torch by at most %.2g in any logit", variant, difference)
     return difference

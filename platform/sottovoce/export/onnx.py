@@ -50,7 +50,7 @@ class TrimmedOnnxConfig(WhisperOnnxConfig):  # type: ignore[misc]
         return axes
 
 
-def write_fp32(checkpoint: Checkpoint, folder: Path, *, versions: dict[str, str]) -> float:
+def write_fp32(checkpoint: Checkpoint, folder: Path, *, variant: str, versions: dict[str, str]) -> float:
     """Write the graphs and compare them with torch: the exporter of fp32 in ``FORMATS``.
 
     Returns:
@@ -60,7 +60,7 @@ def write_fp32(checkpoint: Checkpoint, folder: Path, *, versions: dict[str, str]
         CheckpointError: alignment heads the decoder does not have.
     """
     export_onnx(checkpoint, folder)
-    return measure_parity(checkpoint, folder, "fp32", versions=versions).max_abs_difference
+    return measure_parity(checkpoint, folder, variant, versions=versions).max_abs_difference
 
 
 def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:

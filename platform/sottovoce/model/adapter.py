@@ -216,7 +216,10 @@ def read_adapter_base(folder: Path, *, base: str | None = None) -> AdapterBase:
 def _inject(whisper: TrimmedWhisper, config: "LoraConfig", base: AdapterBase) -> Adapter:
     from peft import PeftModel  # here: see TYPE_CHECKING
 
+    from sottovoce.model.token_rows import use_token_rows  # it imports peft
+
     peft_model = PeftModel(whisper, config, adapter_name=_NAME)
+    use_token_rows(peft_model)
     peft_model.eval()  # its new modules begin in training
     return Adapter(peft_model, base)
 

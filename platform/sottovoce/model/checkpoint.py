@@ -1,18 +1,14 @@
 """Load and save Whisper checkpoints: a folder of Hugging Face files, or a Hub id; a whole model, or an adapter."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizerFast
 
-from sottovoce.assets import MICRO_FOLDER
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import (
     Adapter,
@@ -23,14 +19,11 @@ from sottovoce.model.adapter import (
     read_adapter_base,
     restore_adapter,
 )
-from sottovoce.model.context import AudioContext, TrimmedWhisper
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.frozen_base import four_bit_config
+from sottovoce.model.source import read_config, resolve_folder
 
-# Keys of config.json that make transformers 4.57 fetch or run code: CVE-2026-4372, and remote code.
-_REFUSED_KEYS = ("auto_map",)
-_REFUSED_PREFIX = "_attn_implementation"
-MICRO = "micro"  # the name of the base model embedded in the package
-_HUB_FILES = ("*.json", "*.txt", "*.safetensors", "README.md")  # the last one names the licence
 _SHAPE_KEYS = (
     "d_model",
     "vocab_size",
@@ -213,46 +206,13 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     WhisperFeatureExtractor(feature_size=checkpoint.num_mel_bins).save_pretrained(folder)
 
 
-def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
-    """Return a checkpoint's folder; download a Hub id unless it is in the Hub's cache.
-
-    Args:
-        source: a folder, ``micro``, or a Hub id.
-        revision: a commit on the Hub; the newest when None. Folders have none.
-
-    Raises:
-        CheckpointError: neither a folder nor a Hub id that can be reached.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if source == MICRO:
-        return MICRO_FOLDER
-    try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES)))
-    except HFValidationError as error:
-        raise CheckpointError(source, "no such folder, and not a valid Hub id") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(source, f"no such folder, and the Hub does not return it: {error}") from error
-
-
 def read_model_config(folder: Path) -> WhisperConfig:
     """Read config.json without the keys that can run code.
 
     Raises:
-        CheckpointError: no config.json, no JSON, or another architecture than Whisper.
+        CheckpointError: see ``read_config``.
     """
-    path = folder / "config.json"
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(folder, f"config.json: {error}") from error
-    if values.get("model_type") != "whisper":
-        raise CheckpointError(folder, f"model_type is {values.get('model_type')!r}, not 'whisper'")
-    safe = {
-        key: value for key, value in values.items() if key not in _REFUSED_KEYS and not key.startswith(_REFUSED_PREFIX)
-    }
-    return WhisperConfig.from_dict(safe)
+    return WhisperConfig.from_dict(read_config(folder))
 
 
 def load_tokenizer(folder: Path, source: str | Path) -> WhisperTokenizerFast:

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from transformers import WhisperTokenizerFast
-
 from sottovoce.errors import LabelTooLongError, LanguageError
+from sottovoce.model.tokenizer import Tokenizer
 from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Example, Task, Utterance
 
 IGNORED = -100  # label value that the loss ignores
@@ -28,7 +27,7 @@ class Labels:
     """(T,) the next id after each input; IGNORED where the loss does not count."""
 
 
-def prefix_ids(tokenizer: WhisperTokenizerFast, *, language: str, task: Task, timestamps: bool) -> list[int]:
+def prefix_ids(tokenizer: Tokenizer, *, language: str, task: Task, timestamps: bool) -> list[int]:
     """Return the tokens that start every transcript: start, language, task, and no-timestamps without timestamps.
 
     Raises:
@@ -43,7 +42,7 @@ def prefix_ids(tokenizer: WhisperTokenizerFast, *, language: str, task: Task, ti
     return ids
 
 
-def encode_labels(tokenizer: WhisperTokenizerFast, text: str, *, language: str, task: Task = "transcribe") -> list[int]:
+def encode_labels(tokenizer: Tokenizer, text: str, *, language: str, task: Task = "transcribe") -> list[int]:
     """Encode a transcript as ids: prefix, text, end token.
 
     Returns:
@@ -62,7 +61,7 @@ def encode_labels(tokenizer: WhisperTokenizerFast, text: str, *, language: str, 
 
 
 def encode_example(
-    tokenizer: WhisperTokenizerFast,
+    tokenizer: Tokenizer,
     example: Example,
     *,
     num_samples: Sequence[int],
@@ -101,7 +100,7 @@ def encode_example(
     return Labels(inputs=[*prompt, *ids[:-1]], targets=[*[IGNORED] * len(prompt), *targets])
 
 
-def used_token_ids(tokenizer: WhisperTokenizerFast, utterances: Iterable[Utterance]) -> set[int]:
+def used_token_ids(tokenizer: Tokenizer, utterances: Iterable[Utterance]) -> set[int]:
     """Return the tokens in the labels of these utterances: prefixes, texts and the end token, without timestamps.
 
     Raises:
@@ -139,9 +138,7 @@ def _spoken_pieces(example: Example, num_samples: Sequence[int]) -> list[_Piece]
     return pieces
 
 
-def _transcript_ids(
-    tokenizer: WhisperTokenizerFast, example: Example, pieces: Sequence[_Piece], *, timestamps: bool
-) -> list[int]:
+def _transcript_ids(tokenizer: Tokenizer, example: Example, pieces: Sequence[_Piece], *, timestamps: bool) -> list[int]:
     """Return prefix, text and end token; with timestamps if ``timestamps`` and they fit."""
     language, task = example.utterances[0].language, example.utterances[0].task
     if timestamps:
@@ -154,29 +151,29 @@ def _transcript_ids(
     return encode_labels(tokenizer, " ".join(piece.text for piece in pieces), language=language, task=task)
 
 
-def _prompt_ids(tokenizer: WhisperTokenizerFast, text: str | None, *, room: int) -> list[int]:
+def _prompt_ids(tokenizer: Tokenizer, text: str | None, *, room: int) -> list[int]:
     """Return <|startofprev|> and the last tokens of the text that fit; empty without text or room."""
     num_tokens = min(MAX_PROMPT_TOKENS, room - 1)
     ids = text_ids(tokenizer, text or "")[-num_tokens:] if num_tokens > 0 else []
     return [_token_id(tokenizer, "<|startofprev|>"), *ids] if ids else []
 
 
-def text_ids(tokenizer: WhisperTokenizerFast, text: str) -> list[int]:
+def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Encode a text with the leading space that Whisper's texts begin with; empty for an empty text."""
     spoken = text.strip()
     return cast(list[int], tokenizer(f" {spoken}", add_special_tokens=False).input_ids) if spoken else []
 
 
-def _timestamp_id(tokenizer: WhisperTokenizerFast, seconds: float) -> int:
+def _timestamp_id(tokenizer: Tokenizer, seconds: float) -> int:
     """Return the token of a time, rounded to 0.02 s."""
     step = min(round(seconds / TIMESTAMP_STEP_S), _NUM_TIMESTAMPS - 1)
     return _token_id(tokenizer, "<|notimestamps|>") + 1 + step
 
 
-def _no_speech_id(tokenizer: WhisperTokenizerFast) -> int:
+def _no_speech_id(tokenizer: Tokenizer) -> int:
     """Return the id before no-timestamps: OpenAI names it ``<|nospeech|>``, Hugging Face's ``<|nocaptions|>``."""
     return _token_id(tokenizer, "<|notimestamps|>") - 1
 
 
-def _token_id(tokenizer: WhisperTokenizerFast, name: str) -> int:
+def _token_id(tokenizer: Tokenizer, name: str) -> int:
     return cast(int, tokenizer.convert_tokens_to_ids(name))

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Adapted, Checkpoint, load_checkpoint, load_tokenizer, read_model_config
-from sottovoce.model.context import AudioContext, set_audio_context
+from sottovoce.model.context import set_audio_context
+from sottovoce.model.variants import RunDevice
 
 if TYPE_CHECKING:  # peft takes seconds to import, and only adapters need it
     from peft import LoraConfig, PeftModel
@@ -57,13 +59,13 @@ class _Setting:
 class SharedBase:
     """A checkpoint's model with any number of adapters."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Load the base in float32.
+    def __init__(self, folder: str | Path, *, device: RunDevice = "cpu") -> None:
+        """Load the base: in float32 on the CPU, in float16 on a GPU.
 
         Raises:
             CheckpointError: it cannot be loaded, or is itself an adapter.
         """
-        self.checkpoint = load_checkpoint(folder)
+        self.checkpoint = move_to(load_checkpoint(folder), device)
         model = self.checkpoint.model
         self._settings: dict[str | None, _Setting] = {None: _Setting(self.checkpoint.context, model.generation_config)}
         self._active: str | None = None
@@ -189,6 +191,13 @@ class SharedBase:
         token_ids = torch.tensor(next(iter(indices.values())) if isinstance(indices, dict) else indices)
         table = self.checkpoint.model.model.decoder.embed_tokens.weight
         return _Rows(token_ids, weights.pop(keys[0]).to(table), table[token_ids].detach().clone())
+
+
+def move_to(checkpoint: Checkpoint, device: RunDevice) -> Checkpoint:
+    """Move a checkpoint's model to a device; on a GPU its weights become float16."""
+    if device == "cuda":
+        nn.Module.to(checkpoint.model, device=device, dtype=torch.float16)
+    return checkpoint
 
 
 def shares_tokenizer(adapted: Adapted) -> bool:

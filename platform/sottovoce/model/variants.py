@@ -7,11 +7,12 @@ export format, write ``export/<format>.py`` and add a row.
 <export>/variants.json                 the table of all variants of one checkpoint
 <export>/<variant>/                    config, generation config, tokenizer files at the root
 <export>/<variant>/onnx/*.onnx         the graphs of ONNX formats, named as Transformers.js names them
+<export>/<variant>/model.bin           the weights of CTranslate2 formats, with vocabulary.json
 <export>/<variant>/parity.json         the largest difference from torch, where the format measures it
 <export>/<variant>/record.json         scores, size and whether the variant may be served
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,8 @@ from sottovoce.schema import Record
 
 Part: TypeAlias = Literal["encoder_model", "decoder_model", "decoder_with_past_model", "decoder_model_merged"]
 RunDevice: TypeAlias = Literal["cpu", "cuda"]
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+"""A setting: auto takes cuda where there is a GPU and the format runs on it."""
 
 PARTS: tuple[Part, ...] = get_args(Part)
 TORCH = "torch"
@@ -51,8 +54,11 @@ class ModelFormat:
     id) and the keywords ``variant``, ``num_threads`` and ``device``."""
     exporter: str | None = None
     """``module:function`` that writes ``files``; None for checkpoints. It is called with a ``Checkpoint`` on the CPU in
-    float32, the variant's folder, which holds configs and tokenizer files already, and the keyword ``versions`` (of
-    libraries, for a report). It returns the largest difference of a logit from torch's, or None if it measures none."""
+    float32, the variant's folder, which holds configs and tokenizer files already, and the keywords ``variant`` and
+    ``versions`` (of libraries, for a report). It returns the largest difference of a logit from torch's, or None if it
+    measures none."""
+    is_default: bool = True
+    """Whether an export writes it unless told otherwise."""
     needs: tuple[str, ...] = ()
     """Formats that the exporter reads from the folders beside its own. They are written first, and removed at the end
     if nobody asked for them."""
@@ -76,22 +82,44 @@ def onnx_format(name: str, **differing: Any) -> ModelFormat:  # noqa: ANN401 - f
     return ModelFormat(name=name, files=files, loader="sottovoce.recognize.onnx_engine:load_onnx", **differing)
 
 
+def ctranslate2_format(precision: str, **differing: Any) -> ModelFormat:  # noqa: ANN401 - fields of ModelFormat
+    """Return the row of a CTranslate2 format; its folder is one that faster-whisper reads."""
+    return ModelFormat(
+        name=f"ct2-{precision}",
+        files=("model.bin", "vocabulary.json"),
+        devices=("cpu", "cuda"),
+        loader="sottovoce.recognize.ctranslate2_engine:load_ctranslate2",
+        exporter="sottovoce.export.ctranslate2:write_ctranslate2",
+        is_default=False,
+        **differing,
+    )
+
+
 # Memory of ONNX Runtime over the size of its files (matrices are packed a second time): micro, 2 cores, 2026-11-21.
 FORMATS: dict[str, ModelFormat] = {
     row.name: row
     for row in (
         ModelFormat(name=TORCH, devices=("cpu", "cuda"), loader="sottovoce.recognize.torch_engine:load_torch"),
+        ctranslate2_format("float32"),
+        ctranslate2_format("float16", memory_factor=2.0),  # a CPU computes in float32
+        ctranslate2_format("int8_float16"),
+        ctranslate2_format("int8"),
         onnx_format("fp32", exporter="sottovoce.export.onnx:write_fp32", memory_factor=2.5),
         onnx_format("int8", exporter="sottovoce.export.quantize:write_int8", needs=("fp32",), memory_factor=1.25),
     )
 }
-"""All formats, the slowest first: a service that may choose takes the last one that passed the export gate. A format
-stands below those it needs."""
+"""All formats. A format stands below those it needs; of equally fast ones the last is served, see
+``fastest_variant``."""
 
 
 def export_formats() -> tuple[str, ...]:
     """Return the names of the formats that ``export_checkpoint`` can write, in the table's order."""
     return tuple(name for name, row in FORMATS.items() if row.exporter is not None)
+
+
+def default_formats() -> tuple[str, ...]:
+    """Return the names of the formats that an export writes unless told otherwise."""
+    return tuple(name for name in export_formats() if FORMATS[name].is_default)
 
 
 def _check_exported(name: str) -> str:
@@ -120,9 +148,18 @@ def resolve_function(path: str) -> Callable[..., Any]:
 
 
 def find_folder(folder: Path, variant: str) -> Path | None:
-    """Return the folder of an exported variant: below an export folder, or the folder itself; None if it is neither."""
+    """Return the folder of an exported variant: below an export folder, or the folder itself; None if it is neither.
+
+    Raises:
+        CheckpointError: a record that cannot be read.
+    """
     first = FORMATS[variant].files[0]
-    return next((candidate for candidate in (folder / variant, folder) if (candidate / first).exists()), None)
+    if (folder / variant / first).exists():
+        return folder / variant
+    if not (folder / first).exists():
+        return None
+    record = read_variant_record(folder)  # several formats name their files alike
+    return folder if record is None or record.variant == variant else None
 
 
 def model_bytes(folder: Path, variant: str) -> int:
@@ -158,6 +195,15 @@ class VariantRecord(Record):
     """All files of the variant's folder."""
     num_utterances: int
     versions: dict[str, str]
+
+
+def fastest_variant(records: Mapping[str, VariantRecord]) -> str | None:
+    """Return the fastest variant that may be served, as measured at its export; None if there is none.
+
+    Of equally fast ones it is the one that stands last in ``FORMATS``.
+    """
+    servable = [name for name in FORMATS if name in records and records[name].is_servable]
+    return max(reversed(servable), key=lambda name: records[name].rtfx, default=None)
 
 
 def write_variant_record(record: VariantRecord, folder: Path) -> None:

@@ -3,16 +3,17 @@
 Shapes: V vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import GenerationConfig, WhisperTokenizerFast
-from transformers.models.whisper.tokenization_whisper import bytes_to_unicode
 
 from sottovoce.errors import CheckpointError, LanguageError
 from sottovoce.model.labels import MAX_PROMPT_TOKENS, prefix_ids, text_ids
+from sottovoce.model.tokenizer import Tokenizer
 from sottovoce.schema import DecodeOptions
 
 _MAX_INITIAL_TIMESTAMP_INDEX = 50  # 1.0 s: openai-whisper's default, for generation configs without one
@@ -22,7 +23,7 @@ _MAX_INITIAL_TIMESTAMP_INDEX = 50  # 1.0 s: openai-whisper's default, for genera
 class Vocabulary:
     """A model's special tokens, and those it may not generate."""
 
-    tokenizer: WhisperTokenizerFast
+    tokenizer: Tokenizer
     languages: tuple[str, ...]
     """ISO 639-1 codes, in the order of ``language_ids``."""
     language_ids: NDArray[np.int64]
@@ -90,14 +91,14 @@ class Vocabulary:
         return penalties
 
 
-def build_vocabulary(tokenizer: WhisperTokenizerFast, generation: GenerationConfig, *, source: str) -> Vocabulary:
-    """Read the rules from a tokenizer and its generation config.
+def build_vocabulary(tokenizer: Tokenizer, generation: Mapping[str, Any], *, source: str) -> Vocabulary:
+    """Read the rules from a tokenizer and the values of its ``generation_config.json``.
 
     Raises:
         CheckpointError: a generation config without languages or the no-timestamps token.
     """
-    languages: dict[str, int] | None = getattr(generation, "lang_to_id", None)
-    no_timestamps: int | None = getattr(generation, "no_timestamps_token_id", None)
+    languages: dict[str, int] | None = generation.get("lang_to_id")
+    no_timestamps: int | None = generation.get("no_timestamps_token_id")
     if not languages or no_timestamps is None:
         reason = (
             "generation_config.json lacks lang_to_id or no_timestamps_token_id; only multilingual Whispers are read"
@@ -115,18 +116,23 @@ def build_vocabulary(tokenizer: WhisperTokenizerFast, generation: GenerationConf
         start_id=prefix_ids(tokenizer, language=codes[0], task="transcribe", timestamps=True)[0],
         end_id=end_id,
         no_speech_id=no_timestamps - 1,  # <|nospeech|> in OpenAI's files, <|nocaptions|> in Hugging Face's
-        suppressed=_ids([*(generation.suppress_tokens or ()), *marks]),
-        suppressed_first=_ids(generation.begin_suppress_tokens or ()),
+        suppressed=_ids([*(generation.get("suppress_tokens") or ()), *marks]),
+        suppressed_first=_ids(generation.get("begin_suppress_tokens") or ()),
         timestamps_from=no_timestamps + 1,
         previous_id=no_timestamps - 2,  # <|startofprev|>, by its position: not every generation config names it
-        max_initial_timestamp_index=getattr(generation, "max_initial_timestamp_index", _MAX_INITIAL_TIMESTAMP_INDEX),
+        max_initial_timestamp_index=generation.get("max_initial_timestamp_index", _MAX_INITIAL_TIMESTAMP_INDEX),
     )
 
 
 @cache
 def _byte_codes() -> dict[str, int]:
-    """Return the byte that each character of a vocabulary file stands for."""
-    return {letter: byte for byte, letter in bytes_to_unicode().items()}
+    """Return the byte that each character of a vocabulary file stands for: itself, or the next free one from 256 on.
+
+    Source: GPT-2's ``bytes_to_unicode``, checked against transformers' in test_vocabulary.
+    """
+    as_they_are = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in as_they_are]
+    return {chr(byte): byte for byte in as_they_are} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def _ids(values: list[int] | tuple[int, ...]) -> NDArray[np.int64]:

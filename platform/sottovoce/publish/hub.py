@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.adapter import ADAPTER_WEIGHTS_FILE, is_adapter, read_adapter_base
-from sottovoce.model.checkpoint import MICRO
+from sottovoce.model.source import MICRO
 
 logger = logging.getLogger(__name__)
 

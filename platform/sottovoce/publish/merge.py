@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from sottovoce.errors import CheckpointError, ConfigError
 from sottovoce.model.adapter import ADAPTER_CONFIG_FILE, is_adapter
-from sottovoce.model.checkpoint import load_checkpoint, resolve_folder, save_checkpoint
+from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
+from sottovoce.model.source import resolve_folder
 from sottovoce.publish.model_card import write_model_card
 from sottovoce.train.record import RECORD_FILE, TrainingRecord
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from sottovoce.assets import MICRO_FOLDER
 from sottovoce.checkpoints.run_state import EvaluationRow
-from sottovoce.model.checkpoint import MICRO
+from sottovoce.model.source import MICRO
 from sottovoce.report.diagnosis.finding import Finding
 from sottovoce.text.group_score import GroupScore
 from sottovoce.train.config import TrainingConfig
@@ -175,7 +175,7 @@ def _usage(name: str, languages: Sequence[str]) -> str:
 def _adapter_usage(base: str, name: str) -> str:
     """Show how peft loads an adapter without Sottovoce."""
     is_micro = base == MICRO
-    imports = "from sottovoce.model.checkpoint import resolve_folder\n" if is_micro else ""
+    imports = "from sottovoce.model.source import resolve_folder\n" if is_micro else ""
     source = f'resolve_folder("{base}")' if is_micro else f'"{base}"'
     return (
         "\n\nThe weights are an adapter for the base model. Sottovoce merges it while loading; "

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Adapted, Checkpoint
-from sottovoce.model.context import AudioContext
 from sottovoce.model.shared_base import SharedBase
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.torch_engine import TorchRecognizer

@@ -11,24 +11,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.audio.features import log_mel_batch
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.vocabulary import Vocabulary
+from sottovoce.recognize.decoding.attempt import WindowDecoder
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import DecoderSession
+from sottovoce.recognize.decoding.stepwise import StepwiseDecoder
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Waveform, WindowResult
-from sottovoce.words.word_times import AttentionSource, time_result
+from sottovoce.words.word_times import AttentionSource, AttentionTimer, TokenTimer, time_result
 
 
-class WindowSession(DecoderSession, AttentionSource, Protocol):
+class EncodedBatch(WindowDecoder, TokenTimer, Protocol):
     """A batch that can be decoded and whose words can be timed."""
 
 
-OpenSession = Callable[[NDArray[np.float32]], WindowSession]
-"""Function that encodes input_features (B, M, F) and returns a session for them."""
+class WindowSession(DecoderSession, AttentionSource, Protocol):
+    """A batch of an engine that returns logits and attention."""
+
+
+class StepwiseBatch(StepwiseDecoder, AttentionTimer):
+    """The ``EncodedBatch`` of such an engine."""
+
+    def __init__(self, session: WindowSession, vocabulary: Vocabulary, *, num_windows: int) -> None:
+        """Wrap a session of ``num_windows`` encoded windows."""
+        StepwiseDecoder.__init__(self, session, vocabulary, num_windows=num_windows)
+        AttentionTimer.__init__(self, session, end_id=vocabulary.end_id)
+
+
+OpenBatch = Callable[[NDArray[np.float32]], EncodedBatch]
+"""Function that encodes input_features (B, M, F)."""
 
 
 def recognize_windows(
-    open_session: OpenSession,
+    open_batch: OpenBatch,
     windows: Sequence[Waveform],
     options: Sequence[DecodeOptions],
     *,
@@ -39,8 +54,8 @@ def recognize_windows(
 ) -> list[WindowResult]:
     """Decode windows in batches that share a context and a prefix length.
 
-    No window is padded to the length of another. So in float the result of a window does not depend on the rest of its
-    batch; in int8 it depends on it slightly, because activations are scaled over the whole batch.
+    No window is padded to the length of another, and int8 scales each position by itself. So the result of a window
+    does not depend on the rest of its batch; in int8 exports of releases before 0.2 it does slightly.
 
     Returns:
         One result for each window, in order.
@@ -61,9 +76,9 @@ def recognize_windows(
         for start in range(0, len(indices), max_batch_size):
             batch = indices[start : start + max_batch_size]
             waveforms = [windows[i] for i in batch]
-            session = open_session(log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames))
+            encoded = open_batch(log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames))
             decoded = decode_batch(
-                session,
+                encoded,
                 [options[i] for i in batch],
                 vocabulary=vocabulary,
                 durations_s=[len(waveform) / SAMPLING_RATE for waveform in waveforms],
@@ -71,6 +86,6 @@ def recognize_windows(
             )
             for row, (index, result) in enumerate(zip(batch, decoded, strict=True)):
                 results[index] = time_result(
-                    session, row, result, options[index], waveform=windows[index], vocabulary=vocabulary
+                    encoded, row, result, options[index], waveform=windows[index], vocabulary=vocabulary
                 )
     return [results[index] for index in range(len(windows))]

@@ -2,21 +2,19 @@
 
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from sottovoce.errors import CheckpointError, ConfigError
-from sottovoce.model.checkpoint import load_checkpoint, resolve_folder
+from sottovoce.model.source import resolve_folder
 from sottovoce.model.variants import (
     FORMATS,
     TORCH,
+    Device,
+    ModelFormat,
     RunDevice,
     find_folder,
     read_variant_record,
     resolve_function,
 )
 from sottovoce.recognize.recognizer import Recognizer
-from sottovoce.recognize.torch_engine import TorchRecognizer
 
 
 def load_recognizer(
@@ -24,7 +22,7 @@ def load_recognizer(
     *,
     variant: str = TORCH,
     num_threads: int = 1,
-    device: RunDevice = "cpu",
+    device: Device = "auto",
     assistant: str | Path | None = None,
 ) -> Recognizer:
     """Load a model with the engine of its format.
@@ -33,7 +31,7 @@ def load_recognizer(
         folder: for ``torch`` a checkpoint folder or Hub id; else an export folder, or one variant's folder in it.
         variant: the name of a format in ``FORMATS``: ``torch``, ``fp32`` or ``int8``.
         num_threads: CPU threads that one call may use.
-        device: where the model runs; the format must support it.
+        device: where the model runs. auto takes a GPU where there is one and the format runs on it.
         assistant: a smaller checkpoint with the same tokenizer that drafts tokens for ``torch``: the same text, sooner;
             see ``speculative``.
 
@@ -47,34 +45,34 @@ def load_recognizer(
     row = FORMATS.get(variant)
     if row is None:
         raise CheckpointError(folder, f"variant {variant!r} is none of {', '.join(FORMATS)}")
-    if device not in row.devices:
-        raise ConfigError(f"variant {variant} runs on {', '.join(row.devices)}, not on {device}")
+    run_device = _find_device(row, device)
     drafting = {} if assistant is None else {"assistant": assistant}
     load = resolve_function(row.loader)
     source = folder if variant == TORCH else _find_servable(Path(folder), variant)
-    recognizer: Recognizer = load(source, variant=variant, num_threads=num_threads, device=device, **drafting)
+    recognizer: Recognizer = load(source, variant=variant, num_threads=num_threads, device=run_device, **drafting)
     return recognizer
 
 
-def load_torch_recognizer(
-    folder: str | Path,
-    *,
-    device: str,
-    dtype: torch.dtype = torch.float32,
-    max_batch_size: int = 16,
-    assistant: str | Path | None = None,
-) -> TorchRecognizer:
-    """Load the torch engine in a given precision, as in ``device="cuda", dtype=torch.float16``, with its assistant.
+def _find_device(row: ModelFormat, device: Device) -> RunDevice:
+    """Return where a model of a format runs.
 
     Raises:
-        CheckpointError: a checkpoint that cannot be loaded, or an assistant that does not fit the model.
+        ConfigError: a device that the format does not run on.
     """
-    checkpoint = load_checkpoint(folder)
-    draft_checkpoint = None if assistant is None else load_checkpoint(assistant)
-    for loaded in (checkpoint, draft_checkpoint):
-        if loaded is not None:
-            nn.Module.to(loaded.model, device=device, dtype=dtype)
-    return TorchRecognizer(checkpoint, max_batch_size=max_batch_size, assistant=draft_checkpoint)
+    if device == "auto":
+        return "cuda" if "cuda" in row.devices and _has_gpu() else "cpu"
+    if device not in row.devices:
+        others = ", ".join(one.name for one in FORMATS.values() if device in one.devices)
+        raise ConfigError(
+            f"variant {row.name} runs on {', '.join(row.devices)}, not on {device}; on {device} run {others}"
+        )
+    return device
+
+
+def _has_gpu() -> bool:
+    import torch  # here: formats that run on CPUs alone need no torch
+
+    return torch.cuda.is_available()
 
 
 def root_folder(folder: str | Path, variant: str) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Unpack
 
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.recognize.longform.options import Decoding, LongFormOptions
 from sottovoce.recognize.longform.segment import Transcript
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sottovoce.audio.decode import read_audio
 from sottovoce.audio.silence import window_spans
 from sottovoce.errors import ManifestError
+from sottovoce.model.variants import Device
 from sottovoce.recognize.load import load_recognizer, root_folder
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Split, Utterance, Waveform
@@ -67,14 +68,24 @@ class RecognizerScore:
         return len(self.hypotheses)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """Where and how a recognizer computes while it is scored."""
+
+    device: Device = "auto"
+    num_threads: int = 1
+    """CPU threads."""
+    batch_size: int = 8
+    """Windows recognized at once."""
+
+
 def score_folder(
     folder: str | Path,
     variant: str,
     *,
     utterances: Sequence[Utterance],
     normalizer: Normalizer,
-    batch_size: int = 8,
-    num_threads: int = 1,
+    computing: Computing | None = None,
     metrics: "Sequence[MetricName]" = (),
 ) -> RecognizerScore:
     """Load a variant (see ``load_recognizer``) and score it, also by the ``metrics`` named; see ``score_recognizer``.
@@ -82,11 +93,15 @@ def score_folder(
     Raises:
         CheckpointError: a variant that cannot be loaded.
         AudioError: a recording that cannot be read.
+        ConfigError: a device that the variant does not run on.
         ManifestError: no utterances.
     """
-    recognizer = load_recognizer(folder, variant=variant, num_threads=num_threads)
+    computing = computing or Computing()
+    recognizer = load_recognizer(folder, variant=variant, num_threads=computing.num_threads, device=computing.device)
     spelling = read_spelling(root_folder(folder, variant))
-    result = score_recognizer(recognizer, utterances, normalizer=normalizer, batch_size=batch_size, spelling=spelling)
+    result = score_recognizer(
+        recognizer, utterances, normalizer=normalizer, batch_size=computing.batch_size, spelling=spelling
+    )
     if not metrics:
         return result
     from sottovoce.text.metrics import compute_metrics, headline_metric
@@ -103,6 +118,7 @@ def score_recognizer(
     normalizer: Normalizer,
     batch_size: int = 8,
     language: str | None = None,
+    temperatures: tuple[float, ...] = (0.0,),
     spelling: Mapping[str, str] | None = None,
 ) -> RecognizerScore:
     """Recognize utterances and compare the texts with the references.
@@ -116,6 +132,7 @@ def score_recognizer(
         normalizer: applied to both texts; ``english`` is replaced by ``basic`` for other languages. The score names it.
         batch_size: windows per call of the engine.
         language: decode all in this language; None uses each utterance's own.
+        temperatures: see ``DecodeOptions``; the service falls back, by default a score does not.
         spelling: see ``normalize``.
 
     Raises:
@@ -128,13 +145,11 @@ def score_recognizer(
     hypotheses: dict[str, str] = {}
     audio_s = recognition_s = 0.0
     last_message = time.monotonic()
-    for group in _groups(sorted(utterances, key=lambda utterance: utterance.duration_s)):
-        waveforms = [
-            read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
-            for utterance in group
-        ]
+    for group in _groups(sorted(utterances, key=lambda one: one.duration_s)):
+        waveforms = [read_audio(one.audio, start_s=one.start_s, duration_s=one.duration_s) for one in group]
         started = time.perf_counter()
-        options = [DecodeOptions(language=language or one.language, task=one.task) for one in group]
+        base = DecodeOptions(temperatures=temperatures)
+        options = [replace(base, language=language or one.language, task=one.task) for one in group]
         recognized = _recognize(recognizer, waveforms, options, batch_size=batch_size)
         recognition_s += time.perf_counter() - started
         audio_s += sum(waveform.shape[0] for waveform in waveforms) / SAMPLING_RATE

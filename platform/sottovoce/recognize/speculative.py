@@ -16,18 +16,20 @@ Shapes: B windows, R rows, T tokens, V vocabulary, K drafted tokens.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError
-from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.session import DecoderSession, Logits, TokenIds
 from sottovoce.schema import FRAMES_PER_SECOND, MAX_LABEL_TOKENS
 from sottovoce.words.word_times import AttentionSource
+
+if TYPE_CHECKING:  # decoding imports this module, also in a replica that serves no torch
+    from sottovoce.model.checkpoint import Checkpoint
 
 _FIRST_DRAFTED = 5  # transformers' num_assistant_tokens before 4.57
 _MORE, _FEWER = 2, 1  # its steps: more if all drafted tokens were right, fewer if one was not
@@ -50,7 +52,7 @@ OpenAssistant = Callable[[], RewindableSession]
 """Function that encodes the same windows with the assistant; called at the first use."""
 
 
-def check_assistant(target: Checkpoint, assistant: Checkpoint) -> None:
+def check_assistant(target: "Checkpoint", assistant: "Checkpoint") -> None:
     """Check that one model can assist another.
 
     Raises:

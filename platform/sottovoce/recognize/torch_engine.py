@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
+from sottovoce.errors import ConfigError
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
-from sottovoce.model.context import AudioContext, TrimmedWhisper
+from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.variants import TORCH, RunDevice
 from sottovoce.model.vocabulary import build_vocabulary
-from sottovoce.recognize.batching import WindowSession, recognize_windows
+from sottovoce.recognize.batching import StepwiseBatch, WindowSession, recognize_windows
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import Logits, TokenIds
+from sottovoce.recognize.decoding.stepwise import StepwiseDecoder
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.speculative import SpeculativeSession, check_assistant
 from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, Waveform, WindowResult
@@ -65,7 +68,7 @@ class TorchRecognizer:
         self._model = checkpoint.model
         self._num_mel_bins = checkpoint.num_mel_bins
         self._vocabulary = build_vocabulary(
-            checkpoint.tokenizer, checkpoint.model.generation_config, source=checkpoint.source
+            checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source=checkpoint.source
         )
         self._num_threads = num_threads
         self._autocast = autocast
@@ -122,7 +125,7 @@ class TorchRecognizer:
         """
         with self._inference():
             return decode_batch(
-                _TorchSession(self._model, encoded),
+                StepwiseDecoder(_TorchSession(self._model, encoded), self._vocabulary, num_windows=len(options)),
                 options,
                 vocabulary=self._vocabulary,
                 durations_s=[encoded.shape[1] / POSITIONS_PER_SECOND] * len(options),
@@ -152,8 +155,11 @@ class TorchRecognizer:
         """Decode tokens into text, as in a result."""
         return self._vocabulary.text(tuple(token_ids))
 
-    def _open(self, input_features: NDArray[np.float32]) -> WindowSession:
-        features = torch.from_numpy(input_features)
+    def _open(self, input_features: NDArray[np.float32]) -> StepwiseBatch:
+        session = self._open_session(torch.from_numpy(input_features))
+        return StepwiseBatch(session, self._vocabulary, num_windows=len(input_features))
+
+    def _open_session(self, features: torch.Tensor) -> WindowSession:
         session = _TorchSession(self._model, self.encode(features))
         assistant = self._assistant
         if assistant is None:
@@ -183,18 +189,31 @@ def load_torch(
     variant: str = TORCH,
     num_threads: int,
     device: RunDevice,
+    dtype: torch.dtype | None = None,
     assistant: str | Path | None = None,
 ) -> TorchRecognizer:
-    """Load a checkpoint in float32: the loader of the torch format in ``FORMATS``.
+    """Load a checkpoint: the loader of the torch format in ``FORMATS``.
+
+    Args:
+        folder: a checkpoint folder or a Hub id.
+        variant: ``torch``.
+        num_threads: CPU threads that one call may use.
+        device: where the model runs.
+        dtype: of its weights; the default is float16 on a GPU, float32 on a CPU.
+        assistant: a smaller checkpoint that drafts tokens; see ``speculative``.
 
     Raises:
         CheckpointError: a checkpoint that cannot be loaded, or an assistant that does not fit the model.
+        ConfigError: device cuda, and torch finds none.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"variant {variant} on device cuda: torch finds no CUDA device; use device cpu")
+    dtype = dtype or (torch.float16 if device == "cuda" else torch.float32)
     checkpoint = load_checkpoint(folder)
     draft_checkpoint = None if assistant is None else load_checkpoint(assistant)
     for loaded in (checkpoint, draft_checkpoint):
-        if loaded is not None and device != "cpu":
-            nn.Module.to(loaded.model, device=device)
+        if loaded is not None:
+            nn.Module.to(loaded.model, device=device, dtype=dtype)
     return TorchRecognizer(checkpoint, num_threads=num_threads, assistant=draft_checkpoint)
 
 

@@ -19,8 +19,8 @@ from sottovoce.audio.augmentation.augment import utterance_generator
 from sottovoce.audio.augmentation.spec_augment import Masks, SpecAugmentConfig, draw_masks
 from sottovoce.audio.waveform import from_pcm
 from sottovoce.errors import LabelTooLongError
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import IGNORED, Labels, encode_example
 from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, Example, PcmBatch, Reject, Waveform
 from sottovoce.train.spectrograms import Spectrograms, build_spectrograms

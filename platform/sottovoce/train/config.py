@@ -9,12 +9,13 @@ from sottovoce.audio.augmentation.spec_augment import SpecAugmentConfig
 from sottovoce.config import Config
 from sottovoce.errors import ConfigError
 from sottovoce.model.adapter import LoraSettings
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.variants import Device
 from sottovoce.schema import MAX_CONTEXT_S
 from sottovoce.text.normalize import Normalizer
 from sottovoce.train.methods import METHODS, MethodName, known_range, round_rate
 
 Precision: TypeAlias = Literal["auto", "fp16", "bf16", "fp32"]
-Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 
 class TrainingConfig(Config):
@@ -25,7 +26,8 @@ class TrainingConfig(Config):
     method: MethodName = "full"
     """What is trained. full: all weights. frozen_encoder: all but the encoder's. frozen_embeddings: all but the
     embeddings of tokens and positions (and the output layer, which is the same matrix). lora, qlora: only an adapter
-    beside a frozen model; qlora holds that model in 4 bits, on a GPU."""
+    beside a frozen model; qlora holds that model in 4 bits, on a GPU. adapt_context: the encoder learns to read trimmed
+    contexts as the base model reads the longest one; see ``jobs.adapt_context``."""
     lora: LoraSettings = LoraSettings()
     """The adapter of lora and qlora. Its learning rate is ten to a hundred times that of full training, about 1e-3."""
     num_epochs: int = Field(default=10, ge=1)
@@ -47,6 +49,11 @@ class TrainingConfig(Config):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     audio_context_s: tuple[float, float] | None = None
     """Shortest and longest audio context [s] to train on. The default is the base model's. Stock Whisper: 30, 30."""
+    audio_context_margin_s: float = Field(default=0.0, ge=0.0, le=MAX_CONTEXT_S)
+    """Silence [s] that a trimmed context holds at least after the speech. It needs ``audio_context_s``."""
+    padded_probability: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Fraction of the batches that are padded to the model's longest input, 30 s for stock Whisper, so that a model
+    trained on trimmed contexts stays good in programs that pad."""
     spec_augment: SpecAugmentConfig = SpecAugmentConfig()
     """Masks on the log-mel spectrograms of training speech. Changes to the waveform are in the data's ``augment``."""
     timestamp_probability: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -107,6 +114,13 @@ class TrainingConfig(Config):
         return self.learning_rate
 
     @property
+    def audio_context(self) -> AudioContext | None:
+        """The contexts to train on; None for the base model's."""
+        if self.audio_context_s is None:
+            return None
+        return AudioContext(*self.audio_context_s, self.audio_context_margin_s)
+
+    @property
     def trains_adapter(self) -> bool:
         """Whether the base stays as it is and the result is an adapter."""
         return METHODS[self.method].trains_adapter
@@ -141,6 +155,8 @@ class TrainingConfig(Config):
             shortest, longest = self.audio_context_s
             if not 0.0 < shortest <= longest <= MAX_CONTEXT_S:
                 raise ValueError(f"audio_context_s must be 0 < shortest <= longest <= 30, not {shortest}, {longest}")
+        elif self.audio_context_margin_s:
+            raise ValueError("audio_context_margin_s needs audio_context_s, for example 2, 30")
         return self
 
 

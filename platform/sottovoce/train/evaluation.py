@@ -25,8 +25,8 @@ from transformers import WhisperTokenizerFast
 from sottovoce.audio.decode import read_audio
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.errors import LabelTooLongError
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.model.context import AudioContext
 from sottovoce.model.labels import Labels, encode_example
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Utterance, Waveform

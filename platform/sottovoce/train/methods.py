@@ -14,9 +14,9 @@ import numpy as np
 
 from sottovoce.errors import CheckpointError, FourBitUnavailableError
 from sottovoce.model.adapter import is_adapter
-from sottovoce.model.checkpoint import resolve_folder
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.frozen_base import find_what_four_bit_lacks
+from sottovoce.model.source import resolve_folder
 
 HeldIn: TypeAlias = Literal["fp32", "compute", "nf4"]
 """How the weights of the base are held in memory: in fp32; its frozen matrices in the type that mixed precision
@@ -43,6 +43,8 @@ _RATES_BY_SIZE = (  # in the order of size; weights as transformers counts them
     KnownRate("medium", 763_857_920, 6.25e-6, _PUBLISHED),
     KnownRate("large-v2", 1_543_304_960, 5e-6, _PUBLISHED),  # large-v3 too; the first large 4.375e-6
 )
+# as for fine-tuning: futo-org/whisper-acft trains tiny to small at 1e-6 to 1e-5, and 1e-5 worked for base in a trial
+_DISTILLED_RATES = (KnownRate("any", 0, 1e-5, "our own runs on whisper-base; futo-org/whisper-acft"),)
 _ADAPTER_RATES = (KnownRate("any", 0, 1e-3, "the default of shuaijiang/Whisper-Finetune for LoRA"),)
 
 # Guesses on which side an error costs more: with ten times too little a run learns slowly, with five times too much it
@@ -71,6 +73,11 @@ def _train_decoder(whisper: TrimmedWhisper) -> None:
     whisper.model.encoder.requires_grad_(False)
 
 
+def _train_encoder(whisper: TrimmedWhisper) -> None:
+    _train_all(whisper)
+    whisper.model.decoder.requires_grad_(False)  # and with it proj_out, whose weight is the decoder's embedding
+
+
 def _train_all_but_embeddings(whisper: TrimmedWhisper) -> None:
     _train_all(whisper)
     decoder = whisper.model.decoder
@@ -92,6 +99,9 @@ class Method:
     """Makes the trained weights, and no others, require gradients, in place. An adapter has been added by then."""
     check: Callable[..., None] = _need_nothing
     """Called with ``has_gpu``; raises a ConfigError that names what the machine lacks."""
+    distills: bool = False
+    """Whether the model learns from its base, which reads the longest context, instead of from transcripts; see
+    ``train/distillation.py``."""
     trains_adapter: bool = False
     """Whether the base stays as it is and the result is a LoRA adapter."""
     base_held_in: HeldIn = "fp32"
@@ -105,6 +115,12 @@ METHODS: Final[dict[str, Method]] = {
     "full": Method(card="in full", choose_weights=_train_all, gentler="frozen_encoder"),
     "frozen_encoder": Method(card="with its encoder frozen", choose_weights=_train_decoder),
     "frozen_embeddings": Method(card="with its embeddings frozen", choose_weights=_train_all_but_embeddings),
+    "adapt_context": Method(
+        card="to trimmed contexts by self-distillation, its encoder alone",
+        choose_weights=_train_encoder,
+        distills=True,
+        rates=_DISTILLED_RATES,
+    ),
     "lora": Method(
         card="by a LoRA adapter",
         choose_weights=_train_adapter,

@@ -14,6 +14,8 @@ from sottovoce.model.context import TrimmedWhisper
 from sottovoce.train.batches import find_label_indices
 from sottovoce.train.methods import METHODS, MethodName
 
+# of Whisper's log-mel spectrograms, (log10(power) + 4) / 4: 8 orders of magnitude; the least power is 1e-10
+_DYNAMIC_RANGE, _SILENCE = 2.0, -1.5
 _LAYERS_WITH_DROPOUT = (
     modeling_whisper.WhisperEncoder,
     modeling_whisper.WhisperDecoder,
@@ -58,10 +60,21 @@ class LossSum(NamedTuple):
 class WhisperObjective(nn.Module):
     """Cross entropy of a Whisper's next tokens. Logits are computed only where a label counts."""
 
-    def __init__(self, whisper: TrimmedWhisper, *, label_smoothing: float) -> None:
+    def __init__(
+        self, whisper: TrimmedWhisper, *, label_smoothing: float = 0.0, padded_probability: float = 0.0
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            whisper: the model.
+            label_smoothing: of the cross entropy in training.
+            padded_probability: fraction of the training batches that are padded to the model's longest input.
+        """
         super().__init__()
         self.whisper = whisper
         self._label_smoothing = label_smoothing
+        self._padded_probability = padded_probability
+        self._longest_input = 2 * int(whisper.config.max_source_positions)  # frames that the encoder has positions for
 
     def forward(
         self, input_features: Tensor, decoder_input_ids: Tensor, labels: Tensor, label_indices: Tensor | None = None
@@ -74,10 +87,17 @@ class WhisperObjective(nn.Module):
             labels: (B, T), each the token after its input; IGNORED if it does not count.
             label_indices: (N,) from ``find_label_indices``; if None, they are found here, which waits for the GPU.
         """
+        if self._is_padded():
+            input_features = pad_frames(input_features, self._longest_input)
         encoded = self.whisper.model.encoder(input_features).last_hidden_state
         return self.score_encoded(
             encoded, decoder_input_ids, labels, find_label_indices(labels) if label_indices is None else label_indices
         )
+
+    def _is_padded(self) -> bool:
+        """Whether this training batch is padded; chosen by torch's random numbers, which follow from the batch."""
+        probability = self._padded_probability if self.training else 0.0
+        return bool(probability) and float(torch.rand(())) < probability
 
     def score_encoded(
         self, encoded: Tensor, decoder_input_ids: Tensor, labels: Tensor, label_indices: Tensor
@@ -96,6 +116,22 @@ class WhisperObjective(nn.Module):
             output.last_hidden_state.flatten(0, 1).index_select(0, label_indices)
         ).float()
         return logits
+
+
+def pad_frames(input_features: Tensor, num_frames: int) -> Tensor:
+    """Append silence to log-mel spectrograms, as the spectrogram of a sound padded with zeros has it.
+
+    Args:
+        input_features: (B, M, F).
+        num_frames: frames of the result, at least F.
+
+    Returns:
+        (B, M, ``num_frames``). Silence is each spectrogram's own floor: 80 dB below its loudest value, which is 2 in
+        Whisper's scale. So it is exact where the loudest frame is not masked.
+    """
+    missing = num_frames - input_features.shape[2]
+    floor = (input_features.amax(dim=(1, 2), keepdim=True) - _DYNAMIC_RANGE).clamp(min=_SILENCE)
+    return torch.cat([input_features, floor.expand(-1, input_features.shape[1], missing)], dim=2)
 
 
 def prepare_whisper(

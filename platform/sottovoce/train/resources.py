@@ -13,7 +13,8 @@ from ray.train.torch import TorchConfig
 
 from sottovoce import cluster
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
-from sottovoce.train.config import Device, Precision, TrainingConfig
+from sottovoce.model.variants import Device
+from sottovoce.train.config import Precision, TrainingConfig
 from sottovoce.train.health.heartbeat import longest_allowed_s
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,9 @@ from sottovoce.checkpoints.saver import build_store, resolve_root
 from sottovoce.cluster import explained_wait
 from sottovoce.config import Config, write_config
 from sottovoce.errors import ConfigError
-from sottovoce.model.checkpoint import read_model_config, resolve_folder
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.checkpoint import read_model_config
+from sottovoce.model.source import resolve_folder
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
 from sottovoce.train import resources
@@ -194,9 +195,7 @@ def check_durations(config: TrainingConfig, train: Sequence[Example], validation
             "the manifest has no utterances in its validation split, so nothing could be measured; prepare it with "
             "a validation_fraction above 0, or set split to validation on some lines"
         )
-    context = AudioContext.of(read_model_config(resolve_folder(config.base)))
-    if config.audio_context_s is not None:
-        context = AudioContext(*config.audio_context_s)
+    context = config.audio_context or AudioContext.of(read_model_config(resolve_folder(config.base)))
     examples = (*train, *(Example(utterances=(one,)) for one in validation))
     too_long = [one for one in examples if one.duration_s > context.max_s + _ROUNDING_S]
     if too_long:

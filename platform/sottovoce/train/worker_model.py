@@ -15,20 +15,15 @@ from transformers import WhisperTokenizerFast
 
 from sottovoce.checkpoints.state import MODEL_FOLDER, load_training_state
 from sottovoce.model.adapter import AdapterBase, add_adapter
-from sottovoce.model.checkpoint import (
-    Checkpoint,
-    adapt_base,
-    load_adapted,
-    load_checkpoint,
-    read_model_config,
-    resolve_folder,
-)
-from sottovoce.model.context import AudioContext, TrimmedWhisper, set_audio_context
+from sottovoce.model.checkpoint import Checkpoint, adapt_base, load_adapted, load_checkpoint, read_model_config
+from sottovoce.model.context import TrimmedWhisper, set_audio_context
 from sottovoce.model.frozen_base import halve_frozen_matrices
 from sottovoce.model.labels import used_token_ids
+from sottovoce.model.source import resolve_folder
 from sottovoce.schema import Utterance
 from sottovoce.text.normalize import read_spelling
 from sottovoce.train.config import TrainingConfig
+from sottovoce.train.distillation import DistillationObjective
 from sottovoce.train.methods import METHODS
 from sottovoce.train.objective import WhisperObjective, parameter_groups, prepare_whisper
 
@@ -131,13 +126,21 @@ def build_worker_model(
     set_up(checkpoint, config)
     accelerator = build_accelerator(device=device, precision=precision)
     set_seed(config.seed, device_specific=True)
-    objective = WhisperObjective(checkpoint.model, label_smoothing=config.label_smoothing)
+    objective = _build_objective(checkpoint.model, config)
     groups = parameter_groups(objective, weight_decay=config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     wrapped, prepared = accelerator.prepare(objective, optimizer)
     if resume_folder is not None:
         load_training_state(resume_folder, accelerator, prepared)
     return WorkerModel(checkpoint, accelerator, objective, wrapped, prepared)
+
+
+def _build_objective(whisper: TrimmedWhisper, config: TrainingConfig) -> WhisperObjective:
+    """Build what is minimized; a method that distills loads its base once more, as the teacher."""
+    padded = config.padded_probability
+    if METHODS[config.method].distills:
+        return DistillationObjective(whisper, load_checkpoint(config.base).model, padded_probability=padded)
+    return WhisperObjective(whisper, label_smoothing=config.label_smoothing, padded_probability=padded)
 
 
 def load_start(
@@ -187,8 +190,8 @@ def load_base(
     else:
         checkpoint = load_checkpoint(config.base)
     model = checkpoint.model
-    if config.audio_context_s is not None:
-        set_audio_context(model.config, AudioContext(*config.audio_context_s))
+    if config.audio_context is not None:
+        set_audio_context(model.config, config.audio_context)
     languages = {utterance.language for utterance in utterances}
     language = languages.pop() if len(languages) == 1 else None  # None: detected anew for each window
     tasks = {utterance.task for utterance in utterances}
@@ -256,5 +259,8 @@ def quieten_libraries() -> None:
     for library in ("accelerate", "ray.data", "ray.train"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off, as asked
+    # It warns that "the job may hang forever" when the streams of two workers take turns on one CPU. Where reading does
+    # hold training up, the progress line shows the data wait, and the heartbeat ends a run that stands still.
+    logging.getLogger("ray.data._internal.execution.resource_manager").setLevel(logging.ERROR)
     for module in ("exceptions", "_internal.execution.streaming_executor_state"):  # report our errors as Ray's own
         logging.getLogger(f"ray.data.{module}").setLevel(logging.CRITICAL)

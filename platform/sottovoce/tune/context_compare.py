@@ -10,8 +10,9 @@ from typing import TypeAlias
 from sottovoce.atomic_write import atomic_write
 from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.export.exporter import TABLE_FILE, ExportConfig, export_checkpoint
-from sottovoce.model.checkpoint import read_model_config, resolve_folder
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.checkpoint import read_model_config
+from sottovoce.model.source import resolve_folder
 from sottovoce.model.variants import VARIANT_RECORD_FILE, Variant
 from sottovoce.publish.outcome import save_result
 from sottovoce.recognize.load import load_recognizer, root_folder

@@ -17,7 +17,7 @@ from sottovoce.train.run import TrainingRun, build_run
 from sottovoce.train.task import TrainingStream
 
 FULL_CONTEXT = (MAX_CONTEXT_S, MAX_CONTEXT_S)
-_STEP_S = 0.5  # contexts come in half seconds, see model/context.py
+_STEP_S = 0.5  # contexts come in half seconds, see model/audio_context.py
 
 
 class ContextSearchConfig(Config):

@@ -30,44 +30,49 @@ def warp(costs: NDArray[np.floating]) -> NDArray[np.int64]:
     A step goes one row down, one position right, or both; a path costs the sum of its cells.
 
     Args:
-        costs: (N, P), at least one row and one position. NaN counts as a very high cost.
+        costs: (..., N, P), at least one row and one position. NaN counts as a very high cost.
 
     Returns:
-        (N,) the first position of each row; never decreasing, the first is 0.
+        (..., N) the first position of each row; never decreasing, the first is 0.
 
     Source: Whisper's word times as openai-whisper 20250625 and transformers find them; checked against both in
-    test_time_warping, sums in float32 as there. Cells of one anti-diagonal are independent, so each diagonal is one
-    NumPy operation: 3 ms for 60 tokens and 500 positions.
+    test_time_warping, sums in float32 as there. Cells of one anti-diagonal are independent, in all matrices at once, so
+    each diagonal is one NumPy operation: 3 ms for 60 tokens and 500 positions.
     """
-    num_rows, num_positions = costs.shape
+    *shape, num_rows, num_positions = costs.shape
     if num_positions == 1:
-        return np.zeros(num_rows, dtype=np.int64)
-    known = np.nan_to_num(np.asarray(costs, dtype=np.float64), nan=_UNKNOWN)
-    return _trace_back(_steps(known), num_rows, num_positions)
+        return np.zeros((*shape, num_rows), dtype=np.int64)
+    known = np.nan_to_num(np.asarray(costs, dtype=np.float64), nan=_UNKNOWN).reshape(-1, num_rows * num_positions)
+    paths = [_trace_back(steps, num_rows, num_positions) for steps in _steps(known, num_rows, num_positions)]
+    return np.stack(paths).reshape(*shape, num_rows)
 
 
-def _steps(costs: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the last step of the cheapest path to each cell, (N + P + 1, N + 1), by row + position and row, from 1.
+def _steps(costs: NDArray[np.float64], num_rows: int, num_positions: int) -> NDArray[np.uint8]:
+    """Return the last step of the cheapest path to each cell, (M, N + P + 1, N + 1), by row + position and row, from 1.
 
     Two diagonals of sums are kept, by row, with a border of infinity around the matrix. Among equal sums, a step to the
     right is preferred.
+
+    Args:
+        costs: (M, N * P), one matrix a row.
+        num_rows: N.
+        num_positions: P.
     """
-    num_rows, num_positions = costs.shape
-    flat, stride = costs.ravel(), num_positions - 1  # neighbours on an anti-diagonal are this far apart
-    steps = np.full((num_rows + num_positions + 1, num_rows + 1), _RIGHT, dtype=np.uint8)
-    before_last, last = (np.full(num_rows + 1, np.inf, dtype=np.float32) for _ in range(2))
-    before_last[0] = 0.0
+    num_matrices, stride = len(costs), num_positions - 1  # neighbours on an anti-diagonal are this far apart
+    steps = np.full((num_matrices, num_rows + num_positions + 1, num_rows + 1), _RIGHT, dtype=np.uint8)
+    before_last, last = (np.full((num_matrices, num_rows + 1), np.inf, dtype=np.float32) for _ in range(2))
+    before_last[:, 0] = 0.0
     for diagonal in range(2, num_rows + num_positions + 1):
         first, end = max(1, diagonal - num_positions), min(num_rows, diagonal - 1) + 1
-        both, down, right = before_last[first - 1 : end - 1], last[first - 1 : end - 1], last[first:end]
+        both, down, right = before_last[:, first - 1 : end - 1], last[:, first - 1 : end - 1], last[:, first:end]
         step = np.where(
             (both < down) & (both < right), _DIAGONAL, np.where((down < both) & (down < right), _DOWN, _RIGHT)
         )
         begin = diagonal - 2 + (first - 1) * stride
-        cells = flat[begin : begin + (end - first - 1) * stride + 1 : stride]
-        sums = np.full(num_rows + 1, np.inf, dtype=np.float32)
-        sums[first:end] = cells + np.choose(step, (both, down, right))
-        steps[diagonal, first:end] = step
+        cells = costs[:, begin : begin + (end - first - 1) * stride + 1 : stride]
+        sums = np.full((num_matrices, num_rows + 1), np.inf, dtype=np.float32)
+        sums[:, first:end] = cells + np.choose(step, (both, down, right))
+        steps[:, diagonal, first:end] = step
         before_last, last = last, sums
     return steps
 
@@ -93,25 +98,26 @@ def align_words(
     prefix_length: int,
     waveform: Waveform,
 ) -> list[WordTime]:
-    """Time the words of a window with one segment; see ``align_segments``."""
-    return align_segments(scores, probabilities, [words], prefix_length=prefix_length, waveform=waveform)[0]
+    """Time the words of a window with one segment; for the arguments see ``time_words`` and ``place_segments``."""
+    if not words:
+        return []
+    starts = attended_starts(scores, prefix_length=prefix_length, num_samples=len(waveform))
+    return place_segments(starts, probabilities[prefix_length - 1 :], [words], waveform=waveform)[0]
 
 
-def align_segments(
-    scores: NDArray[np.float32],
+def place_segments(
+    starts: NDArray[np.float64],
     probabilities: NDArray[np.float32],
     segments: Sequence[Sequence[WordTokens]],
     *,
-    prefix_length: int,
     waveform: Waveform,
 ) -> list[list[WordTime]]:
-    """Time the words of one window by ``time_words`` and ``leave_pauses_out``.
+    """Time the words of one window from its tokens' times, and correct them by ``leave_pauses_out``.
 
     Args:
-        scores: see ``time_words``.
-        probabilities: see ``time_words``.
+        starts: (N + 1,) seconds at which each text token starts, and the end of the last one.
+        probabilities: of the text tokens, (N,) or more.
         segments: the words of each segment; punctuation is never joined with a word of another segment.
-        prefix_length: tokens before the text.
         waveform: (S,) of the window.
 
     Returns:
@@ -120,7 +126,7 @@ def align_segments(
     words = [word for segment in segments for word in segment]
     if not words:
         return [[] for _ in segments]
-    timed = iter(_time_all(scores, probabilities, words, prefix_length=prefix_length, num_samples=len(waveform)))
+    timed = iter(_time_all(starts, probabilities, words))
     joined = [_join_punctuation(list(islice(timed, len(segment)))) for segment in segments]
     moved = iter(leave_pauses_out([word for segment in joined for word in segment], find_pauses(waveform)))
     return [list(islice(moved, len(segment))) for segment in joined]
@@ -156,13 +162,13 @@ def token_starts(weights: NDArray[np.float32], *, prefix_length: int) -> NDArray
     """Find when each text token starts, and when the last one ends.
 
     Args:
-        weights: (H, T, P) from ``smooth_weights``; they are averaged over the heads.
+        weights: (..., H, T, P) from ``smooth_weights``; they are averaged over the heads.
         prefix_length: tokens before the text; the first text token is predicted from the last of them.
 
     Returns:
-        (N + 1,) seconds, never decreasing; the last is the end of the last token.
+        (..., N + 1) seconds, never decreasing; the last is the end of the last token.
     """
-    steps = weights.mean(axis=0)[prefix_length - 1 : -1]
+    steps = weights.mean(axis=-3)[..., prefix_length - 1 : -1, :]
     return warp(-steps) / POSITIONS_PER_SECOND
 
 
@@ -191,9 +197,8 @@ def time_words(
     """
     if not words:
         return []
-    return _join_punctuation(
-        _time_all(scores, probabilities, words, prefix_length=prefix_length, num_samples=num_samples)
-    )
+    starts = attended_starts(scores, prefix_length=prefix_length, num_samples=num_samples)
+    return _join_punctuation(_time_all(starts, probabilities[prefix_length - 1 :], words))
 
 
 def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, float]]) -> list[WordTime]:
@@ -224,23 +229,30 @@ def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, fl
     ]
 
 
+def attended_starts(scores: NDArray[np.float32], *, prefix_length: int, num_samples: int) -> NDArray[np.float64]:
+    """Find when each text token starts from the attention of one window, on its positions of sound only.
+
+    Args:
+        scores: (H, T, P) of the alignment heads, for prefix, text and end token.
+        prefix_length: tokens before the text.
+        num_samples: of the window.
+
+    Returns:
+        (N + 1,) seconds within the window; the last is the end of the last token.
+    """
+    weights = smooth_weights(scores, num_positions=count_positions(num_samples))
+    return token_starts(weights, prefix_length=prefix_length).clip(max=num_samples / SAMPLING_RATE)
+
+
 def _time_all(
-    scores: NDArray[np.float32],
-    probabilities: NDArray[np.float32],
-    words: Sequence[WordTokens],
-    *,
-    prefix_length: int,
-    num_samples: int,
+    starts: NDArray[np.float64], probabilities: NDArray[np.float32], words: Sequence[WordTokens]
 ) -> list[WordTime]:
-    """Time words and separate punctuation; see ``time_words``."""
-    starts = token_starts(
-        smooth_weights(scores, num_positions=count_positions(num_samples)), prefix_length=prefix_length
-    ).clip(max=num_samples / SAMPLING_RATE)
+    """Time words and separate punctuation; for ``starts`` and ``probabilities`` see ``place_segments``."""
     timed: list[WordTime] = []
     first = 0
     for word in words:
         end = first + len(word.token_ids)
-        probability = float(probabilities[prefix_length - 1 + first : prefix_length - 1 + end].mean())
+        probability = float(probabilities[first:end].mean())
         timed.append(WordTime(word.text, float(starts[first]), float(starts[end]), probability))
         first = end
     return timed

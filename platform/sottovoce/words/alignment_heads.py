@@ -223,7 +223,7 @@ def _add_one_by_one(
     errors: list[float] = []
     while len(chosen) < min(_MAX_HEADS, len(candidates)):
         left = [index for index in range(len(candidates)) if index not in chosen]
-        tried = [_boundary_error(smooth, readings, [*chosen, index]) for index in left]
+        tried = _boundary_errors(smooth, readings, [[*chosen, index] for index in left])
         best = int(np.argmin(tried))
         chosen.append(left[best])
         errors.append(tried[best])
@@ -232,7 +232,7 @@ def _add_one_by_one(
 
 
 def _joint_error(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> float:
-    return _boundary_error(_smooth(checkpoint, readings, heads), readings, range(len(heads)))
+    return _boundary_errors(_smooth(checkpoint, readings, heads), readings, [range(len(heads))])[0]
 
 
 def _smooth(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequence[Head]) -> list[NDArray[np.float32]]:
@@ -240,18 +240,23 @@ def _smooth(checkpoint: Checkpoint, readings: Sequence[_Reading], heads: Sequenc
     return [smooth_weights(_scores(checkpoint, one, heads), num_positions=one.num_positions) for one in readings]
 
 
-def _boundary_error(
-    smooth: Sequence[NDArray[np.float32]], readings: Sequence[_Reading], indices: Sequence[int]
-) -> float:
-    """Return the mean distance [s] of the boundaries from their pauses; 0 within a pause."""
-    distances: list[float] = []
+def _boundary_errors(
+    smooth: Sequence[NDArray[np.float32]], readings: Sequence[_Reading], choices: Sequence[Sequence[int]]
+) -> list[float]:
+    """Return the mean distance [s] of the boundaries from their pauses for each choice; 0 within a pause.
+
+    Args:
+        smooth: (H, T, P) of each window.
+        readings: the windows.
+        choices: indices of heads; each choice has as many.
+    """
+    distances: list[NDArray[np.float64]] = []
     for weights, reading in zip(smooth, readings, strict=True):
-        starts = token_starts(weights[list(indices)], prefix_length=reading.prefix_length)
-        distances += [
-            min(max(begin - starts[row], starts[row] - end, 0.0), _LARGEST_ERROR_S)
-            for row, begin, end in reading.boundaries
-        ]
-    return float(np.mean(distances))
+        starts = token_starts(weights[np.asarray(choices)], prefix_length=reading.prefix_length)
+        for row, begin, end in reading.boundaries:
+            early, late = begin - starts[:, row], starts[:, row] - end
+            distances.append(np.clip(np.maximum(early, late), 0.0, _LARGEST_ERROR_S))
+    return [float(error) for error in np.mean(distances, axis=0)]
 
 
 def _heads_before(checkpoint: Checkpoint) -> tuple[Head, ...] | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Waveform, WindowResult, WindowSegment, WordTime
-from sottovoce.words.alignment import align_segments
+from sottovoce.words.alignment import attended_starts, place_segments
 from sottovoce.words.word_tokens import WordTokens, split_words
 
 _CLOSING = "\u300d\u300f\uff09\u201d\u2019"  # brackets and quotes of full width, and curly quotes
@@ -37,8 +37,49 @@ class AttentionSource(Protocol):
         """
 
 
+class TokenTimer(Protocol):
+    """A batch of encoded windows whose text tokens can be timed."""
+
+    def time_tokens(
+        self, row: int, prefix: list[int], text_ids: list[int], *, num_samples: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Find when each token of one window's text is said.
+
+        Args:
+            row: of the window.
+            prefix: tokens before the text.
+            text_ids: (N,) of the text, at least one.
+            num_samples: of the window.
+
+        Returns:
+            (N + 1,) seconds within the window, never decreasing: the start of each token and the end of the last one;
+            and the probabilities (N,) of the tokens.
+
+        Raises:
+            CheckpointError: alignment heads that the decoder does not have.
+            WordTimesUnavailableError: an engine that cannot time tokens.
+        """
+
+
+class AttentionTimer:
+    """The ``TokenTimer`` of an engine that returns attention."""
+
+    def __init__(self, source: AttentionSource, *, end_id: int) -> None:
+        """Wrap a batch; ``end_id`` is the id of the end token."""
+        self._source = source
+        self._end_id = end_id
+
+    def time_tokens(
+        self, row: int, prefix: list[int], text_ids: list[int], *, num_samples: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Time the tokens by ``attended_starts``; see ``TokenTimer``."""
+        scores, probabilities = self._source.attend(row, [*prefix, *text_ids, self._end_id])
+        starts = attended_starts(scores, prefix_length=len(prefix), num_samples=num_samples)
+        return starts, probabilities[len(prefix) - 1 : -1]
+
+
 def time_result(
-    source: AttentionSource,
+    source: TokenTimer,
     row: int,
     result: WindowResult,
     option: DecodeOptions,
@@ -129,7 +170,7 @@ def _segment_texts(result: WindowResult, *, end_id: int) -> list[list[int]]:
 
 
 def _words(
-    source: AttentionSource,
+    source: TokenTimer,
     row: int,
     texts: Sequence[Sequence[int]],
     result: WindowResult,
@@ -147,8 +188,8 @@ def _words(
     tokens = iter(read)
     language = _text_language(result, option)
     words = [split_words(vocabulary.tokenizer, list(islice(tokens, len(text))), language=language) for text in texts]
-    scores, probabilities = source.attend(row, [*prefix, *read, vocabulary.end_id])
-    return align_segments(scores, probabilities, words, prefix_length=len(prefix), waveform=waveform)
+    starts, probabilities = source.time_tokens(row, prefix, read, num_samples=len(waveform))
+    return place_segments(starts, probabilities, words, waveform=waveform)
 
 
 def _end_by(word: WordTime, limit_s: float) -> WordTime:

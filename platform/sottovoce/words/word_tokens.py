@@ -4,8 +4,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import WhisperTokenizerFast
-
+from sottovoce.model.tokenizer import Tokenizer
 from sottovoce.text.normalize import LANGUAGES_WITHOUT_SPACES
 
 _INCOMPLETE = "\ufffd"  # the decoder's replacement for an incomplete character
@@ -20,7 +19,7 @@ class WordTokens:
     token_ids: tuple[int, ...]
 
 
-def split_words(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int], *, language: str) -> list[WordTokens]:
+def split_words(tokenizer: Tokenizer, token_ids: Sequence[int], *, language: str) -> list[WordTokens]:
     """Split tokens into words: at spaces, or at characters for languages without spaces.
 
     A token of punctuation is a separate word.
@@ -48,7 +47,7 @@ def split_words(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int], *, la
     return words
 
 
-def _split_characters(tokenizer: WhisperTokenizerFast, token_ids: Sequence[int]) -> list[WordTokens]:
+def _split_characters(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[WordTokens]:
     """Split where tokens complete a character; a replacement character of the whole text counts as complete."""
 
     def decode(ids: Sequence[int]) -> str:

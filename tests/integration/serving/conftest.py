@@ -49,6 +49,8 @@ def base_url(models_folder: Path, micro_assets: Path, local_ray: str) -> Iterato
     config = ServeConfig(
         model=str(micro_assets),
         variant="torch",
+        aliases=("whisper-1", "gpt-4o-transcribe"),  # the AI SDK asks other things of the second
+        allow_origins=("https://page.example",),
         models_folder=str(models_folder),
         max_model_bytes=_ROOM,
         limits=Limits(max_body_bytes=2 * 2**20, max_duration_s=60.0),

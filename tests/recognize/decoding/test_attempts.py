@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scripted_decoder import END, NO_SPEECH, NUM_TOKENS, START, VOCABULARY, ScriptedSession, TreeSession
 
-from sottovoce.recognize.decoding.fallback import Attempt, decode_with_fallback
+from sottovoce.recognize.decoding.attempt import Attempt
+from sottovoce.recognize.decoding.fallback import decode_with_fallback
+from sottovoce.recognize.decoding.stepwise import StepwiseDecoder
 from sottovoce.schema import DecodeOptions
 
 FLAT: list[list[int]] = [[]]  # as likely as each other: at 0 the first token for ever, above it texts of all kinds
@@ -15,8 +17,12 @@ LADDER = DecodeOptions(temperatures=(0.0, 0.5, 1.0), logprob_threshold=None, max
 
 
 def decode(session, *options: DecodeOptions, max_rows: int = 16) -> list[Attempt]:
-    prefix = np.array([[START, 7, 10]] * len(options))
-    return decode_with_fallback(session, prefix, options, vocabulary=VOCABULARY, max_rows=max_rows)
+    return decode_after([[START, 7, 10]] * len(options), session, *options, max_rows=max_rows)
+
+
+def decode_after(prefix: list[list[int]], session, *options: DecodeOptions, max_rows: int = 16) -> list[Attempt]:
+    decoder = StepwiseDecoder(session, VOCABULARY, num_windows=len(options))
+    return decode_with_fallback(decoder, np.array(prefix), options, vocabulary=VOCABULARY, max_rows=max_rows)
 
 
 def test_a_plausible_text_is_kept_at_the_first_temperature() -> None:
@@ -32,10 +38,11 @@ def test_only_windows_that_failed_are_decoded_again() -> None:
     assert set(second.hypothesis.token_ids) != {0}
 
 
-def test_the_text_of_the_last_temperature_is_kept() -> None:
-    unlikely = replace(LADDER, logprob_threshold=-0.1)
-    (attempt,) = decode(ScriptedSession(FLAT), unlikely)
-    assert attempt.temperature == 1.0
+def test_the_likeliest_text_is_kept_where_no_temperature_gives_a_plausible_one() -> None:
+    said = TreeSession({(0,) * length: {0: 0.9, 1: 0.1} for length in range(60)})  # above 0 it ends after token 1
+    nothing_passes = replace(LADDER, compression_ratio_threshold=0.0)
+    (attempt,) = decode(said, nothing_passes)
+    assert (attempt.temperature, attempt.hypothesis.token_ids) == (0.0, (0,) * 60)
     (only,) = decode(ScriptedSession(FLAT), replace(LADDER, temperatures=(0.0,)))
     assert set(only.hypothesis.token_ids) == {0}
 
@@ -86,17 +93,14 @@ def test_the_no_speech_probability_is_read_at_the_start_token() -> None:
             logits[:, 2, NO_SPEECH] = np.log(NUM_TOKENS - 1)
             return logits[:, list(positions)]
 
-    prefix = np.array([[8, 0, START, 7, 10]])  # after a prompt
-    (attempt,) = decode_with_fallback(
-        Silent([[END], [END]]), prefix, [DecodeOptions()], vocabulary=VOCABULARY, max_rows=16
-    )
+    after_a_prompt = [[8, 0, START, 7, 10]]
+    (attempt,) = decode_after(after_a_prompt, Silent([[END], [END]]), DecodeOptions())
     assert attempt.no_speech_prob == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_prefix_and_text_stay_within_the_decoders_positions(beam_size: int) -> None:
-    prefix = np.array([[8] + [0] * 223 + [START, 7, 10]])
+    prefix = [[8] + [0] * 223 + [START, 7, 10]]
     endless = TreeSession({(0,) * length: {0: 1.0} for length in range(448)})
-    options = [DecodeOptions(max_new_tokens=10_000, beam_size=beam_size)]
-    (attempt,) = decode_with_fallback(endless, prefix, options, vocabulary=VOCABULARY, max_rows=16)
-    assert len(attempt.hypothesis.token_ids) == 448 - prefix.shape[1]
+    (attempt,) = decode_after(prefix, endless, DecodeOptions(max_new_tokens=10_000, beam_size=beam_size))
+    assert len(attempt.hypothesis.token_ids) == 448 - len(prefix[0])

@@ -10,6 +10,7 @@ from sottovoce.errors import LanguageError
 from sottovoce.model.checkpoint import load_checkpoint
 from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
 from sottovoce.recognize.decoding.batch import decode_batch
+from sottovoce.recognize.decoding.stepwise import StepwiseDecoder
 from sottovoce.schema import DecodeOptions, WindowResult
 
 BEFORE = list(range(1_000, 1_300))
@@ -18,7 +19,7 @@ BEFORE = list(range(1_000, 1_300))
 @pytest.fixture(scope="module")
 def vocabulary(tiny_checkpoint) -> Vocabulary:
     checkpoint = load_checkpoint(tiny_checkpoint)
-    return build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config, source="tiny")
+    return build_vocabulary(checkpoint.tokenizer, checkpoint.model.generation_config.to_dict(), source="tiny")
 
 
 class RealSession(ScriptedSession):
@@ -43,7 +44,8 @@ class RealSession(ScriptedSession):
 
 
 def decode(session, vocabulary: Vocabulary, *options: DecodeOptions) -> list[WindowResult]:
-    return decode_batch(session, options, vocabulary=vocabulary, durations_s=[4.0] * len(options), max_rows=16)
+    decoder = StepwiseDecoder(session, vocabulary, num_windows=len(options))
+    return decode_batch(decoder, options, vocabulary=vocabulary, durations_s=[4.0] * len(options), max_rows=16)
 
 
 def spoken(vocabulary: Vocabulary, text: str) -> list[int]:

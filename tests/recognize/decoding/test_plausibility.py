@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from openai_whisper import load_tokenizer
 
-from sottovoce.recognize.decoding.fallback import compression_ratio, is_plausible, is_silence
+from sottovoce.recognize.decoding.plausibility import compression_ratio, is_plausible, is_silence
 from sottovoce.schema import DecodeOptions
 
 OPTIONS = DecodeOptions()

@@ -23,7 +23,7 @@ def vocabulary(tiny_checkpoint) -> Vocabulary:
     checkpoint = load_checkpoint(tiny_checkpoint)
     generation: GenerationConfig = checkpoint.model.generation_config
     generation.suppress_tokens = list(load_tokenizer().non_speech_tokens)
-    return build_vocabulary(checkpoint.tokenizer, generation, source="stock")
+    return build_vocabulary(checkpoint.tokenizer, generation.to_dict(), source="stock")
 
 
 @pytest.fixture(scope="module")

@@ -207,6 +207,16 @@ def test_text_sampled_at_a_high_temperature_does_not_condition_the_next_window()
     assert max(numbers) < 40  # two windows' tokens at most: the second one's are forgotten with what came before
 
 
+@pytest.mark.parametrize("temperatures", [(0.0,), (0.0, 1.0)])
+def test_text_that_no_temperature_made_plausible_does_not_condition_the_next_window(temperatures):
+    spoken = say(60, seed=7)
+    listener = FollowingListener(spoken)
+    listener.logprob = -0.05
+    options = replace(TIMED, temperatures=temperatures, logprob_threshold=-0.01)
+    read(reader_of(spoken.recording, options, follow_text=True), listener)
+    assert (max(given(listener)) > 0) is (len(temperatures) == 1), "a caller's one temperature is no failure"
+
+
 def test_without_the_setting_no_window_is_conditioned_on_text():
     spoken = say(30, seed=8)
     listener = FollowingListener(spoken)

@@ -15,7 +15,7 @@ from sottovoce.demo.grammar import load_grammar
 from sottovoce.demo.pool import speak_sentence
 from sottovoce.demo.speech import UNSEEN_VOICES
 from sottovoce.errors import LanguageError
-from sottovoce.model.context import AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.longform.options import Decoding, LongFormOptions
 from sottovoce.recognize.longform.transcribe import transcribe

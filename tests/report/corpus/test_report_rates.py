@@ -2,6 +2,7 @@ import pytest
 from report_corpus import make_clean_corpus, make_utterance
 
 from sottovoce.report.corpus.rates import UNSPACED_LANGUAGES, find_rates
+from sottovoce.text.languages import LANGUAGES
 
 
 def test_clean_speech_has_no_odd_rates():
@@ -33,8 +34,6 @@ def test_characters_are_counted_in_languages_without_spaces():
 
 
 def test_the_languages_without_spaces_are_whispers():
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
-
     assert set(LANGUAGES) >= UNSPACED_LANGUAGES
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from serve import errors
 from serve.http.problems import describe_problem, problem_response
 from sottovoce.errors import (
     AudioDecodeError,
+    AudioExpansionError,
     AudioTooLongError,
     EmptyAudioError,
     LanguageError,
@@ -23,12 +23,13 @@ from sottovoce.errors import (
         (AudioDecodeError("it", "torn"), 400, "invalid_audio", "file"),
         (LanguageError("xx"), 400, "unsupported_language", "language"),
         (WordTimesUnavailableError("onnx"), 400, "unsupported_value", "timestamp_granularities"),
-        (ClientDisconnect(), 400, "client_disconnected", None),
+        (AudioExpansionError("it", "too much"), 400, "invalid_audio", "file"),
         (errors.UnauthorizedError(), 401, "invalid_api_key", None),
         (errors.ModelNotFoundError("m"), 404, "model_not_found", "model"),
         (errors.ModelRefusedError("m", "it lost"), 404, "model_not_found", "model"),
         (HTTPException(404), 404, "unknown_url", None),
         (HTTPException(405), 405, None, None),
+        (errors.SlowUploadError(9, 5.0), 408, "upload_timeout", "file"),
         (errors.BodyTooLargeError(9), 413, "request_too_large", "file"),
         (AudioTooLongError("it", 9.0), 413, "audio_too_long", "file"),
         (errors.ContentTypeError("text/html"), 415, "unsupported_content_type", None),
@@ -37,8 +38,11 @@ from sottovoce.errors import (
         (errors.RateLimitError(9), 429, "rate_limit_exceeded", None),
         (ZeroDivisionError("secret"), 500, "internal_error", None),
         (errors.OverloadedError(9), 503, "overloaded", None),
+        (errors.AddressLimitError(9), 503, "overloaded", None),
+        (errors.DecodedAudioError(9), 503, "overloaded", None),
         (errors.NotReadyError(9.0), 503, "not_ready", None),
         (errors.TranscriberLostError(3), 503, "unavailable", None),
+        (errors.UnavailableError("the service is stopping"), 503, "unavailable", None),
         (errors.ModelLoadError("m", "damaged"), 503, "model_unavailable", "model"),
         (errors.DeadlineError(9.0), 504, "deadline_exceeded", None),
     ],

@@ -31,7 +31,10 @@ WORDS = {"timestamp_granularities[]": "word", "response_format": "verbose_json"}
         ({"stream": "true", "response_format": "srt"}, "stream", "invalid_value"),
         ({"include[]": "words"}, "include", "unsupported_value"),
         ({"include[]": "logprobs", "response_format": "verbose_json"}, "include", "invalid_value"),
-        ({"timestamp_granularities[]": "segment"}, "timestamp_granularities", "invalid_value"),
+        ({"timestamp_granularities[]": ["segment", "word"]}, "timestamp_granularities", "invalid_value"),
+        ({"timestamp_granularities": "segment,letter"}, "timestamp_granularities", "unsupported_value"),
+        ({"timestamp_granularities": "[1]"}, "timestamp_granularities", "unsupported_value"),
+        ({"timestamp_granularities": '["word"'}, "timestamp_granularities", "unsupported_value"),
         ({"timestamp_granularities": "word", "response_format": "srt"}, "timestamp_granularities", "invalid_value"),
         ({**WORDS, "timestamp_granularities[]": ["word", "letter"]}, "timestamp_granularities", "unsupported_value"),
         ({"chunking_strategy": "none"}, "chunking_strategy", "invalid_value"),
@@ -48,7 +51,7 @@ WORDS = {"timestamp_granularities[]": "word", "response_format": "verbose_json"}
         ({"chunking_strategy": '{"type":"\\ud800"}'}, None, "invalid_value"),
         ({"keywords[]": ["a", "b"]}, "keywords", "unsupported_parameter"),
         ({"known_speaker_names": "Ada"}, "known_speaker_names", "unsupported_parameter"),
-        ({"best_of": "5"}, "best_of", "unknown_parameter"),
+        ({"beams": "5"}, "beams", "unknown_parameter"),
         ({"language[]": "en"}, "language[]", "unknown_parameter"),
         ({"model": ""}, "model", "missing_required_parameter"),
     ],
@@ -65,7 +68,10 @@ def test_a_field_that_cannot_be_used_is_refused_by_name(post, transcriber, field
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"timestamp_granularities": "word"}, "timestamp_granularities needs response_format=verbose_json, not json"),
+        (
+            {"timestamp_granularities": "word"},
+            "timestamp_granularities word needs response_format=verbose_json, not json",
+        ),
         ({"include": "logprobs", "response_format": "vtt"}, "include logprobs needs response_format=json, not vtt"),
         (
             {"stream": "true", "response_format": "srt"},
@@ -111,6 +117,11 @@ def test_a_file_where_text_is_wanted_is_called_a_file(client, form):
         ({"prompt": " Names: Ada "}, {"prompt": "Names: Ada"}),
         ({"prompt": "", "stream": "", "language": ""}, {"prompt": "", "language": None}),
         ({"language": "EN"}, {"language": "en"}),
+        ({"language": "en-GB"}, {"language": "en"}),
+        ({"language": "de_CH"}, {"language": "de"}),
+        ({"language": " German "}, {"language": "de"}),
+        ({"language": "auto"}, {"language": None}),
+        ({"language": "Auto"}, {"language": None}),
         ({"stream": "false"}, {"timestamps": False}),
         ({"include[]": "logprobs"}, {"token_logprobs": True}),
         ({"include": "logprobs"}, {"token_logprobs": True}),
@@ -167,11 +178,26 @@ def test_a_translation_tells_no_language_that_its_text_is_not_in(client, form):
         (["segment"], {"segments"}),
         (["word"], {"words"}),
         (["word", "segment"], {"words", "segments"}),
+        ("word,segment", {"words", "segments"}),
+        ("word, ", {"words"}),
+        ('["word", "segment"]', {"words", "segments"}),
+        ('["word"]', {"words"}),
+        (['["segment"]', "word"], {"words", "segments"}),
     ],
 )
 def test_verbose_json_holds_the_granularities_asked_for(post, granularities, present):
     answer = post(response_format="verbose_json", **{"timestamp_granularities[]": granularities}).json()
     assert {"words", "segments"} & set(answer) == present
+
+
+@pytest.mark.parametrize("name", ["timestamp_granularities", "timestamp_granularities[]", "timestamp_granularities[0]"])
+def test_a_list_may_be_named_with_brackets_with_an_index_or_bare(post, name):
+    assert "words" in post(response_format="verbose_json", **{name: "word"}).json()
+
+
+@pytest.mark.parametrize("response_format", ["json", "text", "srt", "vtt", "verbose_json"])
+def test_the_default_granularity_may_be_sent_with_any_format_as_the_ai_sdk_does(post, response_format):
+    assert post(response_format=response_format, **{"timestamp_granularities[]": "segment"}).status_code == 200
 
 
 def test_translation_decodes_into_english_and_says_so(client, transcriber, form):
@@ -193,8 +219,17 @@ def test_a_form_without_a_file_is_refused(client):
     assert (response.status_code, response.json()["error"]["param"]) == (400, "file")
 
 
-def test_a_file_sent_as_text_or_a_text_sent_as_a_file_is_refused(client, form):
-    response = client.post("/v1/audio/transcriptions", files={"model": (None, "sottovoce"), "file": (None, "RIFF")})
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
+@pytest.mark.parametrize("num_bytes", [4, 100_000])
+def test_a_recording_without_a_filename_is_refused_by_the_same_sentence_at_any_size(client, num_bytes):
+    files = {"model": (None, "sottovoce"), "file": (None, num_bytes * "R")}
+    response = client.post("/v1/audio/transcriptions", files=files)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "invalid_value", "file")
+    assert error["message"] == (
+        "file must be a file part with a filename, not text; name it, as curl's -F file=@speech.wav does"
+    )
+
+
+def test_a_text_sent_as_a_file_is_refused(client):
     response = client.post("/v1/audio/transcriptions", files={"model": ("model.txt", b"sottovoce")})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "file")

@@ -110,7 +110,7 @@ def test_an_id_is_found_with_its_variant_by_its_alias_and_only_once_loaded():
             assert (await catalog.find("main")).key == "main@int8/1"
             assert (await catalog.find("whisper-1")).key == "main@int8/1"
             assert (await catalog.find("whisper-1@fp32")).key == "main@fp32/1"
-            assert catalog.created("org/small") == 101
+            assert catalog.describe("org/small").created == 101
             replicas.gate.clear()
             both = asyncio.gather(catalog.find("org/small"), catalog.find("org/small"))
             await asyncio.sleep(0)
@@ -134,7 +134,7 @@ def test_what_is_not_there_is_not_found_and_a_refused_variant_says_why():
             with pytest.raises(ModelRefusedError, match="scores WER"):
                 await catalog.find("main@int8")
             with pytest.raises(ModelRefusedError):
-                catalog.created("whisper-1@int8")
+                catalog.describe("whisper-1@int8")
             assert "main@int8" not in [model.id for model in catalog.listed()]
 
     asyncio.run(run())

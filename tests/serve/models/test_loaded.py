@@ -29,8 +29,10 @@ class FakeLoader:
         self.unloaded: list[str] = []
 
     def measure(self, plan: ModelPlan) -> Footprint:
-        _, size, *base = plan.key.split("-")
-        return Footprint(int(size), *base, **({"base_bytes": 50} if base else {}))
+        _, size, *more = plan.key.split("-")
+        if more == ["gpu"]:
+            return Footprint(int(size), device="cuda")
+        return Footprint(int(size), *more, **({"base_bytes": 50} if more else {}))
 
     def load(self, plan: ModelPlan, footprint: Footprint) -> LoadedModel:
         if plan.key.startswith("broken"):
@@ -60,7 +62,7 @@ class Replica:
 
     def __init__(self) -> None:
         self.loader, self.loaded, self.engine = FakeLoader(), FakeList(), asyncio.Lock()
-        self.room = ModelRoom(FakeRepository(), self.loader, max_bytes=100)
+        self.room = ModelRoom(FakeRepository(), self.loader, max_bytes={"cpu": 100, "cuda": 50})
 
     async def load(self, *keys: str) -> list[str]:
         for key in keys:
@@ -91,6 +93,12 @@ def test_a_base_is_counted_once_and_stays_with_the_last_of_its_adapters():
     assert loaded_after("a-10-base", "b-10-base", "c-10-base") == ["a-10-base", "b-10-base", "c-10-base"]
     assert loaded_after("a-10-base", "b-10-base", "c-40") == ["b-10-base", "c-40"]
     assert loaded_after("a-10-base", "b-10-base", "c-90") == ["c-90"]
+
+
+def test_each_device_has_room_of_its_own():
+    assert loaded_after("a-60", "b-40-gpu", "c-40", "d-20-gpu") == ["a-60", "c-40", "d-20-gpu"]
+    with pytest.raises(ModelLoadError, match="needs 51 bytes, and max_gpu_bytes is 50"):
+        loaded_after("a-51-gpu")
 
 
 def test_a_model_larger_than_the_whole_room_is_refused_and_drives_nobody_out():
@@ -124,6 +132,22 @@ def test_a_model_is_dropped_only_after_the_call_that_is_running():
         return during, list(replica.loaded.models)
 
     assert asyncio.run(run()) == (["a-60"], ["b-60"])
+
+
+def test_one_model_is_dropped_by_its_key_between_two_calls_and_a_second_time_nothing_happens():
+    async def run() -> tuple[list[str], bool]:
+        replica = Replica()
+        await replica.load("a-30", "b-30", "c-30")
+        async with replica.engine:
+            dropping = asyncio.create_task(replica.room.unload("b-30", loaded=replica.loaded, engine=replica.engine))
+            await asyncio.sleep(0.01)
+            assert list(replica.loaded.models) == ["a-30", "b-30", "c-30"]
+        await dropping
+        await replica.room.unload("b-30", loaded=replica.loaded, engine=replica.engine)
+        assert replica.loader.unloaded == ["b-30"]
+        return list(replica.loaded.models), replica.loaded._push_multiplexed_replica_info
+
+    assert asyncio.run(run()) == (["a-30", "c-30"], True)
 
 
 def test_the_controller_is_told_of_what_was_dropped_and_of_nothing_else():

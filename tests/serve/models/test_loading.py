@@ -2,12 +2,13 @@
 
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from serve.models.loading import _FIXED_BYTES, _TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes
+from serve.models.loading import FIXED_BYTES, TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes
 from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError, LanguageError
 from sottovoce.model.adapter import LoraSettings
@@ -35,12 +36,19 @@ def weights(folder: Path) -> int:
 
 def test_a_checkpoint_takes_its_weights_as_float32(tiny_checkpoint, tmp_path):
     footprint = ModelLoader(num_threads=1).measure(plan(tiny_checkpoint))
-    assert footprint.own_bytes == _FIXED_BYTES
-    assert footprint.base_bytes - _TOKENIZER_BYTES == pytest.approx(weights(tiny_checkpoint), rel=0.01)
+    assert footprint.own_bytes == FIXED_BYTES
+    assert footprint.base_bytes - TOKENIZER_BYTES == pytest.approx(weights(tiny_checkpoint), rel=0.01)
     half = tmp_path / "half"
     half.mkdir()
     save_file({"a": np.zeros((3, 5), np.float16), "b": np.zeros(7, np.float16)}, half / "model.safetensors")
-    assert ModelLoader(num_threads=1).measure(plan(half)).base_bytes == _TOKENIZER_BYTES + 4 * (15 + 7)
+    assert ModelLoader(num_threads=1).measure(plan(half)).base_bytes == TOKENIZER_BYTES + 4 * (15 + 7)
+
+
+def test_a_model_counts_where_its_format_runs(tiny_checkpoint, tiny_export):
+    on_gpu = ModelLoader(num_threads=1, device="cuda")
+    assert on_gpu.measure(plan(tiny_checkpoint)).device == "cuda"
+    assert on_gpu.measure(plan(tiny_export / "int8", "int8")).device == "cpu"
+    assert ModelLoader(num_threads=1).measure(plan(tiny_checkpoint)).device == "cpu"
 
 
 def test_an_exported_variant_takes_the_two_graphs_it_reads_and_what_stands_beside_them(tiny_export):
@@ -49,7 +57,7 @@ def test_an_exported_variant_takes_the_two_graphs_it_reads_and_what_stands_besid
     for variant in ("fp32", "int8"):
         footprint = loader.measure(plan(tiny_export / variant, variant))
         graphs = [onnx_path(tiny_export / variant, part, variant) for part in ("encoder_model", "decoder_model_merged")]
-        sizes[variant] = (footprint.own_bytes - _FIXED_BYTES - _TOKENIZER_BYTES) / sum(
+        sizes[variant] = (footprint.own_bytes - FIXED_BYTES - TOKENIZER_BYTES) / sum(
             graph.stat().st_size for graph in graphs
         )
         assert footprint.base is None
@@ -60,7 +68,7 @@ def test_adapters_of_one_base_are_counted_with_its_weights_once(tiny_checkpoint,
     loader = ModelLoader(num_threads=1)
     whole, small = loader.measure(plan(tiny_checkpoint)), loader.measure(plan(adapter))
     assert small.base == whole.base
-    assert small.own_bytes - _FIXED_BYTES == pytest.approx(weights(adapter), rel=0.5)
+    assert small.own_bytes - FIXED_BYTES == pytest.approx(weights(adapter), rel=0.5)
     assert count_bytes([whole, small, small]) == whole.total_bytes + 2 * small.own_bytes
     assert count_bytes([Footprint(5), Footprint(7)]) == 12
     assisted = loader.measure(plan(adapter, assistant=str(tiny_checkpoint)))
@@ -86,10 +94,10 @@ def test_a_base_is_held_once_for_itself_and_its_adapters_and_let_go_with_the_las
     loader.unload(adapted)
     assert base.recognizer.shared.adapters == ()
     loader.unload(base)
-    assert len(loader._bases) == 1
+    assert len(loader._torch_models._bases) == 1
     del base, adapted
     gc.collect()
-    assert len(loader._bases) == 0
+    assert len(loader._torch_models._bases) == 0
 
 
 def test_an_adapter_that_cannot_decode_does_not_stay_in_its_base(tiny_checkpoint, adapter, monkeypatch):
@@ -112,3 +120,12 @@ def test_a_base_is_one_however_its_folder_is_spelled(tiny_checkpoint, tmp_path, 
     folders = (tiny_checkpoint, tmp_path / "link", Path(tiny_checkpoint.name))
     loader = ModelLoader(num_threads=1)
     assert len({loader.measure(plan(folder)).base for folder in folders}) == 1
+
+
+@pytest.mark.parametrize("has_trim", [True, False])
+def test_freed_memory_goes_back_to_the_system_where_its_allocator_can(monkeypatch, has_trim):
+    trimmed: list[int] = []
+    library = SimpleNamespace(malloc_trim=trimmed.append) if has_trim else SimpleNamespace()
+    monkeypatch.setattr("serve.models.loading.ctypes.CDLL", lambda _: library)
+    ModelLoader(num_threads=1).free_memory()
+    assert trimmed == ([0] if has_trim else [])

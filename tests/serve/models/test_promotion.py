@@ -1,5 +1,6 @@
 """Promoting and rolling back: what is copied, what is refused, what stays visible."""
 
+import errno
 import os
 import shutil
 import time
@@ -117,11 +118,12 @@ def test_an_export_refused_in_every_variant_is_not_promoted(promotion, no_trial,
         promote(promotion.model_copy(update={"export": str(refused), "checkpoint": None}))
 
 
-@pytest.mark.parametrize("folder", ["/nowhere", "."])
-def test_a_folder_without_a_model_is_not_promoted(promotion, folder):
-    with pytest.raises(CheckpointError, match=r"holds no model that could be served: .*config\.json .* fp32/onnx"):
-        promote(promotion.model_copy(update={"export": folder, "checkpoint": None}))
-    with pytest.raises(CheckpointError, match="holds no torch"):
+def test_a_folder_without_a_model_is_not_promoted(promotion, tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no model that could be served: .*config\.json .* such as int8"):
+        promote(promotion.model_copy(update={"export": str(tmp_path), "checkpoint": None}))
+    with pytest.raises(CheckpointError, match="/nowhere: there is no such folder"):
+        promote(promotion.model_copy(update={"export": "/nowhere", "checkpoint": None}))
+    with pytest.raises(CheckpointError, match="it holds no torch, only fp32, int8; name one of these"):
         promote(promotion.model_copy(update={"checkpoint": None, "variant": "torch"}))
 
 
@@ -133,6 +135,68 @@ def test_what_fails_its_trial_does_not_become_visible(promotion, tiny_export, tm
         promote(promotion.model_copy(update={"export": str(broken), "variant": "int8"}))
     assert read_record(promotion.models_folder, "main") is None
     assert not list(promotion.models_folder.rglob("*.onnx")), "its copy is gone too"
+
+
+DAMAGED = (
+    "checkpoint/model.safetensors",
+    "checkpoint/tokenizer.json",
+    "checkpoint/generation_config.json",
+    "checkpoint/vocab.json",
+    "export/fp32/onnx/encoder_model.onnx",
+    "export/fp32/onnx/decoder_model_merged.onnx",
+    "export/int8/onnx/encoder_model_int8.onnx",
+    "export/int8/onnx/decoder_model_int8.onnx",
+    "export/int8/onnx/decoder_with_past_model_int8.onnx",
+    "export/int8/onnx/decoder_model_merged_int8.onnx",
+    "export/int8/config.json",
+    "export/int8/tokenizer.json",
+    "export/int8/special_tokens_map.json",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_model_with_a_truncated_file_is_not_promoted_whichever_file_it_is(
+    tiny_checkpoint, tiny_export, tmp_path, name
+):
+    shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    shutil.copytree(tiny_export, tmp_path / "export")
+    damaged = tmp_path / name
+    os.truncate(damaged, damaged.stat().st_size * 2 // 3)
+    promotion = Promotion(
+        name="main",
+        checkpoint=str(tmp_path / "checkpoint"),
+        export=str(tmp_path / "export"),
+        models_folder=tmp_path / "models",
+    )
+    with pytest.raises(CheckpointError):
+        promote(promotion)
+    assert read_record(promotion.models_folder, "main") is None
+
+
+def test_every_variant_of_a_whole_model_is_tried_before_it_is_promoted(promotion, caplog):
+    caplog.set_level("INFO")
+    assert promote(promotion).current == 1
+    tried = [record.getMessage() for record in caplog.records if record.getMessage().endswith(" decodes")]
+    assert tried == ["variant torch decodes", "variant fp32 decodes", "variant int8 decodes"]
+
+
+@pytest.mark.parametrize("fails", ["pathlib.Path.mkdir", "shutil.copy2", "serve.models.registry.atomic_write"])
+def test_a_models_folder_that_is_full_is_one_sentence_and_leaves_nothing(promotion, no_trial, monkeypatch, fails):
+    promote(promotion)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fails, refuse)
+        with pytest.raises(
+            ConfigError, match=r"the models folder .*models cannot be written \(No space left"
+        ) as raised:
+            change_model(promotion)
+    assert "\n" not in str(raised.value)
+    assert read_record(promotion.models_folder, "main").current == 1
+    assert not list(promotion.models_folder.rglob(".releases/main/.*")), "no draft is left"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from serve.models.promotion import Promotion, promote, roll_back
 from serve.models.repository import open_repository
 from serve.settings import ServeConfig
 from sottovoce.assets import MICRO_FOLDER
-from sottovoce.errors import CheckpointError
+from sottovoce.errors import CheckpointError, ConfigError
+from sottovoce.model.variants import VariantRecord
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +42,19 @@ def test_folders_hold_what_their_files_say(tmp_path):
     assert find_variants(str(export), str(checkpoint)) == FoundVariants()
 
 
+def scored(variant: str, *, rtfx: float = 20.0) -> VariantRecord:
+    return VariantRecord(
+        variant=variant, wer=0.1, cer=0.1, rtfx=rtfx, reference_wer=0.1, max_wer_rise=0.01, is_servable=True,
+        size_bytes=1, folder_bytes=1, num_utterances=7, versions={},
+    )  # fmt: skip
+
+
 def test_the_bare_name_stands_for_the_wanted_or_the_best_variant_there_is():
-    found = FoundVariants({"torch": "a", "fp32": "b"}, {"int8": None})
+    records = {"fp32": scored("fp32", rtfx=20.0), "ct2-int8": scored("ct2-int8", rtfx=10.0)}
+    found = FoundVariants({"torch": "a", "fp32": "b", "ct2-int8": "c"}, {"int8": None}, records)
     assert (found.default(None), found.default("torch"), found.default("int8")) == ("fp32", "torch", "int8")
+    assert FoundVariants(records={"fp32": scored("fp32"), "int8": scored("int8")}).default(None) == "int8"
+    assert FoundVariants(refused={"int8": None}).default(None) == "int8"
     assert FoundVariants().default(None) is None
     assert FoundVariants({"torch": "a"}).default("fp32") is None
 
@@ -230,3 +241,63 @@ def test_a_checkpoints_own_record_is_not_taken_for_a_variants(tmp_path):
     folder = make_checkpoint(tmp_path / "models" / "trained")
     (folder / "record.json").write_text(json.dumps({"wer": 0.2, "seed": 1}))
     assert list(repository(tmp_path).read()["trained"].plans) == ["torch"]
+
+
+@pytest.mark.parametrize("gone", ["all", "its weights", "its record"])
+def test_nothing_else_is_served_under_a_name_of_the_settings_when_its_files_go(tmp_path, caplog, gone):
+    export = make_export(tmp_path / "export", "int8")
+    source = make_checkpoint(tmp_path / "models" / "sottovoce")
+    promote(Promotion(checkpoint=str(source), models_folder=tmp_path / "models"))
+    ours = repository(tmp_path, model=str(export), embedded_until_promoted=True, until_promoted=str(source))
+    key = ours.default_plan().key
+    assert ours.default_plan().folder == str(export / "int8")
+    shutil.rmtree(export / "int8" / "onnx")
+    if gone == "all":
+        shutil.rmtree(export)
+    if gone == "its record":
+        (make_export(tmp_path / "again", "int8") / "int8" / "onnx").rename(export / "int8" / "onnx")
+        (export / "int8" / "record.json").write_text("{")
+    entry = ours.read()["sottovoce"]
+    assert (entry.is_readable, entry.plan(None)) == (False, None), "the gateway keeps what it has loaded"
+    assert "sottovoce is not served: " in caplog.text
+    with pytest.raises(ConfigError, match="'sottovoce' cannot be served"):
+        ours.default_plan()
+    with pytest.raises(ModelNotFoundError):
+        ours.plan(key)
+
+
+def test_what_stands_in_until_a_promotion_is_never_loaded_for_the_key_of_a_folder(tmp_path):
+    folder = make_checkpoint(tmp_path / "models" / "sottovoce")
+    ours = repository(tmp_path, embedded_until_promoted=True)
+    key = ours.default_plan().key
+    shutil.rmtree(folder)
+    embedded = ours.default_plan()
+    assert embedded.folder == str(MICRO_FOLDER)
+    assert ours.plan(embedded.key) == embedded
+    with pytest.raises(ModelNotFoundError):
+        ours.plan(key)
+
+
+@pytest.mark.parametrize("how", ["folder", "promoted", "until promoted"])
+def test_the_embedded_model_takes_the_place_of_no_damaged_one(tmp_path, how):
+    source = make_export(tmp_path / "source", "int8")
+    settings = {"until_promoted": str(source)} if how == "until promoted" else {}
+    if how == "folder":
+        make_export(tmp_path / "models" / "sottovoce", "int8")
+    if how == "promoted":
+        promote(Promotion(export=str(source), models_folder=tmp_path / "models"))
+    ours = repository(tmp_path, embedded_until_promoted=True, **settings)
+    assert ours.default_plan().variant == "int8"
+    for record in tmp_path.rglob("int8/record.json"):
+        record.write_text("{")
+    assert not ours.read()["sottovoce"].is_readable, "the gateway keeps what it has loaded"
+    with pytest.raises(ConfigError, match=r"'sottovoce' cannot be served: .*record\.json"):
+        ours.default_plan()
+
+
+def test_a_record_without_its_current_release_lets_no_other_model_in(tmp_path):
+    promote(Promotion(checkpoint=str(make_checkpoint(tmp_path / "source")), models_folder=tmp_path / "models"))
+    path = tmp_path / "models" / "sottovoce.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"current": 7}))
+    with pytest.raises(ConfigError, match="names version 7, which it does not hold; promote it again"):
+        repository(tmp_path, embedded_until_promoted=True).default_plan()

@@ -7,6 +7,7 @@ from typing import Final
 from sottovoce.data.corpora.files import CorpusFiles
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.schema import Split, Task
+from sottovoce.text.languages import WHISPER_CODES, first_subtag
 
 AUDIO_KEYS = ("audio", "file_name", "audio_filepath")
 ID_KEYS = ("id",)
@@ -35,8 +36,6 @@ _TASKS: Final[Mapping[str, Task]] = {
     "ast": "translate",
     "s2t_translation": "translate",
 }
-# Codes of Common Voice and FLEURS for which Whisper has others.
-_WHISPER_CODES: Final[Mapping[str, str]] = {"cmn": "zh", "fil": "tl", "iw": "he", "jv": "jw", "nb": "no"}
 
 
 def parse_record(
@@ -121,8 +120,8 @@ def language_code(language: str | None) -> str | None:
     """Return Whisper's code for the language of a locale: ``zh`` for cmn_hans_cn, ``pt`` for pt-BR."""
     if language is None:
         return None
-    code = re.split(r"[-_]", language.strip().lower())[0]
-    return _WHISPER_CODES.get(code, code)
+    code = first_subtag(language)
+    return WHISPER_CODES.get(code, code)
 
 
 def split_of_folder(folder: str) -> Split | None:

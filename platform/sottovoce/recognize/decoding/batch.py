@@ -4,57 +4,29 @@ Shapes: B windows, T tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from sottovoce.model.vocabulary import Vocabulary
-from sottovoce.recognize.decoding.fallback import Attempt, compression_ratio, decode_with_fallback, is_silence
-from sottovoce.recognize.decoding.session import DecoderSession
+from sottovoce.recognize.decoding.attempt import Attempt, SpokenLanguage, WindowDecoder
+from sottovoce.recognize.decoding.fallback import decode_with_fallback
+from sottovoce.recognize.decoding.plausibility import compression_ratio, is_silence
 from sottovoce.schema import DecodeOptions, TokenLogprob, WindowResult
 from sottovoce.words.segments import split_window
 
 
-@dataclass(frozen=True)
-class SpokenLanguage:
-    """The language of one window."""
-
-    code: str
-    """ISO 639-1."""
-    probability: float | None = None
-    """Among all languages, in [0, 1]; None if it was given."""
-
-
-def find_languages(
-    session: DecoderSession, vocabulary: Vocabulary, options: Sequence[DecodeOptions]
-) -> list[SpokenLanguage]:
+def find_languages(decoder: WindowDecoder, options: Sequence[DecodeOptions]) -> list[SpokenLanguage]:
     """Return the language of each window: the one in its options, or the likeliest one."""
     codes = [option.language for option in options]
     given = [SpokenLanguage(code) for code in codes if code is not None]
     if len(given) == len(codes):
         return given
-    detected = detect_languages(session, vocabulary, batch_size=len(codes))
+    detected = decoder.detect_languages()
     return [found if code is None else SpokenLanguage(code) for code, found in zip(codes, detected, strict=True)]
 
 
-def detect_languages(session: DecoderSession, vocabulary: Vocabulary, *, batch_size: int) -> list[SpokenLanguage]:
-    """Detect the likeliest language of each of ``batch_size`` windows.
-
-    Source: openai-whisper 20250625, detect_language: the logits after the start token alone, without a prompt.
-    """
-    logits = session.start(np.full((batch_size, 1), vocabulary.start_id, dtype=np.int64))
-    among = logits[:, 0, vocabulary.language_ids].astype(np.float64)
-    weights = np.exp(among - among.max(axis=1, keepdims=True))
-    probabilities = weights / weights.sum(axis=1, keepdims=True)
-    best = probabilities.argmax(axis=1)
-    return [
-        SpokenLanguage(vocabulary.languages[index], float(row[index]))
-        for index, row in zip(best, probabilities, strict=True)
-    ]
-
-
 def decode_batch(
-    session: DecoderSession,
+    decoder: WindowDecoder,
     options: Sequence[DecodeOptions],
     *,
     vocabulary: Vocabulary,
@@ -64,7 +36,7 @@ def decode_batch(
     """Decode one batch, and detect languages that are not given.
 
     Args:
-        session: the encoded batch.
+        decoder: of the encoded batch.
         options: B, equal in ``timestamps`` and in the number of tokens before the transcript.
         vocabulary: the engine's.
         durations_s: B lengths of the windows' audio.
@@ -76,7 +48,7 @@ def decode_batch(
     Raises:
         LanguageError: a language the model does not know.
     """
-    languages = find_languages(session, vocabulary, options)
+    languages = find_languages(decoder, options)
     prefix = np.array(
         [
             vocabulary.previous(option) + vocabulary.prefix(language.code, option)
@@ -84,7 +56,7 @@ def decode_batch(
         ],
         dtype=np.int64,
     )
-    attempts = decode_with_fallback(session, prefix, options, vocabulary=vocabulary, max_rows=max_rows)
+    attempts = decode_with_fallback(decoder, prefix, options, vocabulary=vocabulary, max_rows=max_rows)
     return [
         _result(attempt, option, language, vocabulary=vocabulary, duration_s=duration_s)
         for attempt, option, language, duration_s in zip(attempts, options, languages, durations_s, strict=True)

@@ -58,12 +58,15 @@ class Hypothesis:
     token_ids: tuple[int, ...]
     """(T,) end token excluded."""
     logprobs: tuple[float, ...]
-    """(T,) of the tokens, or (T + 1,) with that of the end token if it was generated within the limit."""
+    """(T,) of the tokens, or (T + 1,) with that of the end token if it was generated within the limit; empty where
+    the engine returns only their sum and nobody asked for more."""
+    known_sum: float | None = None
+    """The sum of ``logprobs``, from an engine that returns it."""
 
     @property
     def sum_logprob(self) -> float:
         """Log-probability of the whole text."""
-        return float(np.sum(self.logprobs))
+        return float(np.sum(self.logprobs)) if self.known_sum is None else self.known_sum
 
     @property
     def avg_logprob(self) -> float:

@@ -57,7 +57,7 @@ class Recording:
 
     def find_speech(self, start: int, end: int, *, threshold: float, min_silence_s: float) -> Iterator[Span]:
         """Find the spans of speech in a span; see ``voice_activity.find_speech``."""
-        stretch = self.samples[start:end]
+        stretch = _Stretch(self, start, end)
         spans = find_speech(
             load_voice_activity().probabilities(stretch, gain=speech_gain(stretch)),
             num_samples=end - start,
@@ -66,7 +66,25 @@ class Recording:
         )
         return ((start + first, start + last) for first, last in spans)
 
+    def release(self) -> None:
+        """Drop the samples now, even if something still refers to the recording; it is empty from then on."""
+        self.samples = self.samples[:0].copy()
+
     def is_silent(self, start: int, end: int) -> bool:
         """Whether a span is too quiet to contain speech."""
         starts = range(start, end, _BLOCK_SAMPLES)
         return all(peak_dbfs(self.waveform(at, min(at + _BLOCK_SAMPLES, end))) < SILENCE_DBFS for at in starts)
+
+
+class _Stretch:
+    """A span of a recording. It holds no samples, so that a search for speech does not keep them in memory."""
+
+    def __init__(self, recording: Recording, start: int, end: int) -> None:
+        self._recording, self._start, self._end = recording, start, end
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    def __getitem__(self, span: slice, /) -> Pcm | Waveform:
+        start, end, _ = span.indices(len(self))
+        return self._recording.samples[self._start + start : self._start + end]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 from sottovoce.audio.voice_activity import Span
+from sottovoce.recognize.decoding.plausibility import is_plausible
 from sottovoce.recognize.longform.chunked import LONGEST_SILENCE_S
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment
@@ -208,10 +209,19 @@ class SequentialReader:
 
     def _remember(self, result: WindowResult, segments: list[Segment]) -> None:
         """Keep the text that conditions the next window."""
-        if not self._follow_text or result.temperature > _SAMPLED_ABOVE:
+        if not self._follow_text or result.temperature > _SAMPLED_ABOVE or self._failed(result):
             self._previous_ids = ()
         else:
             self._previous_ids += tuple(token for segment in segments for token in segment.token_ids)
+
+    def _failed(self, result: WindowResult) -> bool:
+        """Whether a text was kept though no temperature gave a plausible one: a model might repeat it for ever."""
+        return len(self._options.temperatures) > 1 and not is_plausible(
+            self._options,
+            text=result.text,
+            avg_logprob=result.avg_logprob,
+            no_speech_prob=result.no_speech_prob,
+        )
 
 
 def _runs_on(request: WindowRequest, result: WindowResult) -> bool:

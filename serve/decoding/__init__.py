@@ -1,0 +1,1 @@
+"""Decoding of uploads in processes of their own, short recordings first, within a budget of memory."""

@@ -1,0 +1,1 @@
+"""How the service starts, watches itself, survives deaths and stops."""
