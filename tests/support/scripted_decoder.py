@@ -1,6 +1,7 @@
 """Decoders whose every logit is written down, and the vocabulary they write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,16 @@ END = 5
 START = 6
 NO_SPEECH = 9
 _LETTERS = "abcde"
+Ended = TypeVar("Ended")
+
+
+def in_order(steps: Iterable[Mapping[int, Ended]]) -> list[Ended]:
+    """Take all steps; each row ends once."""
+    ended: dict[int, Ended] = {}
+    for found in steps:
+        assert not ended.keys() & found.keys()
+        ended |= found
+    return [ended[row] for row in range(len(ended))]
 
 
 class LetterTokenizer:

@@ -70,7 +70,7 @@ def run_rank(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_three_restarted_ranks_end_with_the_same_bits(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(run_rank, (str(tmp_path),), nprocs=NUM_RANKS)  # type: ignore[no-untyped-call]
+    torch.multiprocessing.spawn(run_rank, (str(tmp_path),), nprocs=NUM_RANKS)  # type: ignore[attr-defined,no-untyped-call]
     at_once, resumed = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("at-once", "resumed"))
     for name, weight in at_once["weights"].items():
         assert torch.equal(weight, resumed["weights"][name]), name

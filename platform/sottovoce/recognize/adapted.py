@@ -1,11 +1,13 @@
 """The torch engine for many adapters on one base, whose weights are in memory once."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Adapted, Checkpoint
 from sottovoce.model.shared_base import SharedBase
 from sottovoce.recognize.longform.transcribe import transcribe
+from sottovoce.recognize.steps import BatchDecoding, steps_within
 from sottovoce.recognize.torch_engine import TorchRecognizer
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
@@ -50,6 +52,15 @@ class AdaptedRecognizer:
         """Decode windows; see ``Recognizer`` and ``TorchRecognizer``."""
         with self.shared.using(self._adapter):
             return self._engine.recognize(windows, options)
+
+    def decode_in_steps(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[BatchDecoding]:
+        """Prepare to decode windows in steps; see ``Recognizer``. Each step chooses the adapter."""
+
+        def use() -> AbstractContextManager[None]:
+            return self.shared.using(self._adapter)
+
+        with use():
+            return [steps_within(use, decoding) for decoding in self._engine.decode_in_steps(windows, options)]
 
     def close(self) -> None:
         """Remove the adapter from the base's layers. The recognizer cannot be used afterwards."""

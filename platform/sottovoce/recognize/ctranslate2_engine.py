@@ -7,7 +7,7 @@ Shapes: B batch, R rows, M mel bins, F frames, P positions, T tokens, V vocabula
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from sottovoce.model.source import read_config, read_generation_config
 from sottovoce.model.tokenizer import read_tokenizer
 from sottovoce.model.variants import RunDevice
 from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
-from sottovoce.recognize.batching import recognize_windows
+from sottovoce.recognize.batching import decode_windows
 from sottovoce.recognize.decoding.attempt import Attempt, SpokenLanguage, is_search, num_texts
 from sottovoce.recognize.decoding.session import Hypothesis, TokenIds, likeliest, log_probabilities
 from sottovoce.recognize.longform.transcribe import transcribe
+from sottovoce.recognize.steps import BatchDecoding, finish
 from sottovoce.schema import (
     FRAMES_PER_SECOND,
     MAX_LABEL_TOKENS,
@@ -79,10 +80,14 @@ class CTranslate2Recognizer:
             LanguageError: a language the model does not know.
             UnsupportedOptionError: a seed: CTranslate2's random numbers cannot be set for a window.
         """
+        return finish(self.decode_in_steps(windows, options), num_windows=len(windows))
+
+    def decode_in_steps(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[BatchDecoding]:
+        """Prepare to decode windows in steps; see ``Recognizer``. A step generates whole texts of several windows."""
         if any(option.seed for option in options):
             remedy = "its random numbers cannot be set for one window; leave the seed out, or use variant int8 or torch"
             raise UnsupportedOptionError(self.name, "seed", remedy)
-        return recognize_windows(
+        return decode_windows(
             self._open,
             windows,
             options,
@@ -138,6 +143,7 @@ class _CTranslate2Batch:
     ) -> None:
         self._model = model
         self._vocabulary = vocabulary
+        self.num_generated = 0
         # (B, P, D); in main memory, where rows can be selected, also for a model on a GPU
         self._encoded: NDArray[np.generic] = np.array(model.encode(_view(input_features), to_cpu=True))
 
@@ -148,21 +154,25 @@ class _CTranslate2Batch:
 
     def attempt(
         self, rows: Sequence[int], prefix: TokenIds, options: Sequence[DecodeOptions], number: int
-    ) -> list[Attempt]:
-        """Decode some of the windows; see ``WindowDecoder``. Each call of CTranslate2 has one set of options."""
+    ) -> Iterator[dict[int, Attempt]]:
+        """Decode some of the windows; see ``WindowDecoder``. A step is one call, with one set of options."""
         groups: dict[tuple[float, float, int, bool], list[int]] = defaultdict(list)
         for index, one in enumerate(options):
             limit = max(0, min(one.max_new_tokens, MAX_LABEL_TOKENS - prefix.shape[1]))
             groups[one.temperatures[number], one.patience, limit, one.token_logprobs].append(index)
-        attempts: dict[int, Attempt] = {}
         for (_, _, limit, _), indices in groups.items():
             found = self._generate(
                 [rows[index] for index in indices], prefix[indices], options[indices[0]], number, limit=limit
             )
-            for index, (texts, silence) in zip(indices, found, strict=True):
-                chosen = likeliest(texts, length_penalty=options[index].length_penalty)
-                attempts[index] = Attempt(chosen, silence, options[index].temperatures[number])
-        return [attempts[index] for index in range(len(options))]
+            self.num_generated += max(len(text.token_ids) for texts, _ in found for text in texts)
+            yield {
+                index: Attempt(
+                    likeliest(texts, length_penalty=options[index].length_penalty),
+                    silence,
+                    options[index].temperatures[number],
+                )
+                for index, (texts, silence) in zip(indices, found, strict=True)
+            }
 
     def _generate(
         self, rows: Sequence[int], prefix: TokenIds, options: DecodeOptions, number: int, *, limit: int

@@ -30,9 +30,10 @@ from sottovoce.model.source import read_config, read_generation_config
 from sottovoce.model.tokenizer import read_tokenizer
 from sottovoce.model.variants import ALIGNMENT_SCORES, RunDevice, onnx_path
 from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
-from sottovoce.recognize.batching import StepwiseBatch, recognize_windows
+from sottovoce.recognize.batching import StepwiseBatch, decode_windows
 from sottovoce.recognize.decoding.session import Logits, TokenIds
 from sottovoce.recognize.longform.transcribe import transcribe
+from sottovoce.recognize.steps import BatchDecoding, finish
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
 _PAST, _PRESENT = "past_key_values", "present"
@@ -92,7 +93,11 @@ class OnnxRecognizer:
             LanguageError: a language the model does not know.
             WordTimesUnavailableError: word times from graphs that were exported without alignment scores.
         """
-        return recognize_windows(
+        return finish(self.decode_in_steps(windows, options), num_windows=len(windows))
+
+    def decode_in_steps(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[BatchDecoding]:
+        """Prepare to decode windows in steps; see ``Recognizer``."""
+        return decode_windows(
             self._open,
             windows,
             options,

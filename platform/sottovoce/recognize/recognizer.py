@@ -7,6 +7,7 @@ from typing import Protocol, Unpack
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.recognize.longform.options import Decoding, LongFormOptions
 from sottovoce.recognize.longform.segment import Transcript
+from sottovoce.recognize.steps import BatchDecoding
 from sottovoce.schema import DecodeOptions, Waveform, WindowResult
 
 
@@ -38,6 +39,17 @@ class Recognizer(Protocol):
         Raises:
             ContextError: a window longer than the longest context.
             LanguageError: a language the model does not know.
+        """
+
+    def decode_in_steps(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[BatchDecoding]:
+        """Prepare to decode windows as ``recognize`` does, in steps that one caller takes one at a time.
+
+        Returns:
+            The decodings of all windows, each of windows that share a context. The caller chooses which of them, or of
+            another call's, takes the next step.
+
+        Raises:
+            ContextError, LanguageError: as ``recognize``, before any step.
         """
 
     def transcribe(

@@ -21,12 +21,13 @@ from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.variants import TORCH, RunDevice
 from sottovoce.model.vocabulary import build_vocabulary
-from sottovoce.recognize.batching import StepwiseBatch, WindowSession, recognize_windows
+from sottovoce.recognize.batching import StepwiseBatch, WindowSession, decode_windows
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import Logits, TokenIds
 from sottovoce.recognize.decoding.stepwise import StepwiseDecoder
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.speculative import SpeculativeSession, check_assistant
+from sottovoce.recognize.steps import BatchDecoding, finish, in_order, steps_within
 from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, Waveform, WindowResult
 from sottovoce.words.cross_attention import alignment_heads, attend
 
@@ -98,15 +99,22 @@ class TorchRecognizer:
             CheckpointError: word times with alignment heads that the decoder does not have.
         """
         with self._inference():
-            return recognize_windows(
-                self._open,
-                windows,
-                options,
-                vocabulary=self._vocabulary,
-                context=self.context,
-                num_mel_bins=self._num_mel_bins,
-                max_batch_size=self._max_batch_size,
-            )
+            return finish(self._decode(windows, options), num_windows=len(windows))
+
+    def decode_in_steps(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[BatchDecoding]:
+        """Prepare to decode windows in steps; see ``Recognizer``."""
+        return [steps_within(self._inference, decoding) for decoding in self._decode(windows, options)]
+
+    def _decode(self, windows: Sequence[Waveform], options: Sequence[DecodeOptions]) -> list[BatchDecoding]:
+        return decode_windows(
+            self._open,
+            windows,
+            options,
+            vocabulary=self._vocabulary,
+            context=self.context,
+            num_mel_bins=self._num_mel_bins,
+            max_batch_size=self._max_batch_size,
+        )
 
     def encode(self, input_features: torch.Tensor) -> torch.Tensor:
         """Run the encoder alone: (B, M, F) to (B, P, D). ``recognize_encoded`` and a loss can share the result."""
@@ -124,13 +132,14 @@ class TorchRecognizer:
             LanguageError: a language the model does not know.
         """
         with self._inference():
-            return decode_batch(
+            steps = decode_batch(
                 StepwiseDecoder(_TorchSession(self._model, encoded), self._vocabulary, num_windows=len(options)),
                 options,
                 vocabulary=self._vocabulary,
                 durations_s=[encoded.shape[1] / POSITIONS_PER_SECOND] * len(options),
                 max_rows=max(self._max_batch_size, len(options)),
             )
+            return in_order(steps, length=len(options))
 
     def choose_greedily(self, logits: torch.Tensor, *, is_first: torch.Tensor) -> torch.Tensor:
         """Choose tokens as greedy decoding without timestamps does, from logits of all positions at once.

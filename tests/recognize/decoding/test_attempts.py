@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scripted_decoder import END, NO_SPEECH, NUM_TOKENS, START, VOCABULARY, ScriptedSession, TreeSession
+from scripted_decoder import END, NO_SPEECH, NUM_TOKENS, START, VOCABULARY, ScriptedSession, TreeSession, in_order
 
 from sottovoce.recognize.decoding.attempt import Attempt
 from sottovoce.recognize.decoding.fallback import decode_with_fallback
@@ -22,7 +22,8 @@ def decode(session, *options: DecodeOptions, max_rows: int = 16) -> list[Attempt
 
 def decode_after(prefix: list[list[int]], session, *options: DecodeOptions, max_rows: int = 16) -> list[Attempt]:
     decoder = StepwiseDecoder(session, VOCABULARY, num_windows=len(options))
-    return decode_with_fallback(decoder, np.array(prefix), options, vocabulary=VOCABULARY, max_rows=max_rows)
+    steps = decode_with_fallback(decoder, np.array(prefix), options, vocabulary=VOCABULARY, max_rows=max_rows)
+    return in_order(steps)
 
 
 def test_a_plausible_text_is_kept_at_the_first_temperature() -> None:

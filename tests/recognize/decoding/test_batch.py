@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scripted_decoder import ScriptedSession
+from scripted_decoder import ScriptedSession, in_order
 
 from sottovoce.errors import LanguageError
 from sottovoce.model.checkpoint import load_checkpoint
@@ -45,7 +45,8 @@ class RealSession(ScriptedSession):
 
 def decode(session, vocabulary: Vocabulary, *options: DecodeOptions) -> list[WindowResult]:
     decoder = StepwiseDecoder(session, vocabulary, num_windows=len(options))
-    return decode_batch(decoder, options, vocabulary=vocabulary, durations_s=[4.0] * len(options), max_rows=16)
+    durations_s = [4.0] * len(options)
+    return in_order(decode_batch(decoder, options, vocabulary=vocabulary, durations_s=durations_s, max_rows=16))
 
 
 def spoken(vocabulary: Vocabulary, text: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scripted_decoder import END, NUM_TOKENS, VOCABULARY, TreeSession
+from scripted_decoder import END, NUM_TOKENS, VOCABULARY, TreeSession, in_order
 
 from sottovoce.recognize.decoding.beam import BeamSettings, search_beams
 from sottovoce.recognize.decoding.rules import TokenRules
@@ -17,7 +17,7 @@ TWO = {(): {0: 0.9, 1: 0.1}}
 def search(session: TreeSession, *settings: BeamSettings) -> list[list[Hypothesis]]:
     logits = session.start(np.full((len(settings), 3), 6))[:, -1]
     rules = TokenRules.of(VOCABULARY, num_tokens=NUM_TOKENS, timestamps=False)
-    return search_beams(session, logits, rules=rules, settings=settings)
+    return in_order(search_beams(session, logits, rules=rules, settings=settings))
 
 
 def best(found: list[Hypothesis]) -> tuple[int, ...]:

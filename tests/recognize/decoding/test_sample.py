@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scripted_decoder import END, NUM_TOKENS, VOCABULARY, ScriptedSession
+from scripted_decoder import END, NUM_TOKENS, VOCABULARY, ScriptedSession, in_order
 
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.sample import Sampling, sample_texts
@@ -11,7 +11,8 @@ from sottovoce.recognize.decoding.sample import Sampling, sample_texts
 def decode(session, *, limits, timestamps=False, samplings=None):
     logits = session.start(np.full((len(limits), 3), 6))[:, -1]
     rules = TokenRules.of(VOCABULARY, num_tokens=NUM_TOKENS, timestamps=timestamps)
-    return sample_texts(session, logits, rules=rules, samplings=samplings or [Sampling(limit) for limit in limits])
+    samplings = samplings or [Sampling(limit) for limit in limits]
+    return in_order(sample_texts(session, logits, rules=rules, samplings=samplings))
 
 
 def test_decoding_stops_at_the_end_token_of_the_last_window():

@@ -3,7 +3,7 @@
 Shapes: B windows, R rows, T tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,13 +33,19 @@ class Attempt:
 class WindowDecoder(Protocol):
     """One batch of encoded windows. An engine that computes logits has a ``StepwiseDecoder``."""
 
+    @property
+    def num_generated(self) -> int:
+        """Tokens generated so far for each window that goes on, over all attempts."""
+
     def detect_languages(self) -> list[SpokenLanguage]:
         """Detect the likeliest language of each of the B windows."""
 
     def attempt(
         self, rows: Sequence[int], prefix: TokenIds, options: Sequence[DecodeOptions], number: int
-    ) -> list[Attempt]:
-        """Decode R windows, each at its temperature ``number``.
+    ) -> Iterator[dict[int, Attempt]]:
+        """Decode R windows step by step, each at its temperature ``number``.
+
+        One attempt of a decoder runs at a time.
 
         Args:
             rows: the windows, all searched by beams or all sampled, with equally many texts.
@@ -47,8 +53,8 @@ class WindowDecoder(Protocol):
             options: R, equal in ``timestamps``.
             number: index of the temperature in ``temperatures``.
 
-        Returns:
-            R attempts.
+        Yields:
+            After each step, the attempts that ended with it, by their index among ``rows``.
         """
 
 

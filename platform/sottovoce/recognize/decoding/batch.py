@@ -3,7 +3,7 @@
 Shapes: B windows, T tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -32,8 +32,8 @@ def decode_batch(
     vocabulary: Vocabulary,
     durations_s: Sequence[float],
     max_rows: int,
-) -> list[WindowResult]:
-    """Decode one batch, and detect languages that are not given.
+) -> Iterator[dict[int, WindowResult]]:
+    """Decode one batch step by step, and detect languages that are not given.
 
     Args:
         decoder: of the encoded batch.
@@ -42,8 +42,9 @@ def decode_batch(
         durations_s: B lengths of the windows' audio.
         max_rows: texts generated at the same time if windows have several.
 
-    Returns:
-        B results, without words. A window skipped as silence has no text.
+    Yields:
+        After each step, the results of the windows that ended with it, by their row, without words. A window skipped
+        as silence has no text.
 
     Raises:
         LanguageError: a language the model does not know.
@@ -56,11 +57,11 @@ def decode_batch(
         ],
         dtype=np.int64,
     )
-    attempts = decode_with_fallback(decoder, prefix, options, vocabulary=vocabulary, max_rows=max_rows)
-    return [
-        _result(attempt, option, language, vocabulary=vocabulary, duration_s=duration_s)
-        for attempt, option, language, duration_s in zip(attempts, options, languages, durations_s, strict=True)
-    ]
+    for ended in decode_with_fallback(decoder, prefix, options, vocabulary=vocabulary, max_rows=max_rows):
+        yield {
+            row: _result(attempt, options[row], languages[row], vocabulary=vocabulary, duration_s=durations_s[row])
+            for row, attempt in ended.items()
+        }
 
 
 def _result(

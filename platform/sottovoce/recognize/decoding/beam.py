@@ -3,7 +3,7 @@
 Shapes: B windows, R rows, K beams, T tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,8 +72,8 @@ class _Search:
 
 def search_beams(
     session: DecoderSession, logits: Logits, *, rules: TokenRules, settings: Sequence[BeamSettings]
-) -> list[list[Hypothesis]]:
-    """Search the texts of each window; a finished window leaves the batch.
+) -> Iterator[dict[int, list[Hypothesis]]]:
+    """Search the texts of each window, one token further in a step; a finished window leaves the batch.
 
     Args:
         session: has read the prefixes.
@@ -81,15 +81,17 @@ def search_beams(
         rules: which tokens are allowed.
         settings: B.
 
-    Returns:
-        For each window the texts to choose from, at least one.
+    Yields:
+        After each step, the windows that are finished with it, each with the texts to choose from, at least one.
 
     Source: openai-whisper 20250625, BeamSearchDecoder, checked against it in test_openai_whisper.
     """
     searches = [_Search(one, [Hypothesis((), ())]) for one in settings]
+    index_of = {id(search): index for index, search in enumerate(searches)}
     running = [search for search in searches if search.goes_on]
     sources: list[int] = [row for row, search in enumerate(searches) if search.goes_on]
     logits = logits[sources]
+    yield {index: search.result() for index, search in enumerate(searches) if not search.goes_on}
     while running:
         written = _written(running)
         taken = _step(running, rules.apply(logits, written), end_id=rules.vocabulary.end_id)
@@ -99,11 +101,11 @@ def search_beams(
             if search.goes_on
             for row in rows
         ]
+        yield {index_of[id(search)]: search.result() for search in running if not search.goes_on}
         running = [search for search in running if search.goes_on]
         if running:
             session.reorder(sources)
             logits = session.advance(np.array([one.token_ids[-1] for search in running for one in search.open]))
-    return [search.result() for search in searches]
 
 
 def _written(searches: Sequence[_Search]) -> TokenIds:

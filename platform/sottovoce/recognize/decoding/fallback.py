@@ -21,8 +21,10 @@ def decode_with_fallback(
     *,
     vocabulary: Vocabulary,
     max_rows: int,
-) -> list[Attempt]:
+) -> Iterator[dict[int, Attempt]]:
     """Decode each window at its first temperature, and implausible ones at the next, until a text is plausible.
+
+    A plausible text is final at once, while other windows of the batch go on.
 
     Args:
         decoder: of the encoded batch.
@@ -31,34 +33,38 @@ def decode_with_fallback(
         vocabulary: the engine's.
         max_rows: texts generated at the same time if windows have several.
 
-    Returns:
-        B attempts: the first plausible one of each window; without one, the likeliest.
+    Yields:
+        After each step, the final attempts of the windows that ended with it, by their row: the first plausible one;
+        without one, the likeliest.
     """
     tried: dict[int, list[Attempt]] = defaultdict(list)
     pending = list(range(len(options)))
     for number in count():
         for rows in _groups(pending, options, number, max_rows=max_rows):
-            found = decoder.attempt(rows, prefix[rows], [options[row] for row in rows], number)
-            for row, attempt in zip(rows, found, strict=True):
-                tried[row].append(attempt)
-        pending = [
-            row
-            for row in pending
-            if number + 1 < len(options[row].temperatures) and not _is_kept(tried[row][-1], options[row], vocabulary)
-        ]
+            for ended in decoder.attempt(rows, prefix[rows], [options[row] for row in rows], number):
+                final: dict[int, Attempt] = {}
+                for index, attempt in ended.items():
+                    row = rows[index]
+                    tried[row].append(attempt)
+                    chosen = _choose(tried[row], options[row], vocabulary)
+                    if chosen is not None:
+                        final[row] = chosen
+                yield final
+                pending = [row for row in pending if row not in final]
         if not pending:
-            break
-    return [_choose(tried[row], options[row], vocabulary) for row in range(len(options))]
+            return
 
 
-def _choose(attempts: Sequence[Attempt], options: DecodeOptions, vocabulary: Vocabulary) -> Attempt:
-    """Return the last attempt if it is plausible, else the one with the highest average log-probability.
+def _choose(attempts: Sequence[Attempt], options: DecodeOptions, vocabulary: Vocabulary) -> Attempt | None:
+    """Return the last attempt if it is plausible; after the last temperature the likeliest; None before.
 
     openai-whisper keeps the last in any case. At its temperature of 1 a text is often invented, where the first may be
     right: any true transcript of a sentence that is said ten times repeats itself.
     """
     if _is_kept(attempts[-1], options, vocabulary):
         return attempts[-1]
+    if len(attempts) < len(options.temperatures):
+        return None
     return max(attempts, key=lambda attempt: attempt.hypothesis.avg_logprob)
 
 

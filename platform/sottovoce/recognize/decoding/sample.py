@@ -3,7 +3,7 @@
 Shapes: R rows, T tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,8 @@ class Sampling:
 
 def sample_texts(
     session: DecoderSession, logits: Logits, *, rules: TokenRules, samplings: Sequence[Sampling]
-) -> list[Hypothesis]:
-    """Generate tokens until every row has ended.
+) -> Iterator[dict[int, Hypothesis]]:
+    """Generate tokens until every row has ended, one for each row in a step.
 
     A row that has ended reads end tokens until it leaves the batch together with others; its text does not change.
     Log-probabilities are those of the allowed tokens at temperature 1, at any sampling temperature, as in Whisper.
@@ -41,8 +41,8 @@ def sample_texts(
         rules: which tokens are allowed.
         samplings: R.
 
-    Returns:
-        R texts.
+    Yields:
+        After each step, the texts that ended with it, by their row.
     """
     end_id = rules.vocabulary.end_id
     limits = np.array([sampling.limit for sampling in samplings])
@@ -50,6 +50,8 @@ def sample_texts(
     logprobs = np.zeros(written.shape)
     counts = np.zeros(len(samplings), dtype=np.int64)
     is_open = limits > 0
+    if not is_open.all():
+        yield {row: Hypothesis((), ()) for row in np.flatnonzero(~is_open).tolist()}
     rows = np.arange(len(samplings))  # those still in the batch
     for step in range(limits.max()):
         allowed = rules.apply(logits, written[rows, :step])
@@ -57,21 +59,22 @@ def sample_texts(
         logprobs[rows, step] = np.where(is_open[rows], log_probabilities(allowed, chosen), 0.0)
         written[rows, step] = chosen
         counts += is_open
-        is_open &= (written[:, step] != end_id) & (counts < limits)
+        was_open = is_open
+        is_open = was_open & (written[:, step] != end_id) & (counts < limits)
+        yield {
+            row: Hypothesis(
+                token_ids=tuple(token for token in written[row, : counts[row]].tolist() if token != end_id),
+                logprobs=tuple(logprobs[row, : counts[row]].tolist()),
+            )
+            for row in np.flatnonzero(was_open & ~is_open).tolist()
+        }
         kept = np.flatnonzero(is_open[rows])
         if not kept.size:
-            break
+            return
         if kept.size <= _MOSTLY * rows.size:
             session.reorder(kept.tolist())
             rows, chosen = rows[kept], chosen[kept]
         logits = session.advance(chosen)
-    return [
-        Hypothesis(
-            token_ids=tuple(token for token in written[row, :count].tolist() if token != end_id),
-            logprobs=tuple(logprobs[row, :count].tolist()),
-        )
-        for row, count in enumerate(counts)
-    ]
 
 
 def _choose(logits: Logits, samplings: Sequence[Sampling]) -> TokenIds:

@@ -3,7 +3,8 @@
 Shapes: B windows, R rows, T tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class StepwiseDecoder:
         self._session = session
         self._vocabulary = vocabulary
         self._num_windows = num_windows
+        self.num_generated = 0
 
     def detect_languages(self) -> list[SpokenLanguage]:
         """Detect the likeliest language of each window.
@@ -50,8 +52,8 @@ class StepwiseDecoder:
 
     def attempt(
         self, rows: Sequence[int], prefix: TokenIds, options: Sequence[DecodeOptions], number: int
-    ) -> list[Attempt]:
-        """Decode some of the windows; see ``WindowDecoder``."""
+    ) -> Iterator[dict[int, Attempt]]:
+        """Decode some of the windows, one token of each in a step; see ``WindowDecoder``."""
         session, vocabulary = self._session, self._vocabulary
         if len(rows) != self._num_windows:
             session = session.select(rows)
@@ -75,10 +77,16 @@ class StepwiseDecoder:
             )
         else:
             texts = _sample(session, logits[:, 1], options, number, rules=rules, limits=limits)
-        return [
-            Attempt(likeliest(found, length_penalty=one.length_penalty), float(quiet), one.temperatures[number])
-            for found, quiet, one in zip(texts, silence, options, strict=True)
-        ]
+        for ended in texts:
+            self.num_generated += 1
+            yield {
+                index: Attempt(
+                    likeliest(found, length_penalty=options[index].length_penalty),
+                    float(silence[index]),
+                    options[index].temperatures[number],
+                )
+                for index, found in ended.items()
+            }
 
 
 def _sample(
@@ -89,7 +97,7 @@ def _sample(
     *,
     rules: TokenRules,
     limits: Sequence[int],
-) -> list[list[Hypothesis]]:
+) -> Iterator[dict[int, list[Hypothesis]]]:
     """Sample the texts of each window, with random numbers from its seed, the attempt and the text's index."""
     num_samples = num_texts(options[0], number)
     samplings = [
@@ -101,5 +109,9 @@ def _sample(
         rows = np.repeat(np.arange(len(options)), num_samples)
         session.reorder(rows.tolist())
         logits = logits[rows]
-    texts = sample_texts(session, logits, rules=rules, samplings=samplings)
-    return [texts[first : first + num_samples] for first in range(0, len(texts), num_samples)]
+    samples: dict[int, dict[int, Hypothesis]] = defaultdict(dict)  # by window, then by text
+    for ended in sample_texts(session, logits, rules=rules, samplings=samplings):
+        for row, hypothesis in ended.items():
+            samples[row // num_samples][row % num_samples] = hypothesis
+        complete = {row // num_samples for row in ended if len(samples[row // num_samples]) == num_samples}
+        yield {window: [samples[window][text] for text in range(num_samples)] for window in complete}
