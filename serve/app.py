@@ -24,7 +24,7 @@ _HEALTH_CHECK_PERIOD_S = 1.0  # how soon a dead replica is noticed; Ray's defaul
 _DRAIN_POLL_S = 0.2  # how soon an idle replica ends; Ray's default is 2 s for each deployment
 _TRANSCRIBER_DRAIN_S = 20.0  # Serve's default: a window that takes longer is sent again, and a hung engine ends soon
 _LOOK_BACK_S = 30.0  # load is averaged over this time; Serve's default
-_BATCHES_IN_REPLICA = 4  # one runs, the others wait in the queue that fills the next batches
+_BATCHES_IN_REPLICA = 4  # two are being decoded at most, the others wait in the queue that fills the next batches
 
 
 def build_app(args: ServeConfig) -> Application:
@@ -91,7 +91,7 @@ def _build_transcriber(config: ServeConfig, repository: ModelRepository) -> Appl
         max_bytes=max_bytes,
         max_batch_size=batching.max_batch_size,
         batch_wait_timeout_s=batching.batch_wait_timeout_s,
-        max_batch_s=limits.deadline_s,
+        max_step_s=limits.deadline_s,
     )
 
 

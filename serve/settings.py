@@ -78,10 +78,10 @@ class Limits(Config):
 
 
 class Batching(Config):
-    """How windows of different requests are batched into one engine call."""
+    """How windows of different requests are decoded together."""
 
     max_batch_size: int = Field(default=8, gt=0)
-    """Windows in one call."""
+    """Windows that begin together; as many again may still be decoded at other temperatures."""
     batch_wait_timeout_s: float = Field(default=0.01, ge=0.0)
     """Longest wait for a batch to fill."""
 

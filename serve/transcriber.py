@@ -1,21 +1,22 @@
 """The transcriber replica: decode windows of all requests, batched by model."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import cast
 
 from ray import serve as ray_serve
 
-from serve.engine import Engine, Window
+from serve.engine import Engine
 from serve.models.loaded import LoadedList, ModelRoom
 from serve.models.loading import LoadedModel, ModelLoader
 from serve.models.repository import ModelRepository
 from serve.models.served_model import ServedModel
 from serve.models.superseded import SupersededReleases
-from serve.observe.engine_metrics import LoadedModelMetrics, record_batch
+from serve.observe.engine_metrics import LoadedModelMetrics
 from serve.replica_log import join_replica_log
+from serve.window import Window
 from sottovoce.model.variants import RunDevice
+from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.schema import DecodeOptions, Pcm, WindowResult
 from sottovoce.text.languages import LANGUAGES
 
@@ -24,7 +25,7 @@ _SERVES_LIST = "__serve_multiplex_wrapper"  # where Ray 2.60 keeps a replica's l
 
 
 class HungEngineError(RuntimeError):
-    """A call of the engine that does not come back; Serve then replaces the replica."""
+    """A step of the engine that does not come back; Serve then replaces the replica."""
 
 
 class Transcriber:
@@ -38,7 +39,7 @@ class Transcriber:
         max_bytes: Mapping[RunDevice, int],
         max_batch_size: int,
         batch_wait_timeout_s: float,
-        max_batch_s: float,
+        max_step_s: float,
     ) -> None:
         """Load the default model and warm it up, so that a ready replica answers at full speed.
 
@@ -47,23 +48,20 @@ class Transcriber:
             make_loader: makes the loader of this replica's device. Serve pickles the arguments again once the replica
                 runs, and a loader that has loaded something cannot be pickled.
             max_bytes: memory of each device for models, in bytes.
-            max_batch_size: windows in one engine call.
+            max_batch_size: windows that begin together.
             batch_wait_timeout_s: longest wait for a batch to fill.
-            max_batch_s: seconds after which a running call makes the replica unhealthy.
+            max_step_s: seconds after which a running step of the engine makes the replica unhealthy.
 
         Raises:
             ConfigError: there is no default model.
             ModelLoadError: it cannot be loaded.
         """
         join_replica_log()
-        self._engine = Engine()
+        self._engine = Engine(self._find, max_batch_size=max_batch_size, batch_wait_timeout_s=batch_wait_timeout_s)
         self._room = ModelRoom(repository, make_loader(), max_bytes=max_bytes)
         self._superseded = SupersededReleases(repository, loaded=lambda: self._loaded.models, unload=self._unload)
-        self._max_batch_s = max_batch_s
-        self._max_batch_size = max_batch_size
+        self._max_step_s = max_step_s
         self._model_metrics = LoadedModelMetrics(max_bytes=max_bytes)
-        self._recognize_batch.set_max_batch_size(max_batch_size)  # type: ignore[attr-defined]
-        self._recognize_batch.set_batch_wait_timeout_s(batch_wait_timeout_s)  # type: ignore[attr-defined]
         await self.prepare(repository.default_plan().key)
 
     async def transcribe(self, pcm: Pcm, options: DecodeOptions) -> WindowResult:
@@ -78,13 +76,12 @@ class Transcriber:
             LanguageError: the model does not know the language.
             ModelNotFoundError, ModelLoadError: see ``prepare``.
         """
-        await self._load(
-            ray_serve.get_multiplexed_model_id()
-        )  # outside the batch, so that other windows do not wait for it
-        outcome: WindowResult | Exception = await self._recognize_batch(Window(pcm, options))
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        key, window = ray_serve.get_multiplexed_model_id(), Window(pcm, options)
+        while True:
+            await self._load(key)
+            result = await self._engine.decode(key, window)
+            if result is not None:  # otherwise the model was unloaded while others computed
+                return result
 
     async def describe(self) -> ServedModel:
         """Load the call's model and describe it. Raises as ``prepare``."""
@@ -112,25 +109,15 @@ class Transcriber:
         """Check the engine, and show the models in memory; Serve calls this every few seconds.
 
         Raises:
-            HungEngineError: one call has run longer than any request may take.
+            HungEngineError: one step has run longer than any request may take.
         """
         self._model_metrics.show(self._loaded.models.values())
-        if self._engine.running_s() > self._max_batch_s:
-            raise HungEngineError(f"one engine call has run for more than {self._max_batch_s:g} s")
+        if self._engine.running_s() > self._max_step_s:
+            raise HungEngineError(f"a step of the engine has run for more than {self._max_step_s:g} s")
 
-    @ray_serve.batch  # type: ignore[untyped-decorator,unused-ignore]
-    async def _recognize_batch(self, windows: list[Window]) -> list[WindowResult | Exception]:
-        """Decode a batch of windows of one model; Serve splits batches by model before."""
-        key = ray_serve.get_multiplexed_model_id()
-        while True:
-            model = await self._load(key)
-            async with self._engine.lock:
-                if self._loaded.models.get(key) is model:  # otherwise it was unloaded while others computed
-                    started = time.monotonic()
-                    outcomes = await self._engine.recognize(model.recognizer, windows)
-                    record_batch(key, windows, outcomes, started=started, max_batch_size=self._max_batch_size)
-                    return outcomes
-            del model  # unloaded to make room: this reference would keep it in memory while it is loaded again
+    def _find(self, key: str) -> Recognizer | None:
+        model = self._loaded.models.get(key)
+        return None if model is None else model.recognizer
 
     async def _load(self, key: str) -> LoadedModel:
         """Load a model. A cancelled caller does not stop it for the others."""
@@ -140,10 +127,10 @@ class Transcriber:
 
     @ray_serve.multiplexed(max_num_models_per_replica=_NO_COUNT)  # type: ignore[untyped-decorator,unused-ignore]
     async def _load_here(self, key: str) -> LoadedModel:
-        return await self._room.load(key, self._loaded, self._engine.lock)
+        return await self._room.load(key, self._loaded, self._engine)
 
     async def _unload(self, key: str) -> None:
-        await self._room.unload(key, loaded=self._loaded, engine=self._engine.lock)
+        await self._room.unload(key, loaded=self._loaded, engine=self._engine)
 
     @property
     def _loaded(self) -> LoadedList:

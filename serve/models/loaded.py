@@ -8,7 +8,8 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeAlias
 
 from serve.errors import ModelLoadError, ModelNotFoundError
 from serve.models.loading import Footprint, LoadedModel, ModelLoader, count_bytes
@@ -19,6 +20,9 @@ from sottovoce.model.variants import RunDevice
 
 _LIMITS: Mapping[RunDevice, str] = {"cpu": "max_model_bytes", "cuda": "max_gpu_bytes"}
 _log = logging.getLogger(__name__)
+
+Pause: TypeAlias = AbstractAsyncContextManager[object]
+"""A context in which nothing is being decoded; ``Engine`` is one."""
 
 
 class LoadedList(Protocol):
@@ -47,13 +51,13 @@ class ModelRoom:
         self._loader = loader
         self._max_bytes = max_bytes
 
-    async def load(self, key: str, loaded: LoadedList, engine: asyncio.Lock) -> LoadedModel:
+    async def load(self, key: str, loaded: LoadedList, engine: Pause) -> LoadedModel:
         """Load the model of a key, and unload older ones first if there is no room.
 
         Args:
             key: of the model.
             loaded: the models in memory now.
-            engine: held while an engine computes; a model is not unloaded while it is in use.
+            engine: entered while nothing is being decoded; a model is not unloaded while it is in use.
 
         Raises:
             ModelNotFoundError: its name is not served any more.
@@ -78,13 +82,13 @@ class ModelRoom:
             raise ModelLoadError(key, needs)
         return plan, footprint
 
-    async def unload(self, key: str, *, loaded: LoadedList, engine: asyncio.Lock) -> None:
+    async def unload(self, key: str, *, loaded: LoadedList, engine: Pause) -> None:
         """Unload one model and return its memory to the system. Does nothing if it is not loaded any more.
 
         Args:
             key: of the model.
             loaded: the models in memory now.
-            engine: held while an engine computes; a model is not unloaded while it is in use.
+            engine: entered while nothing is being decoded; a model is not unloaded while it is in use.
         """
         async with engine:
             if key not in loaded.models:
@@ -92,7 +96,7 @@ class ModelRoom:
             await self._take_out(key, loaded)
         await asyncio.to_thread(self._loader.free_memory)
 
-    async def _make_room(self, key: str, footprint: Footprint, loaded: LoadedList, engine: asyncio.Lock) -> None:
+    async def _make_room(self, key: str, footprint: Footprint, loaded: LoadedList, engine: Pause) -> None:
         while rivals := _on_device(loaded, footprint.device):
             held = count_bytes([*(model.footprint for model in rivals.values()), footprint])
             if held <= self._max_bytes[footprint.device]:

@@ -10,13 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve.engine import warm_up
+import numpy as np
+
 from serve.models.file_digests import FileDigest, describe_files, digest_contents
 from serve.models.model_plan import ModelPlan
 from sottovoce.model.source import resolve_folder
 from sottovoce.model.variants import FORMATS, TORCH, RunDevice, model_bytes
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
+from sottovoce.schema import SAMPLING_RATE, DecodeOptions
 
 if TYPE_CHECKING:
     from serve.models.torch_loading import TorchModels
@@ -142,3 +144,14 @@ class ModelLoader:
         from serve.models.torch_loading import TorchModels  # here: exported variants need no torch
 
         return TorchModels(num_threads=self._num_threads, device=self._device)
+
+
+def warm_up(recognizer: Recognizer) -> None:
+    """Decode silence of the longest context once, so that buffers are allocated and kernels chosen.
+
+    Raises:
+        SottovoceError: the recognizer cannot decode.
+    """
+    silence = np.zeros(int(recognizer.context.max_s * SAMPLING_RATE), np.float32)
+    language = "en" if "en" in recognizer.languages else None
+    recognizer.recognize([silence], [DecodeOptions(language=language, max_new_tokens=4)])

@@ -1,9 +1,7 @@
-"""Metrics of a transcriber replica: its engine calls, and the models in its memory."""
+"""Metrics of a transcriber replica: its decodings, and the models in its memory."""
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from serve.engine import Window
 from serve.models.loading import LoadedModel, count_bytes
 from serve.observe.metrics import (
     BATCH_FILL,
@@ -20,37 +18,44 @@ from serve.observe.metrics import (
     record,
 )
 from sottovoce.model.variants import RunDevice
-from sottovoce.schema import WindowResult
+from sottovoce.schema import DecodeOptions, WindowResult
 
 
-def record_batch(
-    key: str,
-    windows: Sequence[Window],
-    outcomes: Sequence[WindowResult | Exception],
-    *,
-    started: float,
-    max_batch_size: int,
-) -> None:
-    """Record an engine call that has just ended.
+def record_start(key: str, waited_s: Iterable[float], *, share: float) -> None:
+    """Record windows that begin together.
 
     Args:
         key: of the model.
-        windows: of the call.
-        outcomes: of each window.
-        started: when the engine took the batch, by ``time.monotonic``.
-        max_batch_size: windows of a full batch.
+        waited_s: seconds that each window waited in the replica.
+        share: their number over ``max_batch_size``.
     """
     model = read_key(key).labels
-    taken_s = max(time.monotonic() - started, 1e-6)  # above 0: a fake engine takes less than the clock shows
-    num_tokens = sum(len(one.token_ids) for one in outcomes if isinstance(one, WindowResult))
+    record(BATCH_FILL, share, **model)
+    for seconds in waited_s:
+        record(QUEUE_SECONDS, seconds, **model)
+
+
+def record_window(key: str, options: DecodeOptions, outcome: WindowResult | Exception) -> None:
+    """Record the result or the error of a window that was decoded with these options."""
+    model = read_key(key).labels
+    record(WINDOWS, 1, outcome=_name_outcome(options, outcome), **model)
+    if isinstance(outcome, WindowResult):
+        record(TOKENS, len(outcome.token_ids), **model)
+
+
+def record_batch(key: str, *, seconds: float, num_tokens: int) -> None:
+    """Record windows of one context whose decoding has just ended.
+
+    Args:
+        key: of the model.
+        seconds: that the engine spent on them.
+        num_tokens: of all their texts.
+    """
+    model = read_key(key).labels
+    taken_s = max(seconds, 1e-6)  # above 0: a fake engine takes less than the clock shows
     record(ENGINE_SECONDS, taken_s, **model)
     record(ENGINE_WORK_SECONDS, taken_s, **model)
-    record(TOKENS, num_tokens, **model)
     record(TOKENS_PER_SECOND, num_tokens / taken_s, **model)
-    record(BATCH_FILL, len(windows) / max_batch_size, **model)
-    for window, outcome in zip(windows, outcomes, strict=True):
-        record(QUEUE_SECONDS, max(0.0, started - window.arrived), **model)
-        record(WINDOWS, 1, outcome=_name_outcome(window, outcome), **model)
 
 
 class LoadedModelMetrics:
@@ -78,7 +83,7 @@ class LoadedModelMetrics:
             record(MODEL_BYTES_LIMIT, limit, device=device)
 
 
-def _name_outcome(window: Window, outcome: WindowResult | Exception) -> str:
+def _name_outcome(options: DecodeOptions, outcome: WindowResult | Exception) -> str:
     if isinstance(outcome, Exception):
         return "failed"
-    return "fallback" if outcome.temperature > window.options.temperatures[0] else "first_temperature"
+    return "fallback" if outcome.temperature > options.temperatures[0] else "first_temperature"

@@ -95,13 +95,19 @@ QUEUE_SECONDS = Metric(
     "queue_seconds", "histogram", _MODEL, "Seconds that a window waited in its replica for the engine.", _SECONDS
 )
 BATCH_FILL = Metric(
-    "batch_fill", "histogram", _MODEL, "Windows of an engine call, as a share of `max_batch_size`.", _SHARES
+    "batch_fill", "histogram", _MODEL, "Windows that began together, as a share of `max_batch_size`.", _SHARES
 )
-ENGINE_SECONDS = Metric("engine_seconds", "histogram", _MODEL, "Seconds of an engine call (decode time).", _SECONDS)
-ENGINE_WORK_SECONDS = Metric("engine_work_seconds", "counter", _MODEL, "Seconds of all engine calls.")
+ENGINE_SECONDS = Metric(
+    "engine_seconds",
+    "histogram",
+    _MODEL,
+    "Seconds that the engine spent on windows decoded together (decode time).",
+    _SECONDS,
+)
+ENGINE_WORK_SECONDS = Metric("engine_work_seconds", "counter", _MODEL, "Seconds of all decoding.")
 TOKENS = Metric("tokens", "counter", _MODEL, "Tokens of decoded windows; over `engine_work_seconds`: tokens/s.")
 TOKENS_PER_SECOND = Metric(
-    "tokens_per_second", "histogram", _MODEL, "Tokens per second of each engine call.", _TOKENS_PER_SECOND
+    "tokens_per_second", "histogram", _MODEL, "Tokens per second of windows decoded together.", _TOKENS_PER_SECOND
 )
 WINDOWS = Metric(
     "windows",

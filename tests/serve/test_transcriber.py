@@ -1,51 +1,41 @@
-"""The engine replica's handling of a model that is dropped while its batch waits."""
+"""The transcriber's handling of a model that is dropped while a window waits for it."""
 
 import asyncio
-import gc
-import weakref
 from types import SimpleNamespace
 
 import numpy as np
+import ray.serve
 
-from serve.engine import Engine, Window
-from serve.models.loading import Footprint, LoadedModel
-from serve.models.model_plan import ModelPlan
 from serve.transcriber import Transcriber
 from sottovoce.schema import DecodeOptions, WindowResult
 
-
-class OneWindow:
-    """Recognizes nothing, and says so."""
-
-    def recognize(self, windows, options):
-        return [WindowResult(text="", token_ids=(), language="en", avg_logprob=0.0, no_speech_prob=0.0)]
+RESULT = WindowResult(text="", token_ids=(), language="en", avg_logprob=0.0, no_speech_prob=0.0)
 
 
 class Replica:
-    """What a batch needs of a transcriber; its first model is dropped as soon as it is loaded."""
+    """What a window needs of a transcriber; its first model is dropped as soon as it is loaded."""
 
     def __init__(self) -> None:
-        self._engine = Engine()
-        self._max_batch_size = 8
-        self._loaded = SimpleNamespace(models={})
-        self.loads: list[weakref.ref[LoadedModel]] = []
-        self.num_in_memory: list[int] = []
+        self._engine = self
+        self.calls: list[str] = []
 
-    async def _load(self, key: str) -> LoadedModel:
-        gc.collect()
-        self.num_in_memory.append(sum(load() is not None for load in self.loads))
-        plan = ModelPlan(key=key, folder="x", variant="torch", created=1)
-        model = LoadedModel(plan, OneWindow(), Footprint(1))
-        self.loads.append(weakref.ref(model))
-        if len(self.loads) > 1:
-            self._loaded.models[key] = model
-        return model
+    async def _load(self, key: str) -> None:
+        self.calls.append(f"load {key}")
+
+    async def decode(self, key: str, window) -> WindowResult | None:
+        self.calls.append(f"decode {key}")
+        return RESULT if self.calls.count("decode m") == 2 else None
 
 
-def test_a_model_that_was_dropped_leaves_memory_before_it_is_loaded_again():
-    recognize_batch = Transcriber._recognize_batch.__wrapped__  # Serve's batching around it needs a replica
+def test_a_model_that_was_dropped_is_loaded_again(monkeypatch) -> None:
+    monkeypatch.setattr(ray.serve, "get_multiplexed_model_id", lambda: "m")
     replica = Replica()
-    windows = [Window(np.zeros(16_000, np.int16), DecodeOptions())]
-    (result,) = asyncio.run(recognize_batch(replica, windows))
-    assert result.text == ""
-    assert replica.num_in_memory == [0, 0]
+    found = asyncio.run(Transcriber.transcribe(replica, np.zeros(16_000, np.int16), DecodeOptions()))
+    assert found is RESULT
+    assert replica.calls == ["load m", "decode m"] * 2
+
+
+def test_only_loaded_models_are_found() -> None:
+    replica = SimpleNamespace(_loaded=SimpleNamespace(models={"m": SimpleNamespace(recognizer="engine")}))
+    assert Transcriber._find(replica, "m") == "engine"
+    assert Transcriber._find(replica, "gone") is None

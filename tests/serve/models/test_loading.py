@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from serve.models.loading import FIXED_BYTES, TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes
+from serve.models.loading import FIXED_BYTES, TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes, warm_up
 from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError, LanguageError
 from sottovoce.model.adapter import LoraSettings
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import adapt_base, save_checkpoint
 from sottovoce.model.variants import onnx_path
 from sottovoce.schema import DecodeOptions
@@ -129,3 +130,14 @@ def test_freed_memory_goes_back_to_the_system_where_its_allocator_can(monkeypatc
     monkeypatch.setattr("serve.models.loading.ctypes.CDLL", lambda _: library)
     ModelLoader(num_threads=1).free_memory()
     assert trimmed == ([0] if has_trim else [])
+
+
+def test_warming_up_reads_the_longest_context():
+    lengths: list[int] = []
+    recognizer = SimpleNamespace(
+        context=AudioContext(min_s=2.0, max_s=10.0),
+        languages=("en",),
+        recognize=lambda windows, options: lengths.extend(len(window) for window in windows),
+    )
+    warm_up(recognizer)
+    assert lengths == [160_000]

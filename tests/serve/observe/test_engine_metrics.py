@@ -1,15 +1,10 @@
-"""Metrics of a transcriber: its engine calls, and the models in its memory."""
+"""Metrics of a transcriber: its decodings, and the models in its memory."""
 
-import time
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-
-from serve.engine import Window
 from serve.models.loading import Footprint, LoadedModel
 from serve.models.model_plan import ModelPlan
-from serve.observe.engine_metrics import LoadedModelMetrics, record_batch
+from serve.observe.engine_metrics import LoadedModelMetrics, record_batch, record_start, record_window
 from serve.observe.metrics import (
     BATCH_FILL,
     ENGINE_WORK_SECONDS,
@@ -23,11 +18,6 @@ from serve.observe.metrics import (
 )
 from serve.transcriber import Transcriber
 from sottovoce.schema import DecodeOptions, WindowResult
-
-
-def window(*temperatures: float, waited_s: float = 0.0) -> Window:
-    options = DecodeOptions(temperatures=temperatures or (0.0,))
-    return Window(np.zeros(16_000, np.int16), options, arrived=time.monotonic() - waited_s)
 
 
 def result(temperature: float, num_tokens: int) -> WindowResult:
@@ -46,24 +36,31 @@ def loaded(key: str, num_bytes: int) -> LoadedModel:
     return LoadedModel(plan, SimpleNamespace(), Footprint(num_bytes))
 
 
-def test_a_batch_shows_its_fill_wait_time_and_tokens(values, labels):
-    windows = [window(0.0, 0.2, waited_s=4.0), window(0.0, 0.2, waited_s=3.0), window(0.5)]
-    outcomes = [result(0.0, 20), result(0.2, 10), result(0.5, 30)]
-    record_batch("tiny@int8/1-a", windows, outcomes, started=time.monotonic() - 2.0, max_batch_size=4)
+KEY = "tiny@int8/1-a"
+
+
+def test_windows_that_begin_show_their_share_of_a_batch_and_their_waits(values):
+    record_start(KEY, [2.0, 1.0, 0.0], share=0.75)
     assert values(BATCH_FILL) == [0.75]
-    assert values(TOKENS) == [60.0]
-    assert values(ENGINE_WORK_SECONDS) == [pytest.approx(2.0, abs=0.5)]
-    assert values(TOKENS_PER_SECOND) == [pytest.approx(60.0 / values(ENGINE_WORK_SECONDS)[0])]
-    assert values(QUEUE_SECONDS) == [pytest.approx(2.0, abs=0.5), pytest.approx(1.0, abs=0.5), 0.0]
-    assert [given["outcome"] for given in labels(WINDOWS)] == ["first_temperature", "fallback", "first_temperature"]
-    assert labels(TOKENS) == [{"model": "tiny", "variant": "int8"}]
+    assert values(QUEUE_SECONDS) == [2.0, 1.0, 0.0]
 
 
-def test_a_window_that_fails_is_counted_and_has_no_tokens(values, labels):
-    outcomes = [ValueError("bad"), result(0.0, 5)]
-    record_batch("tiny@int8/1-a", [window(), window()], outcomes, started=time.monotonic(), max_batch_size=8)
-    assert [given["outcome"] for given in labels(WINDOWS)] == ["failed", "first_temperature"]
-    assert values(TOKENS) == [5.0]
+def test_a_batch_shows_its_seconds_and_tokens(values, labels):
+    record_batch(KEY, seconds=2.0, num_tokens=60)
+    assert values(ENGINE_WORK_SECONDS) == [2.0]
+    assert values(TOKENS_PER_SECOND) == [30.0]
+    assert labels(ENGINE_WORK_SECONDS) == [{"model": "tiny", "variant": "int8"}]
+
+
+def test_a_window_shows_how_it_ended_and_its_tokens(values, labels):
+    record_window(KEY, DecodeOptions(temperatures=(0.0, 0.2)), result(0.0, 20))
+    record_window(KEY, DecodeOptions(temperatures=(0.0, 0.2)), result(0.2, 10))
+    record_window(KEY, DecodeOptions(temperatures=(0.5,)), result(0.5, 30))
+    record_window(KEY, DecodeOptions(), ValueError("bad"))
+    outcomes = [given["outcome"] for given in labels(WINDOWS)]
+    assert outcomes == ["first_temperature", "fallback", "first_temperature", "failed"]
+    assert values(TOKENS) == [20.0, 10.0, 30.0]
+    assert labels(TOKENS)[0] == {"model": "tiny", "variant": "int8"}
 
 
 def test_gauges_count_versions_and_a_model_that_left_shows_zero(values, labels):
@@ -83,7 +80,7 @@ def test_the_health_check_repeats_the_gauges(values):
         _loaded=SimpleNamespace(models={"k": loaded("tiny@int8/1-a", 100)}),
         _model_metrics=LoadedModelMetrics(max_bytes={"cpu": 1_000}),
         _engine=SimpleNamespace(running_s=lambda: 0.0),
-        _max_batch_s=1.0,
+        _max_step_s=1.0,
     )
     Transcriber.check_health(replica)
     Transcriber.check_health(replica)
