@@ -153,9 +153,16 @@ class _CTranslate2Batch:
         return [SpokenLanguage(ranked[0][0].strip("<|>"), float(ranked[0][1])) for ranked in found]
 
     def attempt(
-        self, rows: Sequence[int], prefix: TokenIds, options: Sequence[DecodeOptions], number: int
+        self,
+        rows: Sequence[int],
+        prefix: TokenIds,
+        options: Sequence[DecodeOptions],
+        number: int,
+        *,
+        cuts_loops: bool = True,
     ) -> Iterator[dict[int, Attempt]]:
-        """Decode some of the windows; see ``WindowDecoder``. A step is one call, with one set of options."""
+        """Decode some of the windows; see ``WindowDecoder``. A step is one call, which writes texts to their ends."""
+        del cuts_loops
         groups: dict[tuple[float, float, int, bool], list[int]] = defaultdict(list)
         for index, one in enumerate(options):
             limit = max(0, min(one.max_new_tokens, MAX_LABEL_TOKENS - prefix.shape[1]))

@@ -8,6 +8,7 @@ from scripted_decoder import END, NO_SPEECH, NUM_TOKENS, START, VOCABULARY, Scri
 
 from sottovoce.recognize.decoding.attempt import Attempt
 from sottovoce.recognize.decoding.fallback import decode_with_fallback
+from sottovoce.recognize.decoding.loops import loop_rule
 from sottovoce.recognize.decoding.stepwise import StepwiseDecoder
 from sottovoce.schema import DecodeOptions
 
@@ -105,3 +106,46 @@ def test_prefix_and_text_stay_within_the_decoders_positions(beam_size: int) -> N
     endless = TreeSession({(0,) * length: {0: 1.0} for length in range(448)})
     (attempt,) = decode_after(prefix, endless, DecodeOptions(max_new_tokens=10_000, beam_size=beam_size))
     assert len(attempt.hypothesis.token_ids) == 448 - len(prefix[0])
+
+
+ENDLESS = [[0]]
+REPEATED = DecodeOptions(temperatures=(0.0, 1.0), logprob_threshold=None, max_new_tokens=200)
+
+
+def test_a_text_that_repeats_itself_ends_early_if_another_temperature_follows() -> None:
+    session = ScriptedSession(ENDLESS, SHORT)
+    looped, said = decode(session, REPEATED, REPEATED)
+    assert len(session.fed) < 60
+    assert said.hypothesis.token_ids == (0, 1)
+    # sampling from such logits gives the same text again, at the last temperature to its end
+    assert (len(looped.hypothesis.token_ids), looped.hypothesis.is_cut) == (200, False)
+    (only,) = decode(ScriptedSession(ENDLESS), replace(REPEATED, temperatures=(0.0,)))
+    assert len(only.hypothesis.token_ids) == 200
+
+
+def test_a_text_that_was_cut_and_is_the_likeliest_is_generated_as_a_whole() -> None:
+    said = TreeSession({(0,) * length: {0: 0.9, 1: 0.1} for length in range(60)})  # above 0 it ends after token 1
+    nothing_passes = replace(REPEATED, compression_ratio_threshold=0.0)
+    (attempt,) = decode(said, nothing_passes)
+    assert (attempt.temperature, attempt.hypothesis.token_ids) == (0.0, (0,) * 60)
+    assert not attempt.hypothesis.is_cut
+
+
+@pytest.mark.parametrize("phrase", [[0], [0, 1], [0, 1, 2] * 5 + [1]])
+def test_a_phrase_of_at_most_16_tokens_is_a_loop(phrase: list[int]) -> None:
+    is_loop = loop_rule(REPEATED, 0, VOCABULARY)
+    tokens = (phrase * 96)[:96]
+    assert not any(is_loop([2, *tokens][:length]) for length in range(48))
+    assert is_loop([2, *tokens][:96])
+    with_times = [
+        token for index, token in enumerate(tokens) for token in ((11, token) if index % 16 == 0 else (token,))
+    ]
+    assert is_loop(with_times[:96])
+
+
+def test_varied_and_short_texts_are_no_loops_and_neither_is_the_last_temperatures() -> None:
+    is_loop = loop_rule(REPEATED, 0, VOCABULARY)
+    varied = np.random.default_rng(0).integers(0, 3, 96).tolist()
+    assert not any(is_loop(varied[:length]) for length in range(97))
+    assert loop_rule(REPEATED, 1, VOCABULARY) is None
+    assert loop_rule(replace(REPEATED, compression_ratio_threshold=None), 0, VOCABULARY) is None

@@ -41,7 +41,13 @@ class WindowDecoder(Protocol):
         """Detect the likeliest language of each of the B windows."""
 
     def attempt(
-        self, rows: Sequence[int], prefix: TokenIds, options: Sequence[DecodeOptions], number: int
+        self,
+        rows: Sequence[int],
+        prefix: TokenIds,
+        options: Sequence[DecodeOptions],
+        number: int,
+        *,
+        cuts_loops: bool = True,
     ) -> Iterator[dict[int, Attempt]]:
         """Decode R windows step by step, each at its temperature ``number``.
 
@@ -52,6 +58,7 @@ class WindowDecoder(Protocol):
             prefix: (R, T) tokens before the transcript.
             options: R, equal in ``timestamps``.
             number: index of the temperature in ``temperatures``.
+            cuts_loops: whether a text that repeats itself may end early, if another temperature follows.
 
         Yields:
             After each step, the attempts that ended with it, by their index among ``rows``.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sottovoce.recognize.decoding.loops import IsLoop
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.session import DecoderSession, Hypothesis, Logits, TokenIds, log_probabilities
 
@@ -25,6 +26,8 @@ class Sampling:
     """0 takes the likeliest token; above 0 a token is sampled."""
     generator: np.random.Generator | None = None
     """Random numbers for temperatures above 0. Each row has its own, so that its text is independent of other rows."""
+    is_loop: IsLoop | None = None
+    """Ends a text that repeats itself; None generates every text to its end."""
 
 
 def sample_texts(
@@ -61,10 +64,13 @@ def sample_texts(
         counts += is_open
         was_open = is_open
         is_open = was_open & (written[:, step] != end_id) & (counts < limits)
+        loops = [row for row in np.flatnonzero(is_open).tolist() if _is_loop(samplings[row], written[row, : step + 1])]
+        is_open[loops] = False
         yield {
             row: Hypothesis(
                 token_ids=tuple(token for token in written[row, : counts[row]].tolist() if token != end_id),
                 logprobs=tuple(logprobs[row, : counts[row]].tolist()),
+                is_cut=row in loops,
             )
             for row in np.flatnonzero(was_open & ~is_open).tolist()
         }
@@ -75,6 +81,10 @@ def sample_texts(
             session.reorder(kept.tolist())
             rows, chosen = rows[kept], chosen[kept]
         logits = session.advance(chosen)
+
+
+def _is_loop(sampling: Sampling, written: TokenIds) -> bool:
+    return sampling.is_loop is not None and sampling.is_loop(written.tolist())
 
 
 def _choose(logits: Logits, samplings: Sequence[Sampling]) -> TokenIds:

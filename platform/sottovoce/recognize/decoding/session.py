@@ -60,6 +60,8 @@ class Hypothesis:
     logprobs: tuple[float, ...]
     """(T,) of the tokens, or (T + 1,) with that of the end token if it was generated within the limit; empty where
     the engine returns only their sum and nobody asked for more."""
+    is_cut: bool = False
+    """Whether it ended early because it repeats itself; see ``loops``."""
     known_sum: float | None = None
     """The sum of ``logprobs``, from an engine that returns it."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.recognize.decoding.attempt import Attempt, SpokenLanguage, is_search, num_texts
 from sottovoce.recognize.decoding.beam import BeamSettings, search_beams
+from sottovoce.recognize.decoding.loops import IsLoop, loop_rule
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.sample import Sampling, sample_texts
 from sottovoce.recognize.decoding.session import (
@@ -51,7 +52,13 @@ class StepwiseDecoder:
         ]
 
     def attempt(
-        self, rows: Sequence[int], prefix: TokenIds, options: Sequence[DecodeOptions], number: int
+        self,
+        rows: Sequence[int],
+        prefix: TokenIds,
+        options: Sequence[DecodeOptions],
+        number: int,
+        *,
+        cuts_loops: bool = True,
     ) -> Iterator[dict[int, Attempt]]:
         """Decode some of the windows, one token of each in a step; see ``WindowDecoder``."""
         session, vocabulary = self._session, self._vocabulary
@@ -76,7 +83,8 @@ class StepwiseDecoder:
                 ],
             )
         else:
-            texts = _sample(session, logits[:, 1], options, number, rules=rules, limits=limits)
+            loops = [loop_rule(one, number, vocabulary) if cuts_loops else None for one in options]
+            texts = _sample(session, logits[:, 1], options, number, rules=rules, limits=limits, loops=loops)
         for ended in texts:
             self.num_generated += 1
             yield {
@@ -97,12 +105,13 @@ def _sample(
     *,
     rules: TokenRules,
     limits: Sequence[int],
+    loops: Sequence[IsLoop | None],
 ) -> Iterator[dict[int, list[Hypothesis]]]:
     """Sample the texts of each window, with random numbers from its seed, the attempt and the text's index."""
     num_samples = num_texts(options[0], number)
     samplings = [
-        Sampling(limit, one.temperatures[number], np.random.default_rng((one.seed, number, text)))
-        for one, limit in zip(options, limits, strict=True)
+        Sampling(limit, one.temperatures[number], np.random.default_rng((one.seed, number, text)), is_loop)
+        for one, limit, is_loop in zip(options, limits, loops, strict=True)
         for text in range(num_samples)
     ]
     if num_samples > 1:
