@@ -12,9 +12,9 @@ _REST = 3.0  # times as long as a long recording's window took, the next one wai
 class WindowOrder:
     """The windows that one gateway replica has in flight.
 
-    A transcriber cannot interrupt a batch. With many windows of long recordings in flight, each short recording would
-    wait for all of them. With one, it waits for one, and if that one rests afterwards, mostly for none: three quarters
-    of the time belong to short recordings while there are any.
+    A transcriber begins windows in the order in which they come. With many windows of long recordings in flight, each
+    short recording would wait for all of them. With one, it waits for one, and if that one rests afterwards, mostly for
+    none: three quarters of the time belong to short recordings while there are any.
     """
 
     def __init__(self, *, max_beside_short: int) -> None:
