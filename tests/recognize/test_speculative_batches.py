@@ -1,4 +1,4 @@
-"""Forty windows, eight at a time: with an assistant micro writes what it writes alone."""
+"""Twenty-four windows, eight at a time: with an assistant micro writes what it writes alone."""
 
 import pytest
 from assistants import SpokenWindows, halved, shaken, speak_windows
@@ -14,11 +14,11 @@ def micro(micro_assets) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def forty(micro) -> SpokenWindows:
-    return speak_windows(micro, 40)
+def spoken(micro) -> SpokenWindows:
+    return speak_windows(micro, 24)
 
 
 @pytest.mark.parametrize("assistant", ["itself", "half of its layers", "shaken"])
-def test_forty_windows_have_the_same_tokens(micro, forty, assistant):
+def test_windows_of_several_batches_have_the_same_tokens(micro, spoken, assistant):
     helpers = {"itself": micro, "half of its layers": halved(micro), "shaken": shaken(micro, 1.0)}
-    forty.assert_same_with(micro, helpers[assistant], max_batch_size=8)
+    spoken.assert_same_with(micro, helpers[assistant], max_batch_size=8)
