@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-clients check fix docs serve benchmarks endurance setup constraints clean
+.PHONY: help quickstart test test-clients check fix docs serve benchmarks endurance gpu-check setup constraints clean
 
 PYTHON := .venv/bin/python
 # Two stamps: what the quickstart and the service need is installed first, the tools of development on top of it.
@@ -72,6 +72,20 @@ endurance: $(DEV) ## faults by the hundred and learning to the end, into benchma
 	  $(PYTHON) -m benchmarks.$$name --output benchmarks/results/endurance/$$name.json || exit 1; \
 	done
 	$(PYTHON) -m pytest -m endurance tests/endurance --endurance-results benchmarks/results/endurance
+
+# For a machine with a GPU, on which nothing of this has run yet. WEIGHTS, RECORDINGS and PEAK_TFLOPS are the caller's.
+WEIGHTS := openai/whisper-base
+RECORDINGS := ../shared/data/real
+gpu-check: $(DEV) ## on a machine with a GPU: its tests, training in fp16 and bf16, serving; into runs/gpu_check, 20 minutes
+	@$(PYTHON) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("torch finds no CUDA device: run gpu-check on a machine with a GPU and a CUDA build of torch")'
+	$(PYTHON) -m pytest -m gpu -rs
+	for precision in fp16 bf16; do \
+	  $(PYTHON) -m benchmarks.training --device cuda --precision $$precision --shape small --batch-size 32 --num-steps 30 \
+	    --num-warmup-steps 10 --repetitions 3 $(if $(PEAK_TFLOPS),--peak-tflops $(PEAK_TFLOPS)) \
+	    --output runs/gpu_check/training_$$precision.json || exit 1; \
+	done
+	$(PYTHON) -m benchmarks.serve_load --mode closed --device cuda --model $(WEIGHTS) --variant torch --num-clients 16 \
+	  --recordings $(RECORDINGS) --output runs/gpu_check/serving.json
 
 setup: $(DEV) ## only make .venv and install into it
 

@@ -28,6 +28,7 @@ from sottovoce.audio.features import log_mel
 from sottovoce.config import Config, load_config, setup_logging
 from sottovoce.data.manifest import read_manifest
 from sottovoce.model.labels import IGNORED, encode_labels
+from sottovoce.model.variants import RunDevice
 from sottovoce.schema import FRAMES_PER_SECOND, MAX_CONTEXT_S
 
 _PADDED_FRAMES = round(MAX_CONTEXT_S * FRAMES_PER_SECOND)
@@ -46,6 +47,7 @@ class PeerRun(Config):
     num_warmup_steps: int = Field(ge=0)
     """Steps before the clock starts."""
     precision: str = "fp32"
+    device: RunDevice = "cpu"
     seed: int = 0
 
 
@@ -119,7 +121,7 @@ def main(run: PeerRun) -> None:
             fp16=run.precision == "fp16",
             bf16=run.precision == "bf16",
             seed=run.seed,
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=run.device == "cpu",
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -128,7 +130,7 @@ def main(run: PeerRun) -> None:
         data_collator=GuidesCollator(run.model, tokenizer=tokenizer, start_id=model.config.decoder_start_token_id),
         callbacks=[clock],
     )
-    if torch.cuda.is_available():
+    if run.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     trainer.train()
     first = run.num_warmup_steps
@@ -137,7 +139,7 @@ def main(run: PeerRun) -> None:
         "seconds": clock.ends[-1] - clock.ends[first - 1],
         "audio_s": sum(clips.durations_s[place] for place in timed),
         "num_samples": len(timed),
-        "peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0,
+        "peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if run.device == "cuda" else 0.0,
     }
     run.output.write_text(json.dumps(result), encoding="utf-8")
 

@@ -29,7 +29,7 @@ from benchmarks.load_report import MemorySample, sample_memory, summarize, summa
 from serve.launch import start_ray, start_service, stop_service
 from serve.settings import Autoscaling, ServeConfig
 from sottovoce.config import Config, load_config, setup_logging
-from sottovoce.model.variants import ServedVariant
+from sottovoce.model.variants import Device, ServedVariant
 
 Mode: TypeAlias = Literal["closed", "open", "soak", "overload"]
 
@@ -48,6 +48,8 @@ class ServeLoad(Config):
     """Checkpoint or export folder to serve; the embedded model when None."""
     variant: ServedVariant = "int8"
     """Of that model."""
+    device: Device = "cpu"
+    """Where transcribers compute."""
     num_clients: int | None = Field(default=None, ge=1)
     """Clients of a closed loop; 8, or 640 for overload, when None."""
     duration_s: float | None = Field(default=None, gt=0.0)
@@ -83,6 +85,7 @@ def _service(settings: ServeLoad, *, models_folder: str) -> ServeConfig:
     return ServeConfig(
         model=settings.model,
         variant=settings.variant,
+        device=settings.device,
         models_folder=models_folder,
         embedded_until_promoted=settings.model is None,
         transcriber_scaling=Autoscaling(min_replicas=settings.num_replicas, max_replicas=settings.num_replicas),
