@@ -134,7 +134,7 @@ def measure_times(model: Path | str, packs: Sequence[Example]) -> Times:
     for pack, waveform, result in zip(packs, waveforms, results, strict=True):
         segments, _ = split_window(
             result.token_ids,
-            timestamps_from=vocabulary.timestamps_from,
+            kinds=vocabulary.kinds,
             decode_raw=vocabulary.text,
             duration_s=len(waveform) / SAMPLING_RATE,
         )

@@ -8,10 +8,13 @@ import torch
 from sottovoce.errors import CheckpointError
 from sottovoce.export.onnx import export_onnx
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.variants import ALIGNMENT_SCORES, PARTS, onnx_path
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.onnx_engine import text_probabilities
 from sottovoce.words.cross_attention import alignment_heads, attend
+
+WHISPER = TokenKinds(50_257, timestamps_from=50_364)
 
 SCORE_TOLERANCE = 1e-4  # float32; 1.2e-5 with micro, whose scores reach 15
 TOKENS = [50_258, 50_259, 50_359, 50_363, 440, 3_131, 50_363, 1_234, 50_257]
@@ -46,9 +49,9 @@ def test_scores_and_probabilities_are_torchs(tiny_checkpoint, tiny_export):
     spectrogram = np.random.default_rng(0).uniform(-1, 1, (3, 80, 400)).astype(np.float32)
     with torch.inference_mode():
         encoded = model.model.encoder(torch.from_numpy(spectrogram)).last_hidden_state
-        expected = attend(model, encoded[1:2], TOKENS, heads=alignment_heads(model), end_id=50_257)
+        expected = attend(model, encoded[1:2], TOKENS, heads=alignment_heads(model), kinds=WHISPER)
     session = load_recognizer(tiny_export, variant="fp32")._open_session(spectrogram)
-    scores, probabilities = session.attend(1, TOKENS)
+    scores, probabilities = session.attend(1, TOKENS, WHISPER)
     assert scores.shape == (2, len(TOKENS), 200)
     np.testing.assert_allclose(scores, expected.scores, atol=SCORE_TOLERANCE)
     np.testing.assert_allclose(probabilities, expected.probabilities, atol=SCORE_TOLERANCE)
@@ -56,9 +59,9 @@ def test_scores_and_probabilities_are_torchs(tiny_checkpoint, tiny_export):
 
 def test_tokens_that_are_no_text_have_no_probability():
     logits = np.log(np.array([[1.0, 3.0, 4.0], [2.0, 2.0, 9.0], [1.0, 1.0, 1.0]], dtype=np.float32))
-    found = text_probabilities(logits, np.array([1, 0, 2]), end_id=2)
+    found = text_probabilities(logits, np.array([1, 0, 2]), kinds=TokenKinds(2, 3))
     assert found.tolist() == pytest.approx([0.75, 0.5, 0.0])
-    assert text_probabilities(logits, np.array([2, 2, 2]), end_id=2).tolist() == [0.0, 0.0, 0.0]
+    assert text_probabilities(logits, np.array([2, 2, 2]), kinds=TokenKinds(2, 3)).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_heads_the_decoder_lacks_are_named_before_anything_is_traced(tiny_checkpoint, tmp_path):

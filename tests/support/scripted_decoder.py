@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.vocabulary import Vocabulary
 
 NUM_TOKENS = 12  # 0-4 text, 5 end, 6 start, 7 and 8 languages, 9 no speech, 10 no timestamps, 11 a timestamp
@@ -40,11 +41,10 @@ VOCABULARY = Vocabulary(
     languages=("en", "de"),
     language_ids=np.array([7, 8]),
     start_id=START,
-    end_id=END,
+    kinds=TokenKinds(END, timestamps_from=11),
     no_speech_id=NO_SPEECH,
     suppressed=np.array([4, 6, 7, 8, 9, 10]),
     suppressed_first=np.array([3, END]),
-    timestamps_from=11,
     previous_id=8,
     max_initial_timestamp_index=None,
 )

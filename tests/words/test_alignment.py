@@ -11,11 +11,13 @@ from benchmarks.openai_whisper import as_openai_whisper
 from sottovoce.audio.features import log_mel
 from sottovoce.demo.speech import Voice, speak
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
-from sottovoce.model.labels import encode_labels
+from sottovoce.model.labels import TokenKinds, encode_labels
 from sottovoce.schema import WordTime
 from sottovoce.words.alignment import align_words, count_positions, leave_pauses_out, smooth_weights, time_words, warp
 from sottovoce.words.cross_attention import all_heads, attend
 from sottovoce.words.word_tokens import WordTokens, split_words
+
+WHISPER = TokenKinds(50_257, timestamps_from=50_364)
 
 TOLERANCE_S = 0.02  # one position of the encoder
 PROBABILITY_TOLERANCE = 1e-4  # float32, another implementation of the same model
@@ -109,7 +111,7 @@ def read_speech(model: torch.nn.Module, speech: np.ndarray, ids: list[int]) -> t
     spectrogram = torch.from_numpy(log_mel(speech, num_mel_bins=80, num_frames=3_000))[None]
     with torch.no_grad():
         encoded = model.model.encoder(spectrogram).last_hidden_state
-    attention = attend(model, encoded, ids, heads=all_heads(model), end_id=50_257)
+    attention = attend(model, encoded, ids, heads=all_heads(model), kinds=WHISPER)
     return attention.scores, attention.probabilities
 
 

@@ -5,7 +5,10 @@ from transformers import WhisperForConditionalGeneration
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.model.labels import TokenKinds
 from sottovoce.words.cross_attention import alignment_heads, all_heads, attend, attention_scores
+
+WHISPER = TokenKinds(50_257, timestamps_from=50_364)
 
 IDS = [50_258, 50_259, 50_359, 50_363, 2_425, 264, 11, 257, 50_257]
 END = 50_257
@@ -33,7 +36,7 @@ def test_weights_are_those_of_eager_attention(tiny_checkpoint, checkpoint: Check
             input_ids=torch.tensor([IDS]), encoder_hidden_states=encoded, output_attentions=True, use_cache=False
         )
         probabilities = eager.proj_out(output.last_hidden_state)[0, :-1, :END].softmax(dim=-1)
-    attention = attend(checkpoint.model, encoded, IDS, heads=[(0, 1), (0, 0)], end_id=END)
+    attention = attend(checkpoint.model, encoded, IDS, heads=[(0, 1), (0, 0)], kinds=WHISPER)
     weights = torch.from_numpy(attention.scores).softmax(dim=-1)
     torch.testing.assert_close(weights, output.cross_attentions[0][0, [1, 0]], atol=TOLERANCE, rtol=0)
     expected = [float(row[token]) if token < END else 0.0 for row, token in zip(probabilities, IDS[1:], strict=True)]

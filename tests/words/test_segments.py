@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from sottovoce.model.labels import TokenKinds
 from sottovoce.schema import TokenLogprob, WindowSegment
 from sottovoce.words.segments import split_window
 
 FROM = 100
+KINDS = TokenKinds(50, FROM)
 DURATION_S = 5.0
 
 
@@ -18,7 +20,7 @@ def words(token_ids: tuple[int, ...]) -> str:
 
 
 def split(*token_ids: int, duration_s: float = DURATION_S) -> tuple[list[tuple[float, float, str]], float | None]:
-    segments, heard_s = split_window(token_ids, timestamps_from=FROM, decode_raw=words, duration_s=duration_s)
+    segments, heard_s = split_window(token_ids, kinds=KINDS, decode_raw=words, duration_s=duration_s)
     return [(segment.start_s, segment.end_s, segment.text) for segment in segments], heard_s
 
 
@@ -28,7 +30,7 @@ def test_segments_stand_between_pairs_of_times_and_a_time_at_the_end_closes_the_
 
 def test_segments_keep_their_tokens_with_the_times() -> None:
     segments, _ = split_window(
-        [at(0.0), 1, at(1.0), at(1.0), 2, at(2.0)], timestamps_from=FROM, decode_raw=words, duration_s=DURATION_S
+        [at(0.0), 1, at(1.0), at(1.0), 2, at(2.0)], kinds=KINDS, decode_raw=words, duration_s=DURATION_S
     )
     assert segments[1] == WindowSegment(1.0, 2.0, " 2", (at(1.0), 2, at(2.0)))
 
@@ -63,14 +65,14 @@ def test_each_segment_has_its_own_tokens_log_probabilities_after_a_blank_one_and
     known = [TokenLogprob(str(token), -float(token), b"") for token in (blank, 1, 2, 3, 4)]
     segments, heard_s = split_window(
         ids,
-        timestamps_from=FROM,
+        kinds=KINDS,
         decode_raw=lambda tokens: words(tokens) if blank not in tokens else " ",
         duration_s=DURATION_S,
         token_logprobs=known,
     )
     assert heard_s == 3.0
     assert [[token.text for token in segment.token_logprobs] for segment in segments] == [["1", "2"], ["3"]]
-    without, _ = split_window(ids, timestamps_from=FROM, decode_raw=words, duration_s=DURATION_S)
+    without, _ = split_window(ids, kinds=KINDS, decode_raw=words, duration_s=DURATION_S)
     assert {segment.token_logprobs for segment in without} == {()}
 
 

@@ -9,6 +9,7 @@ import pytest
 from sottovoce.demo.speech import Voice, speak, speak_words
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
 from sottovoce.model.checkpoint import load_checkpoint
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.variants import ALIGNMENT_SCORES, onnx_path
 from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
 from sottovoce.recognize.load import load_recognizer
@@ -91,12 +92,12 @@ def test_a_transcript_that_fills_the_decoder_is_timed_as_far_as_it_fits(tiny_che
 class LookingOn:
     """A decoder that looks at one position of the sound after the other, a token each."""
 
-    def attend(self, row: int, token_ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def attend(self, row: int, token_ids: list[int], kinds: TokenKinds) -> tuple[np.ndarray, np.ndarray]:
         return 9.0 * np.eye(len(token_ids), 100, dtype=np.float32)[None], np.full(len(token_ids) - 1, 0.5, np.float32)
 
 
 def looking_on(vocabulary: Vocabulary) -> AttentionTimer:
-    return AttentionTimer(LookingOn(), end_id=vocabulary.end_id)
+    return AttentionTimer(LookingOn(), kinds=vocabulary.kinds)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from sottovoce.errors import LabelTooLongError, LanguageError
 from sottovoce.model.tokenizer import Tokenizer
 from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Example, Task, Utterance
@@ -14,7 +17,36 @@ TIMESTAMP_STEP_S = 0.02  # between two of Whisper's timestamp tokens
 MAX_PROMPT_TOKENS = (
     MAX_LABEL_TOKENS // 2 - 1
 )  # of previous text: half of the decoder's positions, as in Whisper, without <|startofprev|>
-_NUM_TIMESTAMPS = round(MAX_CONTEXT_S / TIMESTAMP_STEP_S) + 1  # <|0.00|> to <|30.00|>
+NUM_TIMESTAMPS = round(MAX_CONTEXT_S / TIMESTAMP_STEP_S) + 1  # <|0.00|> to <|30.00|>
+
+
+@dataclass(frozen=True)
+class TokenKinds:
+    """Which token ids are text, and which are times. Tokens that were added to a tokenizer stand above all times."""
+
+    end_id: int
+    """``<|endoftext|>``; text of Whisper's own tokenizer has lower ids."""
+    timestamps_from: int
+    """``<|0.00|>``."""
+
+    @property
+    def timestamps_to(self) -> int:
+        """The first id above ``<|30.00|>``."""
+        return self.timestamps_from + NUM_TIMESTAMPS
+
+    def are_text(self, token_ids: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each of some tokens is text, Whisper's own or added."""
+        ids = np.asarray(token_ids)
+        return (ids < self.end_id) | (ids >= self.timestamps_to)
+
+    def are_times(self, token_ids: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each of some tokens is a time."""
+        ids = np.asarray(token_ids)
+        return (ids >= self.timestamps_from) & (ids < self.timestamps_to)
+
+    def text_of(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        """Return the text tokens in their order."""
+        return tuple(token for token in token_ids if token < self.end_id or token >= self.timestamps_to)
 
 
 @dataclass(frozen=True)
@@ -166,7 +198,7 @@ def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def _timestamp_id(tokenizer: Tokenizer, seconds: float) -> int:
     """Return the token of a time, rounded to 0.02 s."""
-    step = min(round(seconds / TIMESTAMP_STEP_S), _NUM_TIMESTAMPS - 1)
+    step = min(round(seconds / TIMESTAMP_STEP_S), NUM_TIMESTAMPS - 1)
     return _token_id(tokenizer, "<|notimestamps|>") + 1 + step
 
 

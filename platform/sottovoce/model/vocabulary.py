@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError, LanguageError
-from sottovoce.model.labels import MAX_PROMPT_TOKENS, prefix_ids, text_ids
+from sottovoce.model.labels import MAX_PROMPT_TOKENS, TokenKinds, prefix_ids, text_ids
 from sottovoce.model.tokenizer import Tokenizer
 from sottovoce.schema import DecodeOptions
 
@@ -29,19 +29,22 @@ class Vocabulary:
     language_ids: NDArray[np.int64]
     start_id: int
     """``<|startoftranscript|>``."""
-    end_id: int
-    """``<|endoftext|>``."""
+    kinds: TokenKinds
+    """Which ids are text, times, and the end of both."""
     no_speech_id: int
     suppressed: NDArray[np.int64]
     """Never generated: the checkpoint's list, and all special tokens for languages, tasks and other marks."""
     suppressed_first: NDArray[np.int64]
     """Not generated as the first token."""
-    timestamps_from: int
-    """The id of ``<|0.00|>``; timestamps are this id and all above."""
     previous_id: int
     """``<|startofprev|>``, which precedes the previous text."""
     max_initial_timestamp_index: int | None
     """The latest first timestamp of a transcript, in steps of 0.02 s; unlimited when None."""
+
+    @property
+    def end_id(self) -> int:
+        """``<|endoftext|>``."""
+        return self.kinds.end_id
 
     def prefix(self, language: str, options: DecodeOptions) -> list[int]:
         """Return the tokens between the previous text and the transcript.
@@ -58,7 +61,7 @@ class Vocabulary:
 
         Special tokens in a prompt are dropped, so that its author cannot control the decoder.
         """
-        prompt = [token for token in text_ids(self.tokenizer, options.prompt) if token < self.end_id]
+        prompt = self.kinds.text_of(text_ids(self.tokenizer, options.prompt))
         ids = [*prompt, *options.previous_ids][-MAX_PROMPT_TOKENS:]
         return [self.previous_id, *ids] if ids else []
 
@@ -68,12 +71,14 @@ class Vocabulary:
 
     def raw_text(self, token_ids: tuple[int, ...]) -> str:
         """Decode tokens to text without timestamps and special tokens, with its leading space."""
-        words = [token for token in token_ids if token < self.end_id]
-        return str(self.tokenizer.decode(words, clean_up_tokenization_spaces=False))
+        words = self.kinds.text_of(token_ids)
+        return str(self.tokenizer.decode([*words], clean_up_tokenization_spaces=False))
 
     def utf8(self, token_id: int) -> bytes:
         """Return the bytes of one text token, which may be a part of a character."""
         letters = str(self.tokenizer.convert_ids_to_tokens(token_id))
+        if token_id >= self.kinds.timestamps_to:  # an added token is written as it is
+            return letters.encode("utf-8")
         return bytes(_byte_codes()[letter] for letter in letters)
 
     def penalties(self, num_tokens: int, *, timestamps: bool, first: bool) -> NDArray[np.float32]:
@@ -87,7 +92,7 @@ class Vocabulary:
         if first:
             penalties[self.suppressed_first] = -np.inf
         if not timestamps:
-            penalties[self.timestamps_from :] = -np.inf
+            penalties[self.kinds.timestamps_from : self.kinds.timestamps_to] = -np.inf
         return penalties
 
 
@@ -114,11 +119,10 @@ def build_vocabulary(tokenizer: Tokenizer, generation: Mapping[str, Any], *, sou
         languages=codes,
         language_ids=np.array(list(languages.values()), dtype=np.int64),
         start_id=prefix_ids(tokenizer, language=codes[0], task="transcribe", timestamps=True)[0],
-        end_id=end_id,
+        kinds=TokenKinds(end_id, timestamps_from=no_timestamps + 1),
         no_speech_id=no_timestamps - 1,  # <|nospeech|> in OpenAI's files, <|nocaptions|> in Hugging Face's
         suppressed=_ids([*(generation.get("suppress_tokens") or ()), *marks]),
         suppressed_first=_ids(generation.get("begin_suppress_tokens") or ()),
-        timestamps_from=no_timestamps + 1,
         previous_id=no_timestamps - 2,  # <|startofprev|>, by its position: not every generation config names it
         max_initial_timestamp_index=generation.get("max_initial_timestamp_index", _MAX_INITIAL_TIMESTAMP_INDEX),
     )

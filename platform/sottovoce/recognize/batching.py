@@ -36,7 +36,7 @@ class StepwiseBatch(StepwiseDecoder, AttentionTimer):
     def __init__(self, session: WindowSession, vocabulary: Vocabulary, *, num_windows: int) -> None:
         """Wrap a session of ``num_windows`` encoded windows."""
         StepwiseDecoder.__init__(self, session, vocabulary, num_windows=num_windows)
-        AttentionTimer.__init__(self, session, end_id=vocabulary.end_id)
+        AttentionTimer.__init__(self, session, kinds=vocabulary.kinds)
 
 
 OpenBatch = Callable[[NDArray[np.float32]], EncodedBatch]

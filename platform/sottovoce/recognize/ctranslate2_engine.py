@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError, ConfigError, UnsupportedOptionError
 from sottovoce.model.audio_context import CONFIG_KEY, AudioContext
+from sottovoce.model.labels import NUM_TIMESTAMPS
 from sottovoce.model.source import read_config, read_generation_config
 from sottovoce.model.tokenizer import read_tokenizer
 from sottovoce.model.variants import RunDevice
@@ -225,15 +226,14 @@ class _CTranslate2Batch:
 
     def _suppressed(self, *, timestamps: bool) -> list[int]:
         """Return the tokens that are never generated. It suppresses those of the first token by its own config."""
-        num_tokens = self._vocabulary.timestamps_from + _NUM_TIMESTAMPS
-        penalties = self._vocabulary.penalties(num_tokens, timestamps=timestamps, first=False)
+        penalties = self._vocabulary.penalties(self._vocabulary.kinds.timestamps_to, timestamps=timestamps, first=False)
         return [int(token) for token in np.flatnonzero(np.isneginf(penalties))]
 
     def time_tokens(
         self, row: int, prefix: list[int], text_ids: list[int], *, num_samples: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Time the tokens of one window's text by CTranslate2's own alignment; see ``TokenTimer``."""
-        no_timestamps = self._vocabulary.timestamps_from - 1  # CTranslate2 adds it to the prefix
+        no_timestamps = self._vocabulary.kinds.timestamps_from - 1  # CTranslate2 adds it to the prefix
         num_frames = max(2, num_samples * FRAMES_PER_SECOND // SAMPLING_RATE)
         (found,) = self._model.align(
             _view(self._encoded[row : row + 1]),
@@ -249,12 +249,9 @@ class _CTranslate2Batch:
         return np.maximum.accumulate(starts).clip(max=limit_s), probabilities
 
 
-_NUM_TIMESTAMPS = 1_501  # 0 to 30 s in steps of 0.02 s
-
-
 def _initial_index(vocabulary: Vocabulary) -> int:
     index = vocabulary.max_initial_timestamp_index
-    return _NUM_TIMESTAMPS - 1 if index is None else index
+    return NUM_TIMESTAMPS - 1 if index is None else index
 
 
 def _view(values: NDArray[Any]) -> Any:  # noqa: ANN401 - ctranslate2 has no types

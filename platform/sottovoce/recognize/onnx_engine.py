@@ -26,6 +26,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
 from sottovoce.model.audio_context import CONFIG_KEY, AudioContext
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.source import read_config, read_generation_config
 from sottovoce.model.tokenizer import read_tokenizer
 from sottovoce.model.variants import ALIGNMENT_SCORES, RunDevice, onnx_path
@@ -226,7 +227,9 @@ class _OnnxSession:
         """Return a session of some of the windows."""
         return _OnnxSession(self._decoder, _take(self._encoded, rows), engine=self._engine)
 
-    def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def attend(
+        self, row: int, token_ids: list[int], kinds: TokenKinds
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Read given tokens for one window; see ``AttentionSource``.
 
         Raises:
@@ -239,6 +242,7 @@ class _OnnxSession:
             self._encoded.numpy()[row : row + 1],
             self._empty_caches(batch_size=1),
             np.array(token_ids, dtype=np.int64),
+            kinds,
         )
 
     def _continue_from(self, caches: Mapping[str, onnxruntime.OrtValue]) -> None:
@@ -316,6 +320,7 @@ def read_attention(
     encoded: NDArray[np.float32],
     empty_caches: Mapping[str, onnxruntime.OrtValue],
     token_ids: NDArray[np.int64],
+    kinds: TokenKinds,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Read prefix, text and end token of one window in one pass.
 
@@ -323,7 +328,8 @@ def read_attention(
         decoder: the merged decoder, exported with its alignment scores.
         encoded: (1, P, D) from the encoder.
         empty_caches: for a batch of one; the branch without a cache ignores them, but the graph requires them.
-        token_ids: (T,), the last one the end token; text tokens have lower ids.
+        token_ids: (T,), the last one the end token.
+        kinds: which ids are text.
 
     Returns:
         Scores (H, T, P), and the probabilities (T - 1,) of the tokens from the second on, normalized over text tokens;
@@ -336,25 +342,26 @@ def read_attention(
     }
     outputs = decoder.run_with_ort_values(["logits", ALIGNMENT_SCORES], {**inputs, **empty_caches})
     logits, scores = (output.numpy()[0] for output in outputs)
-    return scores, text_probabilities(logits[:-1], token_ids[1:], end_id=int(token_ids[-1]))
+    return scores, text_probabilities(logits[:-1], token_ids[1:], kinds)
 
 
 def text_probabilities(
-    logits: NDArray[np.float32], token_ids: NDArray[np.int64], *, end_id: int
+    logits: NDArray[np.float32], token_ids: NDArray[np.int64], kinds: TokenKinds
 ) -> NDArray[np.float32]:
     """Return the probability of each token, normalized over text tokens.
 
     Args:
         logits: (T, V) from which each token was generated.
         token_ids: (T,).
-        end_id: text tokens have lower ids.
+        kinds: which ids are text.
 
     Returns:
         (T,), 0 for tokens that are no text.
     """
-    is_text = token_ids < end_id
+    is_text = kinds.are_text(token_ids)
     probabilities = np.zeros(len(token_ids), dtype=np.float32)
-    among = logits[is_text, :end_id]
+    among = logits[is_text]
+    among[:, kinds.end_id : kinds.timestamps_to] = -np.inf
     chosen = among[np.arange(len(among)), token_ids[is_text]]
     peaks = among.max(axis=1, initial=-np.inf)
     np.subtract(among, peaks[:, None], out=among)

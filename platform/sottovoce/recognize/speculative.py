@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.recognize.decoding.rules import TokenRules
 from sottovoce.recognize.decoding.session import DecoderSession, Logits, TokenIds
@@ -146,9 +147,11 @@ class SpeculativeSession:
             num_drafted=self._num_drafted,
         )
 
-    def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def attend(
+        self, row: int, token_ids: list[int], kinds: TokenKinds
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Read given tokens for one window; see ``AttentionSource``."""
-        return self.target.attend(row, token_ids)
+        return self.target.attend(row, token_ids, kinds)
 
     @property
     def _num_read(self) -> int:
@@ -244,7 +247,7 @@ class _Drafter:
 
     def _rules_of(self, *, num_tokens: int) -> TokenRules:
         """Return the rules of the model itself: with timestamps unless the prefix excludes them."""
-        no_timestamps = self._vocabulary.timestamps_from - 1
+        no_timestamps = self._vocabulary.kinds.timestamps_from - 1
         return TokenRules.of(
             self._vocabulary, num_tokens=num_tokens, timestamps=int(self._prefix[0, -1]) != no_timestamps
         )

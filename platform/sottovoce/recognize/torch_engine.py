@@ -19,6 +19,7 @@ from sottovoce.errors import ConfigError
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import TrimmedWhisper
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.variants import TORCH, RunDevice
 from sottovoce.model.vocabulary import build_vocabulary
 from sottovoce.recognize.batching import StepwiseBatch, WindowSession, decode_windows
@@ -270,14 +271,16 @@ class _TorchSession:
         selected._cross_cache = _take(self._cross_cache, rows)
         return selected
 
-    def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def attend(
+        self, row: int, token_ids: list[int], kinds: TokenKinds
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Read given tokens for one window; see ``AttentionSource``."""
         attention = attend(
             self._model,
             self.encoded[row : row + 1],
             token_ids,
             heads=alignment_heads(self._model),
-            end_id=token_ids[-1],
+            kinds=kinds,
         )
         return attention.scores, attention.probabilities
 

@@ -16,6 +16,7 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.context import TrimmedWhisper
+from sottovoce.model.labels import TokenKinds
 
 Head: TypeAlias = tuple[int, int]
 """Decoder layer and head, both counted from 0."""
@@ -61,7 +62,7 @@ def all_heads(model: TrimmedWhisper) -> tuple[Head, ...]:
 
 
 def attend(
-    model: TrimmedWhisper, encoded: Tensor, token_ids: Sequence[int], *, heads: Sequence[Head], end_id: int
+    model: TrimmedWhisper, encoded: Tensor, token_ids: Sequence[int], *, heads: Sequence[Head], kinds: TokenKinds
 ) -> Attention:
     """Run the decoder on tokens, and record the attention scores of heads.
 
@@ -73,14 +74,15 @@ def attend(
         encoded: (1, P, D) from its encoder.
         token_ids: T: prefix, text and end token.
         heads: H heads of the decoder.
-        end_id: id of the end token; text tokens have lower ids.
+        kinds: which ids are text.
     """
     scores, hidden = _read(model, encoded, token_ids, heads)
     targets = torch.tensor(list(token_ids[1:]), device=encoded.device)
     with torch.no_grad():
-        logits: Tensor = model.proj_out(hidden)[0, :-1, :end_id].float()
-        chosen = logits.softmax(dim=-1).gather(1, targets.clamp(max=end_id - 1)[:, None])[:, 0]
-    return Attention(scores=scores, probabilities=(chosen * (targets < end_id)).cpu().numpy())
+        logits: Tensor = model.proj_out(hidden)[0, :-1].float()
+        logits[:, kinds.end_id : kinds.timestamps_to] = -torch.inf  # normalized over text tokens
+        chosen = logits.softmax(dim=-1).gather(1, targets[:, None])[:, 0]
+    return Attention(scores=scores, probabilities=chosen.cpu().numpy())
 
 
 def attention_scores(

@@ -6,7 +6,7 @@ Shapes: T tokens.
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, pairwise
 
-from sottovoce.model.labels import TIMESTAMP_STEP_S
+from sottovoce.model.labels import TIMESTAMP_STEP_S, TokenKinds
 from sottovoce.schema import TokenLogprob, WindowSegment
 
 Tokens = tuple[int, ...]
@@ -15,7 +15,7 @@ Tokens = tuple[int, ...]
 def split_window(
     token_ids: Sequence[int],
     *,
-    timestamps_from: int,
+    kinds: TokenKinds,
     decode_raw: Callable[[Tokens], str],
     duration_s: float,
     token_logprobs: Iterable[TokenLogprob] = (),
@@ -28,7 +28,7 @@ def split_window(
 
     Args:
         token_ids: (T,) tokens after the prefix, end token excluded.
-        timestamps_from: the id of ``<|0.00|>``; see ``Vocabulary``.
+        kinds: which ids are text and which are times.
         decode_raw: decodes text tokens and keeps the leading space.
         duration_s: of the window's sound; no time lies beyond it.
         token_logprobs: of the text tokens, in order; empty if they were not requested.
@@ -40,7 +40,7 @@ def split_window(
     pair starts with the window; here it starts at its first timestamp.
     """
     ids = tuple(token_ids)
-    is_time = [token >= timestamps_from for token in ids]
+    is_time = kinds.are_times(ids).tolist()
     cuts = [index for index in range(1, len(ids)) if is_time[index - 1] and is_time[index]]
     is_finished = not cuts or is_time[-2:] == [False, True]
     pieces = [ids[first:last] for first, last in pairwise([0, *cuts, *([len(ids)] if is_finished else [])])]
@@ -48,8 +48,8 @@ def split_window(
     end_s = 0.0
     logprobs = iter(token_logprobs)
     for piece in pieces:
-        start_s, end_s = _span(piece, timestamps_from, after_s=end_s, duration_s=duration_s)
-        words = tuple(token for token in piece if token < timestamps_from)
+        start_s, end_s = _span(piece, kinds, after_s=end_s, duration_s=duration_s)
+        words = kinds.text_of(piece)
         known = tuple(islice(logprobs, len(words)))  # also of blank pieces, so that the next piece gets its own
         text = decode_raw(words)
         if text.strip():
@@ -58,14 +58,15 @@ def split_window(
     return tuple(segments), heard_s
 
 
-def _span(piece: Tokens, timestamps_from: int, *, after_s: float, duration_s: float) -> tuple[float, float]:
+def _span(piece: Tokens, kinds: TokenKinds, *, after_s: float, duration_s: float) -> tuple[float, float]:
     """Return the start and end of a segment; the previous segment and the window's end replace missing timestamps."""
 
     def time_s(token: int) -> float:
-        return min(round((token - timestamps_from) * TIMESTAMP_STEP_S, 2), duration_s)
+        return min(round((token - kinds.timestamps_from) * TIMESTAMP_STEP_S, 2), duration_s)
 
-    times = [time_s(token) for token in piece if token >= timestamps_from]
-    starts_with_time = bool(piece) and piece[0] >= timestamps_from
+    is_time = kinds.are_times(piece).tolist()
+    times = [time_s(token) for token, found in zip(piece, is_time, strict=True) if found]
+    starts_with_time = is_time[:1] == [True]
     start_s = max(after_s, times[0]) if starts_with_time else after_s
     ends = times[1:] if starts_with_time and len(piece) > 1 else times
     return start_s, max(start_s, ends[-1] if ends else duration_s)

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Waveform, WindowResult, WindowSegment, WordTime
 from sottovoce.words.alignment import attended_starts, place_segments
@@ -25,7 +26,9 @@ _SENTENCE_END = re.compile(f"[.?!\u2026\u061f\u06d4\u0964][\"')\\]{_CLOSING}]*$"
 class AttentionSource(Protocol):
     """A batch of encoded windows whose cross-attention can be read."""
 
-    def attend(self, row: int, token_ids: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def attend(
+        self, row: int, token_ids: list[int], kinds: TokenKinds
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the decoder on prefix, text and end token (T) of one window.
 
         Returns:
@@ -64,16 +67,16 @@ class TokenTimer(Protocol):
 class AttentionTimer:
     """The ``TokenTimer`` of an engine that returns attention."""
 
-    def __init__(self, source: AttentionSource, *, end_id: int) -> None:
-        """Wrap a batch; ``end_id`` is the id of the end token."""
+    def __init__(self, source: AttentionSource, *, kinds: TokenKinds) -> None:
+        """Wrap a batch; ``kinds`` says which ids are text."""
         self._source = source
-        self._end_id = end_id
+        self._kinds = kinds
 
     def time_tokens(
         self, row: int, prefix: list[int], text_ids: list[int], *, num_samples: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Time the tokens by ``attended_starts``; see ``TokenTimer``."""
-        scores, probabilities = self._source.attend(row, [*prefix, *text_ids, self._end_id])
+        scores, probabilities = self._source.attend(row, [*prefix, *text_ids, self._kinds.end_id], self._kinds)
         starts = attended_starts(scores, prefix_length=len(prefix), num_samples=num_samples)
         return starts, probabilities[len(prefix) - 1 : -1]
 
@@ -111,7 +114,7 @@ def time_result(
         return result
     if not option.timestamps:
         result = replace(result, segments=_divide(result.segments, _text_language(result, option), vocabulary))
-    texts = _segment_texts(result, end_id=vocabulary.end_id)
+    texts = _segment_texts(result, vocabulary.kinds)
     words = _words(source, row, texts, result, option, waveform=waveform, vocabulary=vocabulary)
     if result.heard_s is not None:
         words = [[_end_by(word, result.heard_s) for word in found] for found in words]
@@ -163,10 +166,10 @@ def _text_language(result: WindowResult, option: DecodeOptions) -> str:
     return "en" if option.task == "translate" else result.language
 
 
-def _segment_texts(result: WindowResult, *, end_id: int) -> list[list[int]]:
+def _segment_texts(result: WindowResult, kinds: TokenKinds) -> list[list[int]]:
     """Return each segment's text tokens; those of the whole window if it has no segments."""
     pieces = [segment.token_ids for segment in result.segments] or [result.token_ids]
-    return [[token for token in piece if token < end_id] for piece in pieces]
+    return [[*kinds.text_of(piece)] for piece in pieces]
 
 
 def _words(

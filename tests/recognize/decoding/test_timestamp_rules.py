@@ -4,20 +4,21 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
+from sottovoce.model.labels import NUM_TIMESTAMPS, TokenKinds
 from sottovoce.recognize.decoding.rules import apply_timestamp_rules
 
 FROM, END = 100, 50
 
 
-def allowed(*written: int, scores: dict[int, float] | None = None, limit: int | None = None) -> set[int]:
+def allowed(
+    *written: int, scores: dict[int, float] | None = None, limit: int | None = None, num_tokens: int = 120
+) -> set[int]:
     """The tokens that may follow, of 0 to 119."""
-    logits = np.zeros((1, 120), np.float32)
+    logits = np.zeros((1, num_tokens), np.float32)
     for token, value in (scores or {}).items():
         logits[0, token] = value
     logits[:, END + 1 : FROM] = -np.inf
-    apply_timestamp_rules(
-        logits, np.array([written], np.int64), timestamps_from=FROM, end_id=END, max_initial_index=limit
-    )
+    apply_timestamp_rules(logits, np.array([written], np.int64), kinds=TokenKinds(END, FROM), max_initial_index=limit)
     return set(np.flatnonzero(np.isfinite(logits[0])).tolist())
 
 
@@ -60,5 +61,17 @@ def test_the_rules_are_those_of_transformers(num_written: int) -> None:
     written = np.where(generator.random((200, num_written)) < 0.5, words, times)
     ids = torch.from_numpy(np.concatenate([np.zeros((200, 3), np.int64), written], axis=1))
     expected = processor(ids, torch.from_numpy(logits.copy())).numpy()
-    apply_timestamp_rules(logits, written, timestamps_from=FROM, end_id=END, max_initial_index=None)
+    apply_timestamp_rules(logits, written, kinds=TokenKinds(END, FROM), max_initial_index=None)
     assert np.array_equal(logits, expected)
+
+
+WITH_ADDED = FROM + NUM_TIMESTAMPS + 3  # three tokens of text above the times
+
+
+def test_tokens_above_the_times_are_words() -> None:
+    added = set(range(FROM + NUM_TIMESTAMPS, WITH_ADDED))
+    assert not added & allowed(num_tokens=WITH_ADDED)
+    assert added <= allowed(FROM, num_tokens=WITH_ADDED)
+    assert not added & allowed(FROM, 1, FROM + 5, num_tokens=WITH_ADDED)
+    assert added <= allowed(FROM, 1, scores={WITH_ADDED - 1: 20.0}, num_tokens=WITH_ADDED)
+    assert max(allowed(FROM, WITH_ADDED - 1, num_tokens=WITH_ADDED)) == FROM + NUM_TIMESTAMPS - 1

@@ -75,7 +75,7 @@ def _result(
     logprobs = _token_logprobs(token_ids, hypothesis.logprobs, vocabulary) if option.token_logprobs else ()
     segments, heard_s = split_window(
         token_ids,
-        timestamps_from=vocabulary.timestamps_from,
+        kinds=vocabulary.kinds,
         decode_raw=vocabulary.raw_text,
         duration_s=duration_s,
         token_logprobs=logprobs,
@@ -101,7 +101,9 @@ def _token_logprobs(
     """Return the text tokens with their log-probabilities; timestamps and the end token are not text."""
     return tuple(
         TokenLogprob(text=utf8.decode("utf-8", errors="replace"), logprob=logprob, utf8=utf8)
-        for token, logprob in zip(token_ids, logprobs, strict=False)  # that of the end token may follow
-        if token < vocabulary.end_id
+        for token, logprob, is_text in zip(  # the log-probability of the end token may follow
+            token_ids, logprobs, vocabulary.kinds.are_text(token_ids), strict=False
+        )
+        if is_text
         for utf8 in (vocabulary.utf8(token),)
     )

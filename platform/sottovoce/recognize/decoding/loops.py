@@ -31,7 +31,7 @@ def loop_rule(options: DecodeOptions, number: int, vocabulary: Vocabulary) -> Is
     def is_loop(token_ids: Sequence[int]) -> bool:
         if len(token_ids) < _NUM_TOKENS or len(token_ids) % _EVERY:
             return False
-        text_ids = tuple(token for token in token_ids if token < vocabulary.end_id)  # times never repeat themselves
+        text_ids = vocabulary.kinds.text_of(token_ids)  # times never repeat themselves
         return _repeats_phrase(text_ids) and compression_ratio(vocabulary.text(text_ids)) > threshold
 
     return is_loop

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sottovoce.model.labels import TokenKinds
 from sottovoce.model.vocabulary import Vocabulary
 from sottovoce.recognize.decoding.session import Logits, TokenIds
 
 
 def apply_timestamp_rules(
-    logits: Logits, written: TokenIds, *, timestamps_from: int, end_id: int, max_initial_index: int | None
+    logits: Logits, written: TokenIds, *, kinds: TokenKinds, max_initial_index: int | None
 ) -> None:
     """Set the logits of tokens to -inf, in place, that no well-formed transcript with timestamps has next.
 
@@ -25,42 +26,45 @@ def apply_timestamp_rules(
     Args:
         logits: (R, V) of the next token; tokens that are never allowed are at -inf already.
         written: (R, T) tokens so far, after the prefix.
-        timestamps_from: the id of ``<|0.00|>``.
-        end_id: the id of the end token; words have lower ids.
+        kinds: which ids are words and which are times.
         max_initial_index: the latest first timestamp in steps of 0.02 s; no limit if None.
 
     Source: openai-whisper 20250625, ApplyTimestampRules, checked against it in test_timestamp_rules; there the end
     token is never first.
     """
+    times = slice(kinds.timestamps_from, kinds.timestamps_to)
     if written.shape[1] == 0:
-        logits[:, :end_id] = -np.inf
-        logits[:, end_id + 1 : timestamps_from] = -np.inf
+        logits[:, : kinds.end_id] = -np.inf
+        logits[:, kinds.end_id + 1 : times.start] = -np.inf
+        logits[:, times.stop :] = -np.inf
         if max_initial_index is not None:
-            logits[:, timestamps_from + max_initial_index + 1 :] = -np.inf
+            logits[:, times.start + max_initial_index + 1 : times.stop] = -np.inf
     for row, ids in zip(logits, written, strict=True):
-        is_time = ids >= timestamps_from
+        is_time = kinds.are_times(ids)
         ends_segment = False
         if is_time[-1:].any():
             ends_segment = len(ids) > 1 and not is_time[-2]
             if ends_segment:
-                row[:end_id] = -np.inf
+                row[: kinds.end_id] = -np.inf
+                row[times.stop :] = -np.inf
             else:
-                row[timestamps_from:] = -np.inf
+                row[times] = -np.inf
         if is_time.any():
             earliest = int(ids[is_time][-1]) + (0 if ends_segment else 1)
-            row[timestamps_from:earliest] = -np.inf
-        _prefer_times(row, timestamps_from)
+            row[times.start : earliest] = -np.inf
+        _prefer_times(row, times)
 
 
-def _prefer_times(row: NDArray[np.float32], timestamps_from: int) -> None:
+def _prefer_times(row: NDArray[np.float32], times: slice) -> None:
     """Allow only timestamps if all of them together are likelier than the likeliest other token."""
-    times = row[timestamps_from:]
-    peak = times.max(initial=-np.inf)
+    peak = row[times].max(initial=-np.inf)
     if not np.isfinite(peak):
         return
-    together = peak + np.log(np.exp(times - peak).sum(dtype=np.float64))
-    if together > row[:timestamps_from].max():
-        row[:timestamps_from] = -np.inf
+    together = peak + np.log(np.exp(row[times] - peak).sum(dtype=np.float64))
+    others = row[: times.start], row[times.stop :]
+    if together > max(tokens.max(initial=-np.inf) for tokens in others):
+        for tokens in others:
+            tokens[:] = -np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +97,7 @@ class TokenRules:
             apply_timestamp_rules(
                 allowed,
                 written,
-                timestamps_from=self.vocabulary.timestamps_from,
-                end_id=self.vocabulary.end_id,
+                kinds=self.vocabulary.kinds,
                 max_initial_index=self.vocabulary.max_initial_timestamp_index,
             )
         return allowed
