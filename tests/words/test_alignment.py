@@ -96,6 +96,26 @@ def test_a_pause_far_from_both_ends_of_a_word_is_left_in_it() -> None:
     assert leave_pauses_out(words, []) == words
 
 
+def test_of_two_words_near_the_end_of_a_pause_only_the_first_starts_there() -> None:
+    words = [WordTime("what", 4.30, 5.50, 1.0), WordTime("your", 5.50, 5.76, 1.0)]
+    moved = leave_pauses_out(words, [(4.30, 5.42)])
+    assert [(word.start_s, word.end_s) for word in moved] == [(5.42, 5.50), (5.50, 5.76)]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([(0.0, 1.0), (1.0, 1.0), (1.0, 2.0)], [(0.0, 1.0), (1.0, 1.02), (1.02, 2.0)]),
+        ([(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 2.0)], [(0.0, 1.0), (1.0, 1.02), (1.02, 1.04), (1.04, 2.0)]),
+        ([(0.0, 1.0), (1.0, 1.0), (1.0, 1.0)], [(0.0, 0.96), (0.96, 0.98), (0.98, 1.0)]),
+        ([(1.0, 1.0), (1.0, 1.01), (1.01, 2.0)], [(1.0, 1.02), (1.02, 1.04), (1.04, 2.0)]),
+    ],
+)
+def test_every_word_has_a_length(times: list[tuple[float, float]], expected: list[tuple[float, float]]) -> None:
+    moved = leave_pauses_out([WordTime("a", start, end, 1.0) for start, end in times], [])
+    assert [(word.start_s, word.end_s) for word in moved] == [pytest.approx(pair) for pair in expected]
+
+
 @pytest.fixture(scope="module")
 def micro(micro_assets: Path) -> Checkpoint:
     return load_checkpoint(micro_assets)

@@ -17,6 +17,7 @@ _DIAGONAL, _DOWN, _RIGHT = 0, 1, 2
 _UNKNOWN = 1e6  # far above any cost, which lies within some ten standard deviations
 _FILTER_WIDTH = 7  # positions, openai-whisper's: 0.14 s
 _SAMPLES_PER_POSITION = SAMPLING_RATE // POSITIONS_PER_SECOND
+_POSITION_S = 1 / POSITIONS_PER_SECOND
 # s by which attention may miss a pause at a word's start or end. Between 0.1, best on synthetic sentences, and 0.15,
 # best on joined recordings of digits (micro, 2026-11).
 _PAUSE_REACH_S = 0.12
@@ -212,21 +213,47 @@ def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, fl
         pauses: start and end [s], in order.
 
     Returns:
-        The words; times never decrease, and a word becomes longer by at most 0.12 s at each side.
+        The words; times never decrease, and a word becomes longer by at most 0.12 s at each side. Of several words
+        that start near the end of a pause the first one starts there.
     """
+    if not words:
+        return []
     starts = np.array([word.start_s for word in words])
     ends = np.array([word.end_s for word in words])
     for begin, end in pauses:
         earliest, latest = begin - _PAUSE_REACH_S, end + _PAUSE_REACH_S
-        starts[(earliest <= starts) & (starts <= latest) & (end < ends)] = end
+        starts[np.flatnonzero((earliest <= starts) & (starts <= latest) & (end < ends))[:1]] = end
         ends[(earliest <= ends) & (ends <= latest) & (starts < begin)] = begin
     starts = np.maximum.accumulate(starts)
     ends = np.maximum(ends, starts)
     ends[:-1] = np.minimum(ends[:-1], starts[1:])
     return [
         WordTime(word.text, float(start), float(end), word.probability)
-        for word, start, end in zip(words, starts, ends, strict=True)
+        for word, start, end in zip(words, *_lengthen_empty(starts, ends), strict=True)
     ]
+
+
+def _lengthen_empty(
+    starts: NDArray[np.float64], ends: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Let words without length last one position of the encoder, at the cost of their neighbours.
+
+    The decoder often attends to one position for two short words. The words after are pushed later; those at the end
+    are pushed back, since nothing may last longer than the last word did.
+    """
+    starts, ends, last_s = starts.copy(), ends.copy(), ends[-1]
+    for index in range(len(starts)):
+        if ends[index] <= starts[index]:
+            ends[index] = starts[index] + _POSITION_S
+        if index + 1 < len(starts):
+            starts[index + 1] = max(starts[index + 1], ends[index])
+    latest = last_s
+    for index in reversed(range(len(starts))):
+        ends[index] = min(ends[index], latest)
+        if ends[index] <= starts[index]:
+            starts[index] = max(0.0, ends[index] - _POSITION_S)
+        latest = starts[index]
+    return starts, ends
 
 
 def attended_starts(scores: NDArray[np.float32], *, prefix_length: int, num_samples: int) -> NDArray[np.float64]:
