@@ -28,9 +28,13 @@ def _forget() -> Iterator[None]:
     parquet_rows._kept.clear()
 
 
-@pytest.fixture(params=["struct", "binary"])
+@pytest.fixture(params=["struct", "binary", "view", "dictionary", "struct of dictionaries"])
 def table(request: pytest.FixtureRequest) -> pa.Table:
     rows = [recording(row) for row in range(NUM_ROWS)]
+    if request.param not in ("struct", "binary"):
+        encoded = pa.array(rows, pa.binary_view()) if request.param == "view" else pa.array(rows).dictionary_encode()
+        audio = pa.StructArray.from_arrays([encoded], ["bytes"]) if request.param.startswith("struct") else encoded
+        return pa.table({"text": ["a"] * NUM_ROWS, "audio": audio})
     audio = pa.array([{"bytes": row, "path": "x.wav"} for row in rows], STRUCT) if request.param == "struct" else rows
     return pa.table({"text": ["a"] * NUM_ROWS, "audio": audio})
 
@@ -152,3 +156,13 @@ def test_the_audio_column_is_the_one_in_the_metadata_then_a_struct_then_a_binary
     schema = pa.schema({"a": STRUCT, "b": STRUCT}, metadata={"huggingface": json.dumps(features)})
     assert find_audio_column(schema) == "b"
     assert find_audio_column(schema.with_metadata({"huggingface": "no json"})) == "a"
+
+
+def test_a_column_of_images_does_not_take_the_place_of_audio_that_cannot_be_read(tmp_path: Path):
+    features = {"info": {"features": {"image": {"_type": "Image"}, "voice": {"_type": "Audio"}}}}
+    table = pa.table({"image": pa.array([{"bytes": b"png", "path": "a.png"}], STRUCT), "voice": ["a.wav"]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    assert find_audio_column(table.schema) is None
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(AudioDecodeError, match=r"voice has the type string, store each recording's file as binary"):
+        read_row(f"{tmp_path}/a.parquet", 0)

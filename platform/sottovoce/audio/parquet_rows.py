@@ -37,12 +37,55 @@ def find_audio_column(schema: "pa.Schema") -> str | None:
     """Return the name of the column that holds encoded recordings, or None.
 
     It is the column that the Hub's metadata calls Audio; else the first struct with binary ``bytes``; else the first
-    binary column with a name such as audio or wav.
+    binary column with a name such as audio or wav. If none of the columns that the metadata calls Audio holds bytes,
+    no other column, such as one of images, takes their place.
     """
+    names = _marked_as_audio(schema)
+    marked = [field for field in schema if field.name in names]
+    if marked:
+        return next((field.name for field in marked if _holds_bytes(field.type)), None)
     structs = [field.name for field in schema if _is_struct_of_bytes(field.type)]
-    binaries = [field.name for field in schema if field.name in _BINARY_NAMES and _is_binary(field.type)]
-    marked = [name for name in _marked_as_audio(schema) if _holds_bytes(schema, name)]
-    return next(iter((*marked, *structs, *binaries)), None)
+    binaries = [field.name for field in schema if field.name in _BINARY_NAMES and is_binary(field.type)]
+    return next(iter((*structs, *binaries)), None)
+
+
+def describe_audio_columns(schema: "pa.Schema") -> str:
+    """Return a sentence about a table in which ``find_audio_column`` finds nothing: its columns, and what to do."""
+    suspects = {*_marked_as_audio(schema), *_BINARY_NAMES}
+    types = [f"{field.name} has the type {field.type}" for field in schema if field.name in suspects]
+    wanted = "store each recording's file as binary, in a column audio"
+    return f"among {', '.join(schema.names)}; {', '.join((*types, wanted))}"
+
+
+def hub_features(schema: "pa.Schema") -> dict[str, dict[str, Any]]:
+    """Return what the Hub's metadata says of each column, such as ``{"_type": "Audio"}``; empty without metadata."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError):  # no such metadata, or of another form
+        return {}
+
+
+def is_binary(kind: "pa.DataType") -> bool:
+    """Whether a type holds bytes: of any or a fixed length, as views, or encoded as a dictionary."""
+    from pyarrow import types  # costs 60 ms
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    tests = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def is_text(kind: "pa.DataType") -> bool:
+    """Whether a type holds text: strings of any kind, as views, or encoded as a dictionary; or bytes.
+
+    Writers that do not mark their strings as text store them as bytes.
+    """
+    from pyarrow import types  # costs 60 ms
+
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    return is_binary(kind) or any(
+        test(plain) for test in (types.is_string, types.is_large_string, types.is_string_view)
+    )
 
 
 def read_row(location: str, row: int) -> bytes:
@@ -129,7 +172,7 @@ def _find_column_path(file: "ParquetFile", location: str) -> str:
     schema = file.schema_arrow
     name = find_audio_column(schema)
     if name is None:
-        raise AudioDecodeError(redact(location), f"no column holds audio bytes among {', '.join(schema.names)}")
+        raise AudioDecodeError(redact(location), f"no column holds audio bytes {describe_audio_columns(schema)}")
     return f"{name}.bytes" if _is_struct_of_bytes(schema.field(name).type) else name
 
 
@@ -166,25 +209,14 @@ def _to_bytes(column: "pa.Array | pa.ChunkedArray", row: int) -> bytes | None:
 
 
 def _marked_as_audio(schema: "pa.Schema") -> list[str]:
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return [name for name, feature in features.items() if feature.get("_type") == "Audio"]
-    except (KeyError, ValueError, TypeError, AttributeError):  # no such metadata, or of another form
-        return []
+    return [name for name, feature in hub_features(schema).items() if feature.get("_type") == "Audio"]
 
 
-def _holds_bytes(schema: "pa.Schema", name: str) -> bool:
-    index = schema.get_field_index(name)
-    return index >= 0 and (_is_binary(schema.field(index).type) or _is_struct_of_bytes(schema.field(index).type))
-
-
-def _is_binary(kind: "pa.DataType") -> bool:
-    from pyarrow import types  # costs 60 ms
-
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+def _holds_bytes(kind: "pa.DataType") -> bool:
+    return is_binary(kind) or _is_struct_of_bytes(kind)
 
 
 def _is_struct_of_bytes(kind: "pa.DataType") -> bool:
     from pyarrow import types  # costs 60 ms
 
-    return bool(types.is_struct(kind)) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    return bool(types.is_struct(kind)) and kind.get_field_index("bytes") >= 0 and is_binary(kind.field("bytes").type)

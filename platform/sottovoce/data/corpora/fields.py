@@ -20,6 +20,7 @@ TASK_KEYS = ("task", "taskname")
 TIME_KEYS = ("start_s", "duration_s", "end_s")
 _NEMO_TIME_KEYS = ("offset", "duration", "end")
 
+_BOM = "\ufeff"
 _SPLITS: Final[Mapping[str, Split]] = {
     "train": "train",
     "training": "train",
@@ -84,10 +85,17 @@ def fault_row(error: TypeError | ValueError, *, location: str, row_id: str, audi
     """Return a row that stands for a record that cannot be read."""
     prefix, row_id, audio = f"{printable(location)}: " if location else "", printable(row_id), printable(audio)
     if isinstance(error, UnicodeError):
-        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        fault = f"{prefix}its text is not UTF-8{where}; save it as UTF-8"
+        fault = f"{prefix}{_explain_encoding(error)}"
         return CorpusRow(id=row_id, audio=audio, fault=fault, fault_reason="wrong_encoding")
     return CorpusRow(id=row_id, audio=audio, fault=f"{prefix}{error}")
+
+
+def _explain_encoding(error: UnicodeError) -> str:
+    """Return our own sentence about an encoding, or one in place of Python's."""
+    if not isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
+        return str(error)
+    where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+    return f"its text is not UTF-8{where}; save it as UTF-8"
 
 
 def printable(name: str) -> str:
@@ -96,7 +104,9 @@ def printable(name: str) -> str:
 
 
 def read_text(record: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
-    """Return the first non-empty value of these keys, as a string that UTF-8 can encode.
+    """Return the first non-empty value of these keys, as a string that UTF-8 can encode, without a byte order mark.
+
+    Whoever made the record from files that begin with a mark may have copied it.
 
     Raises:
         TypeError: the value is neither a string nor an integer.
@@ -113,7 +123,7 @@ def read_text(record: Mapping[str, object], keys: tuple[str, ...]) -> str | None
     value.encode("utf-8")
     if "\0" in value:
         raise ValueError("text holds a NUL character")
-    return value
+    return value.removeprefix(_BOM)
 
 
 def language_code(language: str | None) -> str | None:

@@ -14,6 +14,10 @@ from sottovoce.audio.remote import open_file_system, redact
 from sottovoce.errors import ManifestError
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_BOM = b"\xef\xbb\xbf"  # spreadsheets and editors of Windows write it before UTF-8
+# Byte order marks; without one, text whose first two characters are ASCII. UTF-32 first: its mark begins with UTF-16's.
+_UTF_32 = re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|([^\0]\0\0\0){2}|(\0\0\0[^\0]){2}", re.DOTALL)
+_UTF_16 = re.compile(rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,17 @@ class CorpusFiles:
         return reference.removeprefix(self._refer(self.root).rstrip("/") + "/")
 
     def read(self, name: str) -> bytes:
-        """Read a whole file.
+        """Read a whole file of text, and return its bytes in UTF-8 without a byte order mark.
+
+        Some of the bytes may have another encoding; rows of such text are faults.
 
         Raises:
-            ManifestError: it is missing or cannot be read.
+            ManifestError: it is missing, cannot be read, or is UTF-16 or UTF-32.
         """
         try:
-            return bytes(self.filesystem.cat_file(self.path(name)))
+            return utf8_bytes(bytes(self.filesystem.cat_file(self.path(name))))
+        except UnicodeError as error:
+            raise ManifestError(self.shown(name), str(error)) from error
         except OSError as error:
             raise ManifestError(self.shown(name), f"cannot be read: {error.strerror or error}") from error
 
@@ -107,6 +115,18 @@ def list_files(location: CorpusLocation) -> CorpusFiles:
         raise ManifestError(redact(str(location)), "there is no such folder or file") from error
     except OSError as error:
         raise ManifestError(redact(str(location)), f"cannot be listed: {error.strerror or error}") from error
+
+
+def utf8_bytes(data: bytes) -> bytes:
+    """Return text without the byte order mark that some programs write before UTF-8.
+
+    Raises:
+        UnicodeError: it is UTF-16 or UTF-32; the message says which, and what to do.
+    """
+    for name, pattern in (("UTF-32", _UTF_32), ("UTF-16", _UTF_16)):
+        if pattern.match(data):
+            raise UnicodeError(f"is {name}; save it as UTF-8")
+    return data.removeprefix(_BOM)
 
 
 def open_filesystem(location: str | Path) -> tuple[AbstractFileSystem, str]:

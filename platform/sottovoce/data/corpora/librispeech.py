@@ -33,7 +33,7 @@ def _read_chapter(files: CorpusFiles, name: str, *, listed: frozenset[str]) -> I
     folder = posixpath.dirname(name)
     chapter = posixpath.basename(name)[: -len(TRANSCRIPT)]
     split = split_of_name(_subset_of(files, folder))
-    for number, line in enumerate(files.read(name).removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(files.read(name).split(b"\n"), start=1):
         if not line.strip():
             continue
         location = f"{name}:{number}"

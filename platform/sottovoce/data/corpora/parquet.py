@@ -1,12 +1,13 @@
 """Read Parquet with the audio inside, the Hub's format, streamed through Ray Data and never downloaded as a whole.
 
 Files are named like ``data/train-00000-of-00003.parquet``. A struct with ``bytes`` or a binary column holds the bytes
-of the recording's file, and a column such as ``text`` or ``transcription`` the transcript.
+of the recording's file, and a column such as ``text`` or ``transcription`` the transcript. Text may have any of Arrow's
+types for strings and bytes, and the Hub's class numbers are read as their names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ import ray
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.data import DataContext
 
-from sottovoce.audio.parquet_rows import find_audio_column
+from sottovoce.audio.parquet_rows import describe_audio_columns, find_audio_column, hub_features, is_text
 from sottovoce.data.corpora import fields
 from sottovoce.data.corpora.files import CorpusFiles, CorpusLocation, list_files, open_filesystem
 from sottovoce.data.corpora.row import CorpusRow
@@ -25,6 +26,7 @@ from sottovoce.schema import Split
 
 _STRING_KEYS = (*fields.TEXT_KEYS, *fields.LANGUAGE_KEYS, *fields.TASK_KEYS, "target_lang", "split")
 _NAME_KEYS = (*fields.ID_KEYS, *fields.SPEAKER_KEYS, *fields.RECORDING_KEYS)
+_KNOWN_KEYS = frozenset({*_STRING_KEYS, *_NAME_KEYS, *fields.TIME_KEYS})
 _ROWS_PER_READ = 32  # 30 s of FLAC are 1 MB: a read takes tens of MB
 _BLOCK_BYTES = 32 << 20  # a quarter of Ray's default: compressed audio grows tenfold when decoded
 _FOOTER_THREADS = 8  # footers are small, and latency dominates; guess
@@ -43,6 +45,8 @@ class ParquetFile:
     audio_column: str
     columns: tuple[str, ...]
     """The other columns that are read."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of the classes 0, 1, ... of each column that is read and holds their numbers."""
 
     def row_id(self, number: int) -> str:
         """Return the id of a row, counted from 0, that has none; ids sort in the order of the rows."""
@@ -83,7 +87,7 @@ def stream_parquet(location: CorpusLocation, files: Sequence[ParquetFile] | None
             batch_readahead=1,
         )
     return dataset.map_batches(
-        partial(flatten_rows, audio_column=audio_column),
+        partial(flatten_rows, audio_column=audio_column, class_names=files[0].class_names),
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
@@ -97,7 +101,8 @@ def parquet_files(location: CorpusLocation) -> list[ParquetFile]:
         Shards in the order ``stream_parquet`` reads them.
 
     Raises:
-        ManifestError: no shard, one that cannot be read, one without audio or text, or two that differ in columns.
+        ManifestError: no shard, one that cannot be read, one without audio or text, one with a known column of a type
+            that cannot be read, or two that differ in columns or in the names of classes.
     """
     listed = list_files(location)
     names = list(listed.names) if listed.is_single else listed.ending(".parquet")
@@ -109,6 +114,9 @@ def parquet_files(location: CorpusLocation) -> list[ParquetFile]:
     for file in files:
         if (file.audio_column, file.columns) != (first.audio_column, first.columns):
             message = f"has the columns {(file.audio_column, *file.columns)}, and {first.name} has others"
+            raise ManifestError(listed.shown(file.name), f"{message}; prepare them as two corpora")
+        if file.class_names != first.class_names:
+            message = f"numbers its classes otherwise than {first.name}"
             raise ManifestError(listed.shown(file.name), f"{message}; prepare them as two corpora")
     return files
 
@@ -132,18 +140,27 @@ def parse_parquet_row(values: Mapping[str, object]) -> tuple[CorpusRow, bytes]:
     return CorpusRow(id=row.id, audio="", fault="holds no audio"), b""
 
 
-def flatten_rows(table: pa.Table, *, audio_column: str) -> pa.Table:
-    """Put the recording's bytes into a column ``audio``, and convert text to bytes, which nothing decodes."""
+def flatten_rows(
+    table: pa.Table, *, audio_column: str, class_names: Mapping[str, tuple[str, ...]] | None = None
+) -> pa.Table:
+    """Convert the columns that are read to the same few types, whatever types their shards have.
+
+    The recording's bytes go into a column ``audio``. Text and the names of classes become bytes, which nothing decodes;
+    times become seconds as 64-bit numbers.
+    """
+    class_names = class_names or {}
     columns: dict[str, pa.ChunkedArray] = {}
     for name in table.column_names:
         column = table.column(name)
         if name == audio_column:
             is_struct = pa.types.is_struct(column.type)
-            columns["audio"] = pc.struct_field(column, "bytes") if is_struct else column
-        elif name != "path" and _is_text(column.type):
+            columns["audio"] = (pc.struct_field(column, "bytes") if is_struct else column).cast(pa.large_binary())
+        elif name in class_names:
+            columns[name] = _name_classes(column, class_names[name])
+        elif name != "path" and is_text(column.type):
             columns[name] = column.cast(pa.large_binary())
         else:
-            columns[name] = column
+            columns[name] = column.cast(pa.float64(), safe=False) if name in fields.TIME_KEYS else column
     return pa.table(columns)
 
 
@@ -176,8 +193,9 @@ def _read_footer(files: CorpusFiles, name: str) -> ParquetFile:
         raise ManifestError(source, f"is no whole Parquet file: {error}") from error
     audio_column = find_audio_column(schema)
     if audio_column is None:
-        raise ManifestError(source, f"has no column of audio bytes among {', '.join(schema.names)}")
-    columns = tuple(field.name for field in schema if field.name != audio_column and _is_read(field))
+        raise ManifestError(source, f"has no column of audio bytes {describe_audio_columns(schema)}")
+    class_names = _find_class_names(schema)
+    columns = _choose_columns(schema, audio_column, class_names, source=source)
     if not set(columns) & set(fields.TEXT_KEYS):
         raise ManifestError(source, f"has no text column; looked for {', '.join(fields.TEXT_KEYS)}")
     return ParquetFile(
@@ -187,20 +205,55 @@ def _read_footer(files: CorpusFiles, name: str) -> ParquetFile:
         split=fields.split_of_name(name),
         audio_column=audio_column,
         columns=columns,
+        class_names={column: class_names[column] for column in columns if column in class_names},
     )
 
 
-def _is_read(field: pa.Field) -> bool:
-    """Whether a column is known metadata; with another type it means something else, mostly a class number."""
-    if field.name in _STRING_KEYS:
-        return _is_text(field.type)
-    if field.name in _NAME_KEYS:
-        return _is_text(field.type) or bool(pa.types.is_integer(field.type))
-    return field.name in fields.TIME_KEYS and bool(pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+def _choose_columns(
+    schema: pa.Schema, audio_column: str, class_names: Mapping[str, tuple[str, ...]], *, source: str
+) -> tuple[str, ...]:
+    """Return the known columns of metadata; refuse one that cannot be read, since its rows would lose what it says."""
+    known = [column for column in schema if column.name in _KNOWN_KEYS - {audio_column}]
+    for column in known:
+        wanted = _wanted_type(column, class_names)
+        if wanted is not None:
+            message = f"column {column.name} has the type {column.type}, which cannot be read as {wanted}"
+            raise ManifestError(source, f"{message}; store it as {wanted}, or rename or remove it if it is not meant")
+    return tuple(column.name for column in known if not pa.types.is_null(column.type))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _wanted_type(column: pa.Field, class_names: Mapping[str, tuple[str, ...]]) -> str | None:
+    """Return what a known column ought to hold, or None if it holds that; one without any value holds anything."""
+    kind = column.type
+    if pa.types.is_null(kind) or is_text(kind) or column.name in class_names:
+        return None
+    is_whole = bool(pa.types.is_integer(kind))
+    if column.name in fields.TIME_KEYS:
+        is_number = is_whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        return None if is_number else "a number of seconds"
+    if column.name in _NAME_KEYS:
+        return None if is_whole else "text or a whole number"
+    return "text"
+
+
+def _find_class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes of columns that hold their numbers; numbers of speakers and ids are names."""
+    features = hub_features(schema)
+    return {
+        column.name: tuple(map(str, features[column.name]["names"]))
+        for column in schema
+        if column.name in _STRING_KEYS
+        and pa.types.is_integer(column.type)
+        and isinstance(features.get(column.name, {}).get("names"), list)
+    }
+
+
+def _name_classes(numbers: pa.ChunkedArray, names: tuple[str, ...]) -> pa.Array:
+    """Return the names of classes as bytes; -1 is the Hub's missing class, and a number without a name stays one."""
+    known: dict[int | None, str | None] = {None: None, -1: None, **dict(enumerate(names))}
+    return pa.array((known.get(number, str(number)) for number in numbers.to_pylist()), pa.string()).cast(
+        pa.large_binary()
+    )
 
 
 def _decode(value: object) -> object:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sottovoce.data.corpora.fields import fault_row, parse_fields, printable, split_of_name
-from sottovoce.data.corpora.files import CorpusFiles
+from sottovoce.data.corpora.files import CorpusFiles, utf8_bytes
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.data.corpora.tables import Record, read_json
 from sottovoce.errors import ManifestError
@@ -92,8 +92,13 @@ def _parse(group: _Group, *, files: CorpusFiles, shard: str, key: str) -> Corpus
 
 
 def _read_metadata(group: _Group) -> Record:
-    record = read_json(group.metadata.get("json", b"{}"))
+    texts: dict[str, bytes] = {}
+    for kind, content in group.metadata.items():
+        try:
+            texts[kind] = utf8_bytes(content)
+        except UnicodeError as error:
+            raise UnicodeError(f"its .{kind} {error}") from error
+    record = read_json(texts.get("json", b"{}"))
     if isinstance(record, ValueError):
         raise record
-    text = group.metadata.get("txt")
-    return record if text is None else {**record, "text": text.decode("utf-8").strip()}
+    return {**record, "text": texts["txt"].decode("utf-8").strip()} if "txt" in texts else record
