@@ -270,3 +270,71 @@ def test_files_are_read_and_missing_ones_named(tmp_path: Path):
 
 def test_real_speech_is_read(shared_data: Path):
     assert len(read_audio(shared_data / "jfk.flac")) == 176_000
+
+
+@pytest.mark.parametrize("size", [2_000_000_000, 1 << 30, 1_500_000_000, 0x7FFFFFFF, 0xFFFFFFFF, 0, 0x40000000 - 44])
+@pytest.mark.parametrize("is_riff_known", [True, False])
+def test_a_wav_whose_size_is_a_placeholder_is_read_to_its_end(tmp_path: Path, size: int, is_riff_known: bool):
+    data = bytearray(encode(tone()))
+    data[40:44] = size.to_bytes(4, "little")
+    data[4:8] = (min(size + 36, 0xFFFFFFFF) if size and is_riff_known else size).to_bytes(4, "little")
+    np.testing.assert_allclose(decode_plain(bytes(data)), tone(), atol=1e-4)
+    assert len(decode_plain(bytes(data), start_s=0.25, duration_s=0.5)) == 8_000
+    path = tmp_path / "a.wav"
+    path.write_bytes(data)
+    assert len(read_audio(path)) == 16_000
+
+
+@pytest.mark.parametrize(("size", "riff"), [(64_000, 64_036), (300_000, 300_036), (2_000_000_000, 32_036)])
+def test_a_wav_that_promises_what_a_recording_may_hold_is_truncated(size: int, riff: int):
+    data = bytearray(encode(tone()))
+    data[4:8], data[40:44] = riff.to_bytes(4, "little"), size.to_bytes(4, "little")
+    with pytest.raises(AudioDecodeError, match="truncated"):
+        decode_plain(bytes(data))
+
+
+@pytest.mark.parametrize(("container", "codec"), [("ipod", "aac"), ("adts", "aac"), ("mp3", "libmp3lame")])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_padding_of_a_codec_beyond_the_limit_is_cut_off(container: str, codec: str, rate: int):
+    data = encode_ffmpeg(tone(3.0, rate), container=container, codec=codec, rate=rate)
+    waveform = decode_plain(data, max_duration_s=3.0)
+    assert len(waveform) == 48_000
+    np.testing.assert_array_equal(waveform[:47_000], decode_plain(data)[:47_000])
+    with pytest.raises(AudioTooLongError):
+        decode_plain(data, max_duration_s=2.8)
+
+
+def test_samples_that_are_no_padding_are_too_long():
+    with pytest.raises(AudioTooLongError):
+        decode_plain(encode(np.concatenate([tone(), tone(0.01)])), max_duration_s=1.0)
+
+
+@pytest.mark.parametrize("num_lost", [30, -50])
+def test_a_damaged_last_frame_costs_no_more_than_itself(
+    tmp_path: Path, num_lost: int, caplog: pytest.LogCaptureFixture
+):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 45 * 16_000).astype(np.float32)
+    data = bytearray(encode(noise, container="FLAC"))
+    if num_lost > 0:
+        data = data[:-num_lost]
+    else:
+        data[num_lost] ^= 0xFF
+    waveform = decode_plain(bytes(data))
+    assert 44.7 < len(waveform) / 16_000 < 45.0
+    np.testing.assert_allclose(waveform, noise[: len(waveform)], atol=1e-4)
+    assert "are lost" in caplog.text
+    path = tmp_path / "a.flac"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_audio(path), waveform)
+    assert len(read_audio(path, start_s=40.0)) == len(waveform) - 40 * 16_000
+
+
+def test_damage_within_a_file_or_of_more_than_its_end_is_an_error():
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 9 * 16_000).astype(np.float32)
+    data = bytearray(encode(noise, container="FLAC"))
+    short = encode(noise[:8_000], container="FLAC")
+    for damaged in (data[: len(data) * 98 // 100], data[: len(data) // 2] + b"\0\0" + data[len(data) // 2 + 2 :]):
+        with pytest.raises(AudioDecodeError, match="samples are there"):
+            decode_plain(bytes(damaged))
+    with pytest.raises(AudioDecodeError, match="samples are there"):
+        decode_plain(short[:-30])

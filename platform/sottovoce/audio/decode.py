@@ -35,6 +35,12 @@ the encoded bytes says nothing: hours of silence, or speech at 6 kbit/s, unpack 
 
 SamplesT = TypeVar("SamplesT", Pcm, Waveform)
 
+_PADDING_SAMPLES = 2 * 1_152
+"""Samples that a lossy codec may add to a recording of exactly the longest duration: an encoder's delay before it and
+padding to whole frames behind it. Two frames of mp3, which are longer than two of AAC."""
+_ROUNDING = 1e-6  # samples; a product of floats may lie that much below a whole number
+_PIECE_SAMPLES = 1 << 19  # per channel; only silence comes in larger blocks
+
 _MIN_RATE, _MAX_RATE = 1_000, 768_000  # Hz; nothing that holds speech lies outside
 
 
@@ -105,7 +111,8 @@ def decode_audio(
         AudioDecodeError: unreadable, damaged or truncated bytes, or ``start_s`` beyond the end.
         EmptyAudioError: no samples.
         NonFiniteAudioError: NaN or infinite samples.
-        AudioTooLongError: more than ``max_duration_s``, noticed while decoding.
+        AudioTooLongError: more than ``max_duration_s``, noticed while decoding. A lossy codec may add two frames of
+            padding, which are cut off.
     """
     waveform, _ = decode_audio_with_format(
         data, source=source, start_s=start_s, duration_s=duration_s, max_duration_s=max_duration_s
@@ -329,7 +336,10 @@ def _limit(
     max_duration_s: float,
     max_bytes: int,
 ) -> Iterator[tuple[AudioFormat, Block]]:
-    """Stop after ``duration_s``; raise as soon as a limit is exceeded."""
+    """Stop after ``duration_s``; raise as soon as a limit is exceeded, and before the block that exceeds it is copied.
+
+    A codec's padding beyond ``max_duration_s`` is cut off.
+    """
     first_rate: int | None = None
     num_decoded = num_decoded_bytes = 0
     for audio_format, block in blocks:
@@ -339,15 +349,17 @@ def _limit(
             raise AudioDecodeError(source, f"a sampling rate of {rate} Hz, or one that changes, cannot be used")
         num_wanted = len(block) if duration_s is None else round(duration_s * rate) - num_decoded
         wanted = block[: max(0, num_wanted)]
+        num_kept = max(0, int(max_duration_s * rate + _ROUNDING) - num_decoded)
         num_decoded += len(wanted)
         num_decoded_bytes += wanted.size * 4  # as float32, whatever the block's type
-        if num_decoded > max_duration_s * rate:
+        if num_decoded > max_duration_s * rate + (_PADDING_SAMPLES if audio_format.bits is None else 0):
             raise AudioTooLongError(source, max_duration_s)
         if num_decoded_bytes > max_bytes:
             raise AudioExpansionError(source, f"{file.num_bytes} bytes unpack to more than {max_bytes} bytes")
         if not len(wanted):
             return
-        yield audio_format, wanted
+        for start in range(0, min(len(wanted), num_kept), _PIECE_SAMPLES):  # silence takes memory only from here on
+            yield audio_format, wanted[start : min(start + _PIECE_SAMPLES, num_kept)]
 
 
 def _largest_size(max_duration_s: float) -> int:

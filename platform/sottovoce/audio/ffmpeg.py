@@ -7,7 +7,6 @@ Shapes: N samples per channel in a block, C channels.
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from math import inf
 from typing import cast
 
@@ -19,13 +18,14 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from sottovoce.audio.encoded import Encoded
+from sottovoce.audio.media_time import EXACT_TIMES, MediaClock, PlacedFrame, make_silence
+from sottovoce.audio.mp3_header import read_mp3_length
 from sottovoce.audio.waveform import AudioFormat, Block
 from sottovoce.errors import AudioDecodeError
 
 _FORMATS = "mov,matroska,webm,aac,asf,avi,flv,mpegts,mpeg,mp3,ogg,wav,w64,aiff,caf,amr,ac3,eac3,ape,wv,tta,flac"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-_DECLARING = ("mov", "matroska")  # containers whose declared durations are exact
-_INDEXED = (*_DECLARING, "ogg")  # containers whose seeks are exact
+_INDEXED = (*EXACT_TIMES, "ogg")  # containers whose seeks are exact
 _PREROLL_S = 0.2  # s decoded and dropped after a seek; Opus asks for 0.08, AAC for two frames
 _TRUNCATION_S = 0.5  # s an intact file may fall short of its declared duration (guess: covers encoder padding)
 _FAULTS = (av.FFmpegError, ValueError, IndexError, OverflowError, EOFError, AttributeError)
@@ -41,6 +41,9 @@ def read_ffmpeg(
     file: Encoded, *, source: str, start_s: float, duration_s: float | None
 ) -> Iterator[tuple[AudioFormat, Block]]:
     """Decode the requested part of one audio stream; of several, the default one.
+
+    Times are those of the file: sound that begins after the picture has silence before it, and so has sound after a
+    gap in the timestamps of mp4, mov, mkv and webm. All of one silence is one block, which takes no memory.
 
     Args:
         file: the container.
@@ -60,7 +63,8 @@ def read_ffmpeg(
             if not isinstance(stream, AudioStream):
                 raise AudioDecodeError(source, "it has no audio stream")
             audio_format = _describe(container, stream)
-            frames = _read_stream(container, stream, source=source, start_s=start_s)
+            declared_s = _declared_mp3_s(file, stream) if container.format.name == "mp3" else None
+            frames = _read_stream(container, stream, source=source, start_s=start_s, declared_s=declared_s)
             for rate, block in _join(frames, duration_s=duration_s):
                 yield replace(audio_format, sampling_rate=rate, num_channels=block.shape[1]), block
     except _FAULTS as error:
@@ -70,24 +74,23 @@ def read_ffmpeg(
 
 
 def _read_stream(
-    container: InputContainer, stream: AudioStream, *, source: str, start_s: float
-) -> Iterator[tuple[int, AudioFrame]]:
-    """Yield the frames that reach beyond ``start_s``, each with the number of its samples before that time."""
-    name = container.format.name
-    declared_s = _declared_duration_s(container, stream) if name.startswith(_DECLARING) else None
-    if start_s > _PREROLL_S and name.startswith(_INDEXED):
-        container.seek(int((start_s - _PREROLL_S) * 1_000_000))
-    origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    container: InputContainer, stream: AudioStream, *, source: str, start_s: float, declared_s: float | None
+) -> Iterator[PlacedFrame]:
+    """Yield the frames that reach beyond ``start_s``; a file is truncated that ends before what it declares."""
+    clock = MediaClock(container, stream)
+    declared_s = declared_s or _declared_end_s(container, stream, clock)
+    is_sought = start_s > _PREROLL_S and container.format.name.startswith(_INDEXED)
+    if is_sought:
+        container.seek(int((clock.origin_s + start_s - _PREROLL_S) * 1_000_000))
+    clock.want_from(start_s, is_sought=is_sought)
     to_float = AudioResampler(format="flt")  # of one plane
-    position_s = 0.0
     for decoded in _decode_packets(container, stream):
         is_plain = decoded.format.name in _PLAIN and decoded.layout.nb_channels <= _MAX_PLANES
         for frame in (decoded,) if is_plain else to_float.resample(decoded):
-            time_s = _time_s(frame, origin_s, otherwise=position_s)
-            position_s = time_s + frame.samples / frame.sample_rate
-            num_before = max(0, round((start_s - time_s) * frame.sample_rate)) if start_s else 0
-            if num_before < frame.samples:
-                yield num_before, frame
+            placed = clock.place(frame)
+            if placed is not None:
+                yield placed
+    position_s = clock.position_s
     if declared_s is not None and position_s + _TRUNCATION_S < declared_s:
         raise AudioDecodeError(source, f"truncated: {position_s:.2f} of {declared_s:.2f} s are there")
     if start_s and position_s <= start_s:
@@ -114,25 +117,34 @@ def _decode_packets(container: InputContainer, stream: AudioStream) -> Iterator[
         raise fault
 
 
-def _join(frames: Iterator[tuple[int, AudioFrame]], *, duration_s: float | None) -> Iterator[tuple[int, Block]]:
+def _join(frames: Iterator[PlacedFrame], *, duration_s: float | None) -> Iterator[tuple[int, Block]]:
     """Join frames to blocks, each with its sampling rate, and stop reading once ``duration_s`` is reached."""
-    first = next(frames, None)
-    if first is None:
-        return
-    num_before, rate = first[0], first[1].sample_rate
-    num_left = inf if duration_s is None else num_before + round(duration_s * rate)
     fifo = AudioFifo()
-    for _, frame in chain([first], frames):
-        frame.pts = None  # a fifo refuses frames whose times do not follow exactly, and formats that change
-        fifo.write(frame)
-        if fifo.samples >= min(_BLOCK_SAMPLES, num_left):
-            block = _take(fifo)
+    rate = num_before = 0
+    num_left = inf
+    for placed in frames:
+        if not rate:
+            rate, num_before = placed.frame.sample_rate, placed.num_before
+            num_left = inf if duration_s is None else num_before + round(duration_s * rate)
+        for block in _add(fifo, placed, num_wanted=min(_BLOCK_SAMPLES, num_left)):
             yield rate, block[num_before:]
             num_before, num_left = 0, num_left - len(block)
-            if num_left <= 0:
-                return
+        if num_left <= 0:
+            return
     if fifo.samples:
         yield rate, _take(fifo)[num_before:]
+
+
+def _add(fifo: AudioFifo, placed: PlacedFrame, *, num_wanted: float) -> Iterator[Block]:
+    """Add a frame; yield what lies before its silence, the silence, and all samples once they are enough."""
+    if placed.num_silent:
+        if fifo.samples:
+            yield _take(fifo)
+        yield make_silence(placed)
+    placed.frame.pts = None  # a fifo refuses frames whose times do not follow exactly, and formats that change
+    fifo.write(placed.frame)
+    if fifo.samples >= num_wanted:
+        yield _take(fifo)
 
 
 def _take(fifo: AudioFifo) -> Block:
@@ -154,14 +166,20 @@ def _describe(container: InputContainer, stream: AudioStream) -> AudioFormat:
     )
 
 
-def _time_s(frame: AudioFrame, origin_s: float, *, otherwise: float) -> float:
-    return otherwise if frame.time is None else frame.time - origin_s
-
-
-def _declared_duration_s(container: InputContainer, stream: AudioStream) -> float | None:
-    """Return the declared duration of this stream, or None if the container declares none for the audio alone."""
+def _declared_end_s(container: InputContainer, stream: AudioStream, clock: MediaClock) -> float | None:
+    """Return the time at which this stream ends, or None if the container declares none for the audio alone."""
+    if not container.format.name.startswith(EXACT_TIMES):
+        return None
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
+        return clock.late_s + float(stream.duration * stream.time_base)
     if container.duration and len(container.streams) == 1:
         return container.duration / 1_000_000
     return None
+
+
+def _declared_mp3_s(file: Encoded, stream: AudioStream) -> float | None:
+    """Return the duration in an mp3's tag; FFmpeg's libraries estimate one where there is no tag, and tell neither."""
+    position = file.tell()
+    length = read_mp3_length(file)
+    file.seek(position)  # where the libraries read on
+    return None if length is None else length.num_samples / stream.codec_context.sample_rate

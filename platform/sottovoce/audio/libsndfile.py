@@ -3,20 +3,38 @@
 Shapes: N samples per channel in a block, C channels.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import cast
 
+import numpy as np
 import soundfile
 
 from sottovoce.audio.encoded import Encoded
 from sottovoce.audio.ffmpeg import read_ffmpeg
+from sottovoce.audio.mp3_header import read_mp3_length
 from sottovoce.audio.waveform import AudioFormat, Block
 from sottovoce.errors import AudioDecodeError
 
+logger = logging.getLogger(__name__)
+
 _BLOCK_SAMPLES = 1 << 19  # over all channels: 2 MiB of float32, whatever the header claims; bigger is no faster
 _BLOCK_S = 30  # s, so that a forged low rate cannot blow up one block's resampling
+_SMALL_SAMPLES = 64  # per channel, read at a time where a block is damaged; most lengths of frames are its multiples
+_LOSS_SHARE, _LOSS_S = 0.01, 1.0  # of a recording that may be lost at its damaged end (guess)
+_TRUNCATION_S = 0.5  # s an mp3 may fall short of what its tag declares (guess: covers delay and padding)
+_FAULTS = (soundfile.SoundFileError, ValueError, OverflowError)
 _OPEN_ENDED_BYTES = 0x7FFF0000  # writers to a pipe leave 2 or 4 GiB as the size of the data
+_PLACEHOLDER_BYTES = 1 << 28  # recorders leave other sizes, but none smaller (guess)
+_ROUND_SIZES = (10**6, 1 << 20)  # of which placeholders are multiples, with or without the header (guess)
+_LARGEST_HEADER = 256  # bytes of chunks before the samples that such a size may count (guess)
+_FAR_MORE, _ROUND_FAR_MORE = 100, 2
+"""How many times the bytes that are there a size promises if it is a placeholder: any size, and a round one (guess).
+Half of an upload lacks as much, but is hardly ever the half of a round number of MB."""
+_RIFF_CHUNK = re.compile(r"^RIFF : (\d+)", re.MULTILINE)
 _DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _BITS = {
     "PCM_S8": 8,
@@ -31,7 +49,6 @@ _BITS = {
 }
 _EXACT_IN_16_BITS = ("PCM_S8", "PCM_U8", "ULAW", "ALAW", "PCM_16")
 """Read as int16, which loses nothing: libsndfile's way to float32 takes 2 ms for 10 s of CD audio (EPYC, 2026)."""
-_TAG_BYTES = 65_536  # where an mp3's Xing or Info tag is looked for (guess: behind no larger ID3 tag)
 
 
 def open_libsndfile(file: Encoded) -> soundfile.SoundFile | None:
@@ -59,7 +76,8 @@ def read_libsndfile(
     """Decode the requested part block by block, and close ``sound``.
 
     For an mp3 without a Xing or Info tag, libsndfile estimates the length from the first frames and stops there. If
-    smaller frames follow (speech, then silence), FFmpeg's libraries decode the rest.
+    smaller frames follow (speech, then silence), FFmpeg's libraries decode the rest. Where only the end is damaged, all
+    before it is kept, and a warning is logged.
 
     Args:
         sound: from ``open_libsndfile``.
@@ -80,21 +98,53 @@ def read_libsndfile(
         _check_data_chunk(sound, source)
         audio_format, num_frames, position = _describe(sound), int(sound.frames), start
         stop = num_frames if wanted is None else min(wanted, num_frames)
-        try:
-            for block in _read_blocks(sound, start, stop):
-                position += len(block)
-                yield audio_format, block
-        except (soundfile.SoundFileError, ValueError, OverflowError) as error:
-            raise AudioDecodeError(source, f"damaged {sound.format} data") from error
+        for block in _read_declared(sound, file, start, stop, source=source):
+            position += len(block)
+            yield audio_format, block
         lacks_some = position >= num_frames and (wanted is None or position < wanted)
         reads_on = lacks_some and sound.format == "MP3" and _has_more(file) and not _has_exact_length(sound, file)
-        if position < stop and _has_exact_length(sound, file):
-            raise AudioDecodeError(source, f"truncated: {position} of {num_frames} samples are there")
     for audio_format, block in _read_rest(file, position, wanted, source=source) if reads_on else ():
         position += len(block)
         yield audio_format, block
+    if sound.format == "MP3" and (wanted is None or position < wanted):
+        _check_mp3_length(file, position, audio_format.sampling_rate, source)
     if start >= num_frames and position == start:
         raise AudioDecodeError(source, f"start_s {start_s:g} lies beyond its end")
+
+
+def _read_declared(sound: soundfile.SoundFile, file: Encoded, start: int, stop: int, *, source: str) -> Iterator[Block]:
+    """Decode samples that the header declares; raise if more of them are missing than a damaged last frame holds."""
+    position, fault = start, None
+    try:
+        for block in _read_blocks(sound, start, stop):
+            position += len(block)
+            yield block
+    except _FAULTS as error:
+        fault = error
+    if fault is not None and len(block := _read_before_damage(file, sound.channels, position, stop)):
+        position += len(block)
+        yield block
+    if position >= stop or (fault is None and not _has_exact_length(sound, file)):
+        return
+    num_frames, rate = int(sound.frames), sound.samplerate
+    num_lost, what = num_frames - position, "truncated" if fault is None else f"damaged {sound.format} data"
+    file.find_fault()  # a disk that fails is no damage: the caller raises what it finds
+    if position == start or num_lost > min(_LOSS_SHARE * num_frames, _LOSS_S * rate):
+        raise AudioDecodeError(source, f"{what}: {position} of {num_frames} samples are there") from fault
+    logger.warning("%s: %s; the last %.3f s are lost, all before is kept", source, what, num_lost / rate)
+
+
+def _read_before_damage(file: Encoded, num_channels: int, start: int, stop: int) -> Block:
+    """Decode again from ``start`` in small steps up to the damage: libsndfile gives nothing of a block that has one."""
+    pieces: list[Block] = []
+    file.seek(0)
+    sound = open_libsndfile(file)
+    if sound is not None:
+        aligned = min(stop, start - start % -_SMALL_SAMPLES)
+        with sound, suppress(*_FAULTS):
+            for first, last in ((start, aligned), (aligned, stop)):
+                pieces.extend(_read_blocks(sound, first, last, largest=_SMALL_SAMPLES))
+    return cast("Block", np.concatenate(pieces or [np.zeros((0, num_channels), np.float32)]))
 
 
 def _has_more(file: Encoded) -> bool:
@@ -116,9 +166,11 @@ def _read_rest(file: Encoded, start: int, stop: int | None, *, source: str) -> I
             return
 
 
-def _read_blocks(sound: soundfile.SoundFile, start: int, stop: int) -> Iterator[Block]:
+def _read_blocks(
+    sound: soundfile.SoundFile, start: int, stop: int, *, largest: int = _BLOCK_SAMPLES
+) -> Iterator[Block]:
     dtype = "int16" if sound.subtype in _EXACT_IN_16_BITS else "float32"
-    num_block = max(1, min(_BLOCK_SAMPLES // sound.channels, sound.samplerate * _BLOCK_S))
+    num_block = max(1, min(largest, _BLOCK_SAMPLES // sound.channels, sound.samplerate * _BLOCK_S))
     position = start
     if 0 < start < stop:
         sound.seek(start)
@@ -146,14 +198,36 @@ def _check_data_chunk(sound: soundfile.SoundFile, source: str) -> None:
     if match is None:
         return
     declared, present = int(match[1]), int(match[2])
-    if present < declared < _OPEN_ENDED_BYTES:
+    if present < declared < _OPEN_ENDED_BYTES and not _is_placeholder(sound, declared, present):
         raise AudioDecodeError(source, f"truncated: {present} of {declared} bytes of samples are there")
 
 
+def _is_placeholder(sound: soundfile.SoundFile, declared: int, present: int) -> bool:
+    """Whether a recorder that was switched off left a size that it meant to correct: the file's own agrees."""
+    match = _RIFF_CHUNK.search(sound.extra_info)
+    riff = int(match[1]) if match else 0
+    agrees = riff == 0 or riff >= _OPEN_ENDED_BYTES or abs(riff - declared) <= _LARGEST_HEADER
+    if not agrees or declared < _PLACEHOLDER_BYTES:
+        return False
+    is_round = any(  # within the 8 bytes that the file's own size leaves out
+        min(size % unit, -size % unit) <= 8 for size in (riff or declared, declared) for unit in _ROUND_SIZES
+    )
+    return declared >= present * (_ROUND_FAR_MORE if is_round else _FAR_MORE)
+
+
 def _has_exact_length(sound: soundfile.SoundFile, file: Encoded) -> bool:
-    """Whether ``sound.frames`` is exact; it is an estimate for an mp3 without a Xing or Info tag."""
+    """Whether ``sound.frames`` is exact; it is an estimate for an mp3 if libsndfile found no Xing or Info tag."""
     if sound.format != "MP3":
         return not sound.subtype.startswith("MPEG")  # mp3 in wav: the header counts the encoder's delay
-    file.seek(0)
-    head = file.read(_TAG_BYTES) or b""
-    return b"Xing" in head or b"Info" in head
+    length = read_mp3_length(file)
+    if length is None or not length.is_xing:
+        return False
+    difference = abs(int(sound.frames) - length.num_samples)
+    return difference <= _TRUNCATION_S * int(sound.samplerate)
+
+
+def _check_mp3_length(file: Encoded, position: int, rate: int, source: str) -> None:
+    """Reject an mp3 that ends before what its tag declares, which libsndfile does not always read."""
+    length = read_mp3_length(file)
+    if length is not None and position + _TRUNCATION_S * rate < length.num_samples:
+        raise AudioDecodeError(source, f"truncated: {position} of {length.num_samples} samples are there")
