@@ -25,8 +25,8 @@ def decode(data: bytes, **wanted: float) -> np.ndarray:
     return decode_audio(data, source="test", **wanted)
 
 
-def add_picture(folder: Path, name: str, *, late_s: float, options: Sequence[str] = ()) -> bytes:
-    """Write a film whose picture begins at 0 s, and 2 s of voice that begin ``late_s`` later."""
+def add_video(folder: Path, name: str, *, late_s: float, options: Sequence[str] = ()) -> bytes:
+    """Write a film whose video begins at 0 s, and 2 s of voice that begin ``late_s`` later."""
     encode(voice(2.0), folder / "a.wav")
     video = "libvpx" if name.endswith("webm") else "libx264"
     sound = ("-itsoffset", str(late_s), "-i", folder / "a.wav")
@@ -61,8 +61,8 @@ def silences(waveform: np.ndarray) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv", "a.mov", "a.ts"])
-def test_sound_that_begins_after_the_picture_comes_as_late(tmp_path: Path, name: str):
-    data = add_picture(tmp_path, name, late_s=3.0)
+def test_sound_that_begins_after_the_video_comes_as_late(tmp_path: Path, name: str):
+    data = add_video(tmp_path, name, late_s=3.0)
     original = np.concatenate([np.zeros(3 * RATE, np.float32), voice(2.0)])
     waveform = decode(data)
     late, _ = likeness(original, waveform)
@@ -73,7 +73,7 @@ def test_sound_that_begins_after_the_picture_comes_as_late(tmp_path: Path, name:
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv"])
 @pytest.mark.parametrize(("start_s", "duration_s"), [(0.1, 4.0), (1.0, 1.0), (2.5, 1.5), (3.5, 1.0)])
 def test_a_part_of_a_late_sound_is_that_part_of_the_whole(tmp_path: Path, name: str, start_s: float, duration_s: float):
-    data = add_picture(tmp_path, name, late_s=3.0)
+    data = add_video(tmp_path, name, late_s=3.0)
     start, num_samples = round(start_s * RATE), round(duration_s * RATE)
     expected, part = decode(data)[start : start + num_samples], decode(data, start_s=start_s, duration_s=duration_s)
     assert len(part) == num_samples
@@ -92,8 +92,8 @@ def test_sound_alone_that_begins_late_comes_as_late(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv", "a.mov", "a.ts"])
-def test_sound_that_begins_with_the_picture_is_not_moved(tmp_path: Path, name: str):
-    waveform = decode(add_picture(tmp_path, name, late_s=0.0, options=("-ar", "48000")))
+def test_sound_that_begins_with_the_video_is_not_moved(tmp_path: Path, name: str):
+    waveform = decode(add_video(tmp_path, name, late_s=0.0, options=("-ar", "48000")))
     late, _ = likeness(voice(2.0), waveform)
     assert abs(late) <= 1_100, "FFmpeg tells no delay of AAC in a transport stream"
     assert len(waveform) < 2.1 * RATE
@@ -168,20 +168,20 @@ def test_a_piece_of_a_broadcast_begins_with_its_first_frame(tmp_path: Path):
         assert abs(len(decode((tmp_path / name).read_bytes())) / RATE - 2.0) < 0.15, name
 
 
-def test_sound_and_picture_that_begin_together_anywhere_are_not_moved():
+def test_sound_and_video_that_begin_together_anywhere_are_not_moved():
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mpegts") as output:
         sound = output.add_stream("aac", rate=48_000, layout="mono")
-        picture = output.add_stream("mpeg2video", rate=25)
+        video = output.add_stream("mpeg2video", rate=25)
         assert isinstance(sound, AudioStream)
-        assert isinstance(picture, VideoStream)
-        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        assert isinstance(video, VideoStream)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         frame = av.AudioFrame.from_ndarray(np.full((1, 48_000), 0.1, np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48_000, 48_000, Fraction(1, 48_000)
         image = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
         image.pts = 25
-        output.mux(picture.encode(image))
-        output.mux(picture.encode(None))
+        output.mux(video.encode(image))
+        output.mux(video.encode(None))
         output.mux(sound.encode(frame))
         output.mux(sound.encode(None))
     assert abs(len(decode(buffer.getvalue())) / RATE - 1.0) < 0.1

@@ -42,7 +42,7 @@ def read_ffmpeg(
 ) -> Iterator[tuple[AudioFormat, Block]]:
     """Decode the requested part of one audio stream; of several, the default one.
 
-    Times are those of the file: sound that begins after the picture has silence before it, and so has sound after a
+    Times are those of the file: sound that begins after the video has silence before it, and so has sound after a
     gap in the timestamps of mp4, mov, mkv and webm. All of one silence is one block, which takes no memory.
 
     Args:

@@ -106,8 +106,8 @@ def _find_origin_s(container: InputContainer, own_s: float) -> float:
     An encoder's delay shifts the zero: of a plain audio file, the first sample is the first one of the result. A piece
     of a broadcast goes on counting from hours before.
     """
-    pictures = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-    streams: list[AudioStream | VideoStream] = [*container.streams.audio, *pictures]
+    videos = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    streams: list[AudioStream | VideoStream] = [*container.streams.audio, *videos]
     starts = [float(one.start_time * one.time_base) for one in streams if one.start_time is not None and one.time_base]
     first_s = min([own_s, *starts])
     is_whole = first_s < max(_PIECE_S, (container.duration or 0) / 1_000_000)
