@@ -17,7 +17,7 @@ from sottovoce.audio.decode import decode_audio, decode_pcm_blocks
 from sottovoce.audio.encoded import EncodedBytes
 from sottovoce.errors import AudioExpansionError, AudioTooLongError
 
-_PICTURE = ("-f", "lavfi", "-i", "testsrc=duration=6:size=64x48:rate=10")
+_VIDEO = ("-f", "lavfi", "-i", "testsrc=duration=6:size=64x48:rate=10")
 _FRAME = 960  # samples of Opus at 48 kHz
 
 
@@ -30,7 +30,7 @@ def add_video(folder: Path, name: str, *, late_s: float, options: Sequence[str] 
     encode(voice(2.0), folder / "a.wav")
     video = "libvpx" if name.endswith("webm") else "libx264"
     sound = ("-itsoffset", str(late_s), "-i", folder / "a.wav")
-    run_ffmpeg(*_PICTURE, *sound, "-c:v", video, *options, folder / name)
+    run_ffmpeg(*_VIDEO, *sound, "-c:v", video, *options, folder / name)
     return (folder / name).read_bytes()
 
 
