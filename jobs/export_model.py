@@ -10,6 +10,7 @@ from sottovoce.model.variants import Device
 from sottovoce.recognize.scoring import Computing, score_folder, select_split
 from sottovoce.schema import Split
 from sottovoce.text.normalize import Normalizer
+from sottovoce.text.scoring_table import headline_metric
 
 
 class ExportJob(Config):
@@ -25,8 +26,8 @@ class ExportJob(Config):
     """Utterances of the manifest to score on."""
     max_utterances: int | None = None
     """Score on the first so many only; None takes all."""
-    normalizer: Normalizer = "english"
-    """How texts are made comparable before the word error rate."""
+    normalizer: Normalizer = "auto"
+    """How texts are made comparable before the rates: auto follows the language; see training.normalizer."""
     num_threads: int = 1
     """CPU threads of the recognizers that are scored."""
     device: Device = "auto"
@@ -42,7 +43,7 @@ def main(job: ExportJob) -> None:
     utterances = select_split(read_manifest(job.manifest), job.split, limit=job.max_utterances)
     computing = Computing(device=job.device, num_threads=job.num_threads)
     score = partial(score_folder, utterances=utterances, normalizer=job.normalizer, computing=computing)
-    export_checkpoint(job.export, job.checkpoint, job.output, score=score)
+    export_checkpoint(job.export, job.checkpoint, job.output, score=score, metric=headline_metric(utterances))
 
 
 if __name__ == "__main__":

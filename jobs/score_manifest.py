@@ -9,6 +9,7 @@ from sottovoce.recognize.scoring import Computing, score_folder, score_table, se
 from sottovoce.schema import Split
 from sottovoce.text.metrics import MetricName
 from sottovoce.text.normalize import Normalizer
+from sottovoce.text.score import describe_headline
 
 
 class ScoreJob(Config):
@@ -26,8 +27,9 @@ class ScoreJob(Config):
     """Utterances of the manifest to score on."""
     max_utterances: int | None = None
     """Score on the first so many only; None takes all."""
-    normalizer: Normalizer = "english"
-    """How texts are made comparable before the rates; english leaves texts in other languages to basic."""
+    normalizer: Normalizer = "auto"
+    """How texts are made comparable before the rates: auto follows the language; english and basic are Whisper's own,
+    and english leaves texts in other languages to basic; see training.normalizer."""
     metrics: tuple[MetricName, ...] = ("wer", "cer")
     """Rates to write below metrics in the JSON file, as of the evaluate library: wer, cer, mer (match error rate), ser
     (sentence error rate)."""
@@ -53,6 +55,7 @@ def main(job: ScoreJob) -> None:
     )
     write_score(result, job.output)
     print(score_table(result))
+    print(describe_headline(result.score))
 
 
 if __name__ == "__main__":

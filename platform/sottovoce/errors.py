@@ -319,9 +319,11 @@ class UnsupportedOptionError(SottovoceError, ValueError):
 
 
 class ExportGateError(SottovoceError, RuntimeError):
-    """An exported variant whose word error rate rose by more than the bound."""
+    """An exported variant whose error rate rose by more than the bound."""
 
-    sentence = "variant {0} scores WER {1:.4f} against {2:.4f}, a rise above the bound of {3:.4f}; see {4}"
+    sentence = "variant {0} scores {5} {1:.4f} against {2:.4f}, a rise above the bound of {3:.4f}; see {4}"
 
-    def __init__(self, variant: str, wer: float, reference_wer: float, bound: float, report: Path | str) -> None:
-        super().__init__(variant, wer, reference_wer, bound, str(report))
+    def __init__(
+        self, variant: str, rate: float, reference: float, bound: float, report: Path | str, metric: str = "WER"
+    ) -> None:
+        super().__init__(variant, rate, reference, bound, str(report), metric)

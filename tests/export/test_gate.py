@@ -25,6 +25,11 @@ def test_a_refused_variant_raises_with_its_values():
         raise_refused(decisions, report=Path("variants.json"))
 
 
+def test_the_rate_that_was_judged_is_named():
+    with pytest.raises(ExportGateError, match=r"int8 scores CER 0.2000 against 0.1000"):
+        raise_refused([GateDecision("int8", 0.2, 0.1, 0.01, "cer")], report=Path("variants.json"))
+
+
 def test_nothing_raises_when_all_may_be_served():
     for decisions in ([GateDecision("int8", 0.1, 0.1, 0.01)], []):
         assert raise_refused(decisions, report=Path("variants.json")) is None

@@ -26,6 +26,16 @@ def test_a_lower_wer_starts_the_count_again() -> None:
     assert not decide([row(wer) for wer in (0.9, 0.95, 0.8, 0.85)], patience=2).stops
 
 
+def test_patience_and_lines_read_cer_in_languages_without_spaces() -> None:
+    rows = [
+        row(wer).model_copy(update={"headline": "cer", "cer": cer})
+        for wer, cer in ((0.9, 0.5), (1.0, 0.4), (0.8, 0.45))
+    ]
+    decision = decide(rows, patience=1)
+    assert decision.stops
+    assert "CER has not fallen below 0.4000 for 1" in decision.reason
+
+
 def test_without_patience_a_run_never_stops_early() -> None:
     assert not decide([row(0.1), *[row(0.9)] * 20], patience=None).stops
 

@@ -72,6 +72,14 @@ def test_trials_are_ranked_by_wer_then_by_loss_and_those_that_failed_come_last()
     assert [trial.number for trial in rank_trials(trials)] == [3, 2, 1, 4, 0]
 
 
+def test_trials_are_ranked_by_cer_in_languages_without_spaces() -> None:
+    rows = [
+        make_row(10, wer).model_copy(update={"headline": "cer", "cer": cer}) for wer, cer in ((0.8, 0.3), (0.9, 0.2))
+    ]
+    trials = [make_trial(number, [], rows=(row,)) for number, row in enumerate(rows)]
+    assert [trial.number for trial in rank_trials(trials)] == [1, 0]
+
+
 def test_a_failed_trial_is_never_the_best_however_low_its_wer_was() -> None:
     trials = [make_trial(0, [0.9, 0.1], state="failed", error="died"), make_trial(1, [0.9, 0.5])]
     assert build_record(SearchConfig(), TrainingConfig(), trials).best == 1

@@ -3,7 +3,7 @@
 from pydantic import AliasChoices, Field, JsonValue
 
 from sottovoce.schema import Record, Reject
-from sottovoce.text.group_score import GroupScore
+from sottovoce.text.group_score import GroupScore, Rates
 
 
 class Cursor(Record):
@@ -24,7 +24,7 @@ class Cursor(Record):
         return self.model_copy(update={"epoch": epoch, "step_in_epoch": step_in_epoch})
 
 
-class EvaluationRow(Record):
+class EvaluationRow(Rates):
     """One evaluation on the validation split."""
 
     step: int
@@ -34,12 +34,6 @@ class EvaluationRow(Record):
     """Mean loss per token since the previous row; None before the first step."""
     validation_loss: float
     """Mean natural-log loss per token, without label smoothing."""
-    wer: float
-    """Fraction."""
-    wer_low: float
-    """Lower end of the bootstrap 95 % interval."""
-    wer_high: float
-    cer: float
     seconds: float
     """Training time since the run first started, without pauses."""
     groups: tuple[GroupScore, ...] = ()

@@ -33,7 +33,8 @@ class Saved(Record):
     """Increases with each checkpoint of a store: the highest is the newest."""
     step: int
     wer: float | None = None
-    """Fraction; None for a checkpoint between evaluations."""
+    """The rate that chooses, a fraction: WER, or CER for languages without spaces, in spite of the name, which files
+    keep; None for a checkpoint between evaluations."""
     files: Mapping[str, FileDigest] = Field(min_length=1)
     """Digests by path below the folder."""
 
@@ -81,11 +82,11 @@ def manifest_to_saved(manifest: bytes, *, location: str) -> Saved:
 
 
 def choose_kept(checkpoints: Sequence[Saved], *, keep_best: int) -> tuple[Saved, ...]:
-    """Choose the checkpoints to keep: the best by WER and the newest, and at least ``MIN_KEPT``.
+    """Choose the checkpoints to keep: the best by error rate and the newest, and at least ``MIN_KEPT``.
 
     Args:
         checkpoints: all committed ones.
-        keep_best: how many of those with the lowest WER to keep.
+        keep_best: how many of those with the lowest error rate to keep.
     """
     newest = by_age(checkpoints)
     kept = {saved.name: saved for saved in (*newest[:1], *by_wer(checkpoints)[:keep_best])}
@@ -101,7 +102,7 @@ def by_age(checkpoints: Sequence[Saved]) -> list[Saved]:
 
 
 def by_wer(checkpoints: Sequence[Saved]) -> list[Saved]:
-    """Sort the checkpoints that were scored by WER, lowest first; ties go to the earlier step."""
+    """Sort the checkpoints that were scored by their error rate, lowest first; ties go to the earlier step."""
     scored = [(saved.wer, saved.step, -saved.sequence, saved) for saved in checkpoints if saved.wer is not None]
     return [saved for *_, saved in sorted(scored, key=lambda one: one[:3])]
 

@@ -179,7 +179,7 @@ class Saver:
 
         Args:
             state: the run's progress.
-            wer: fraction; None if it was not measured.
+            wer: the rate that chooses, a fraction; see ``Saved``. None if it was not measured.
 
         Raises:
             CheckpointWriteError: the previous checkpoint could not be written.

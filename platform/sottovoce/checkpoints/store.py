@@ -97,8 +97,8 @@ class CheckpointStore:
         Args:
             files: its content.
             step: the run's step.
-            wer: fraction; None if it was not measured.
-            keep_best: how many checkpoints with the lowest WER to keep, besides the newest.
+            wer: the rate that chooses, a fraction; see ``Saved``. None if it was not measured.
+            keep_best: how many checkpoints with the lowest such rate to keep, besides the newest.
 
         Raises:
             CheckpointWriteError: writing failed; all earlier checkpoints are still there.
@@ -149,7 +149,7 @@ class CheckpointStore:
 
     @contextmanager
     def best(self, *, under: str = "") -> Iterator[Opened | None]:
-        """Yield the intact checkpoint with the lowest WER; otherwise as ``latest``."""
+        """Yield the intact checkpoint with the lowest error rate; otherwise as ``latest``."""
         with self._first_good(by_wer, under) as opened:
             yield opened
 

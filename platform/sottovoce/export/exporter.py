@@ -27,6 +27,7 @@ from sottovoce.model.variants import (
     write_variant_record,
 )
 from sottovoce.schema import Record
+from sottovoce.text.scoring_table import Headline
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class ExportConfig(Config):
     """Formats to write, by their names in ``model/variants.py``: fp32 and int8 in ONNX; ct2-float32, ct2-float16,
     ct2-int8_float16 and ct2-int8 in CTranslate2, which faster-whisper reads, too."""
     max_wer_rise: float = Field(default=0.01, ge=0.0)
-    """Largest rise of WER over the checkpoint in torch, absolute: 0.01 is one point."""
+    """Largest rise of WER (CER in languages without spaces) over the checkpoint in torch, absolute: 0.01 is one
+    point."""
 
 
 class VariantScore(Protocol):
@@ -97,7 +99,7 @@ class ExportReport(Record):
 
 
 def export_checkpoint(
-    config: ExportConfig, checkpoint: str | Path, output: Path, *, score: ScoreVariant
+    config: ExportConfig, checkpoint: str | Path, output: Path, *, score: ScoreVariant, metric: Headline = "wer"
 ) -> ExportReport:
     """Export a checkpoint and judge each variant, one after the other. If one fails, those before it remain.
 
@@ -109,11 +111,12 @@ def export_checkpoint(
         checkpoint: folder or Hub id.
         output: folder that receives one folder for each variant and ``variants.json``.
         score: loads a variant back and scores it; called with the checkpoint and ``torch`` first.
+        metric: the rate that may not rise above the bound; see ``headline_metric``.
 
     Raises:
         CheckpointError: a checkpoint that cannot be loaded.
         ConfigError: no variants.
-        ExportGateError: a variant whose WER rose by more than the bound.
+        ExportGateError: a variant whose error rate rose by more than the bound.
     """
     if not config.variants:
         raise ConfigError(f"variants is empty; name some of {', '.join(export_formats())}")
@@ -132,9 +135,9 @@ def export_checkpoint(
             continue
         logger.info("scoring variant %s", variant)
         measured = score(output, variant)
-        decision = GateDecision(variant, measured.wer, reference.wer, config.max_wer_rise)
+        decision = _judge(variant, measured, reference, config.max_wer_rise, metric)
         decisions.append(decision)
-        records[variant] = _record_variant(output / variant, decision, measured, versions=versions)
+        records[variant] = _record_variant(output / variant, decision, measured, reference, versions=versions)
     for variant in differences.keys() - records.keys():
         shutil.rmtree(output / variant)
     report = ExportReport(
@@ -198,16 +201,29 @@ def _write_root_files(checkpoint: Checkpoint, folder: Path) -> None:
         raise CheckpointError(checkpoint.source, f"its tokenizer or configs lack {', '.join(missing)}")
 
 
+def _judge(
+    variant: str, measured: VariantScore, reference: VariantScore, bound: float, metric: Headline
+) -> GateDecision:
+    if metric == "cer":
+        return GateDecision(variant, measured.cer, reference.cer, bound, metric)
+    return GateDecision(variant, measured.wer, reference.wer, bound, metric)
+
+
 def _record_variant(
-    folder: Path, decision: GateDecision, measured: VariantScore, *, versions: dict[str, str]
+    folder: Path,
+    decision: GateDecision,
+    measured: VariantScore,
+    reference: VariantScore,
+    *,
+    versions: dict[str, str],
 ) -> VariantRecord:
     files = [path for path in folder.rglob("*") if path.is_file()]
     record = VariantRecord(
         variant=decision.variant,
-        wer=decision.wer,
+        wer=measured.wer,
         cer=measured.cer,
         rtfx=measured.rtfx,
-        reference_wer=decision.reference_wer,
+        reference_wer=reference.wer,
         max_wer_rise=decision.max_wer_rise,
         is_servable=decision.is_servable,
         size_bytes=model_bytes(folder, decision.variant),
@@ -221,7 +237,8 @@ def _record_variant(
 
 def _summary(records: dict[Variant, VariantRecord]) -> str:
     return "; ".join(
-        f"{name} WER {100 * record.wer:.2f} %, {record.size_bytes / 1e6:.1f} MB, RTFx {record.rtfx:.1f}"
+        f"{name} WER {100 * record.wer:.2f} %, CER {100 * record.cer:.2f} %, "
+        f"{record.size_bytes / 1e6:.1f} MB, RTFx {record.rtfx:.1f}"
         f"{'' if record.is_servable else ', REFUSED'}"
         for name, record in records.items()
     )

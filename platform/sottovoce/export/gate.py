@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sottovoce.errors import ExportGateError
 from sottovoce.model.variants import Variant
+from sottovoce.text.scoring_table import Headline
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class GateDecision:
     """WER of the checkpoint in torch, on the same utterances."""
     max_wer_rise: float
     """The bound, absolute: 0.01 is one point."""
+    metric: Headline = "wer"
+    """What the three are rates of, in spite of their names: cer in languages without spaces."""
 
     @property
     def is_servable(self) -> bool:
-        """Whether the rise of WER is within the bound; false if the WER is not a number."""
+        """Whether the rise of the rate is within the bound; false if the rate is not a number."""
         return self.wer - self.reference_wer <= self.max_wer_rise + 1e-12  # rates are quotients of counts
 
 
@@ -30,8 +33,9 @@ def raise_refused(decisions: Sequence[GateDecision], *, report: Path) -> None:
     """Raise an error for the first variant that was refused.
 
     Raises:
-        ExportGateError: a variant whose WER rose by more than its bound.
+        ExportGateError: a variant whose error rate rose by more than its bound.
     """
     for decision in decisions:
         if not decision.is_servable:
-            raise ExportGateError(decision.variant, decision.wer, decision.reference_wer, decision.max_wer_rise, report)
+            rates = (decision.wer, decision.reference_wer, decision.max_wer_rise)
+            raise ExportGateError(decision.variant, *rates, report, metric=decision.metric.upper())

@@ -143,11 +143,12 @@ def _describe_base(base: str) -> str:
 def _introduction(record: TrainingRecord, name: str) -> str:
     best, baseline = record.best, record.baseline
     shortest, longest = record.audio_context_s
+    low, high = best.error_interval
     method = METHODS[record.training.method].card
     return (
-        f"{name} is {_describe_base(record.base)}, fine-tuned {method} with Sottovoce. On the validation split its WER "
-        f"is **{best.wer:.2%}** (95 % interval {best.wer_low:.2%} to {best.wer_high:.2%}), the base model's "
-        f"{baseline.wer:.2%}. It reads {shortest:g} to {longest:g} s of audio at once."
+        f"{name} is {_describe_base(record.base)}, fine-tuned {method} with Sottovoce. On the validation split its "
+        f"{best.rate_name} is **{best.error_rate:.2%}** (95 % interval {low:.2%} to {high:.2%}), the base model's "
+        f"{baseline.error_rate:.2%}. It reads {shortest:g} to {longest:g} s of audio at once."
     )
 
 

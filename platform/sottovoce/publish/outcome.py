@@ -76,9 +76,9 @@ def _publish(run: TrainingRun, prepare_rejects: Sequence[Reject]) -> _Outcome:
         write_model_card(record, partial, name=output.name, findings=findings)
     _write_record(record, output)
     logger.info(
-        "trained %d steps in %.0f s, data wait %.1f %%; best %s; base model's WER %.1f %%; checkpoint in %s",
-        record.num_steps, record.seconds, 100 * record.data_wait, describe_row(record.best), 100 * record.baseline.wer,
-        checkpoint,
+        "trained %d steps in %.0f s, data wait %.1f %%; best %s; base model's %s %.1f %%; checkpoint in %s",
+        record.num_steps, record.seconds, 100 * record.data_wait, describe_row(record.best),
+        record.baseline.rate_name, 100 * record.baseline.error_rate, checkpoint,
     )  # fmt: skip
     return _Outcome(record, checkpoint)
 

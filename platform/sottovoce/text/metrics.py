@@ -15,9 +15,8 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-from sottovoce.schema import Utterance
-from sottovoce.text.normalize import LANGUAGES_WITHOUT_SPACES
 from sottovoce.text.score import count_characters, count_words, error_rate
+from sottovoce.text.scoring_table import headline_metric
 
 MetricName: TypeAlias = Literal["wer", "cer", "mer", "ser"]
 """wer: word error rate; cer: character error rate; mer: match error rate, errors over all aligned words and
@@ -25,6 +24,8 @@ insertions, never above 1; ser: sentence error rate, the fraction of utterances 
 
 CountErrors: TypeAlias = Callable[[Sequence[tuple[str, str]]], NDArray[np.int64]]
 """U pairs of reference and hypothesis to (U, 4): substitutions, deletions, insertions and what they are divided by."""
+
+__all__ = ["METRICS", "ErrorRateMetric", "MetricName", "compute_metrics", "headline_metric"]
 
 _FEATURES = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
 _INPUTS = "predictions: hypotheses, one string per utterance. references: what was said, in the same order."
@@ -80,15 +81,6 @@ def compute_metrics(
     """
     references, predictions = [pair[0] for pair in normalized], [pair[1] for pair in normalized]
     return {name: METRICS[name]().compute(predictions=predictions, references=references, seed=seed) for name in names}
-
-
-def headline_metric(utterances: Iterable[Utterance]) -> MetricName:
-    """Return the metric to quote first: cer where no language puts spaces between words, else wer.
-
-    A translation is English, whatever was spoken.
-    """
-    written = {"en" if one.task == "translate" else one.language for one in utterances}
-    return "cer" if written and written <= LANGUAGES_WITHOUT_SPACES else "wer"
 
 
 def _count_aligned(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:

@@ -10,19 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.schema import Utterance
-from sottovoce.text.group_score import normalizer_for
 from sottovoce.text.normalize import Normalizer, build_normalizer
-from sottovoce.text.score import NUM_RESAMPLES, count_words
+from sottovoce.text.score import NUM_RESAMPLES, count_characters, count_words
+from sottovoce.text.scoring_table import Headline, headline_metric, normalizer_for
 
 
 @dataclass(frozen=True)
 class WerDifference:
-    """WER of the second minus WER of the first, as fractions; above zero, the second is worse."""
+    """Error rate of the second minus that of the first, as fractions; above zero, the second is worse."""
 
     difference: float
     low: float
     """Lower end of the bootstrap 95 % interval over the utterances, and over the runs if there are several."""
     high: float
+    metric: Headline = "wer"
+    """The rate that was compared: the headline of the utterances' languages."""
 
 
 def compare_wer(
@@ -40,7 +42,7 @@ def compare_wer(
         utterances: U, with their references.
         first: (K, U) texts that the runs of the first recognized.
         second: (K, U) texts that the runs of the second recognized.
-        normalizer: of all texts; texts that are not English are normalized by ``basic`` instead of ``english``.
+        normalizer: of all texts; see ``normalizer_for``.
         spelling: see ``normalize``.
         seed: of the bootstrap.
 
@@ -51,11 +53,13 @@ def compare_wer(
     section 4 (difference of two systems on the same resampled utterances).
     """
     rules = [build_normalizer(normalizer_for(one, normalizer), spelling) for one in utterances]
+    metric = headline_metric(utterances)
+    count_errors = count_characters if metric == "cer" else count_words
     references = [rule(one.text) for rule, one in zip(rules, utterances, strict=True)]
 
     def count(texts: Sequence[str]) -> NDArray[np.int64]:
         triples = zip(references, rules, texts, strict=True)
-        return count_words([(reference, rule(text)) for reference, rule, text in triples])
+        return count_errors([(reference, rule(text)) for reference, rule, text in triples])
 
     counts = [(count(one), count(other)) for one, other in zip(first, second, strict=True)]
     lengths = counts[0][0][:, 3]
@@ -70,4 +74,4 @@ def compare_wer(
         )
         resampled[index] = extra[np.ix_(runs, sampled)].sum() / max(1, num_runs * lengths[sampled].sum())
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return WerDifference(float(extra.sum() / max(1, num_runs * lengths.sum())), float(low), float(high))
+    return WerDifference(float(extra.sum() / max(1, num_runs * lengths.sum())), float(low), float(high), metric)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.text.normalize import Normalizer, build_normalizer
+from sottovoce.text.scoring_table import Headline
 
 NUM_RESAMPLES = 1_000  # enough for a 95 % interval to two digits (Bisani and Ney 2004 use 10 000)
 _MAX_DRAWS = 4_000_000  # resampled utterance indices in memory at once: 32 MB of int64
@@ -34,6 +35,17 @@ class ErrorRate:
 
 
 @dataclass(frozen=True)
+class PublishedRate:
+    """An error rate as Whisper's authors compute it, for comparison with published results."""
+
+    rate: ErrorRate
+    metric: str
+    """What to call the rate: wer, or cer where each letter is counted as a word."""
+    normalizer: str
+    """Name of Whisper's normalizer or normalizers."""
+
+
+@dataclass(frozen=True)
 class Score:
     """Error rates of hypotheses against references, normalized and raw."""
 
@@ -44,6 +56,10 @@ class Score:
     normalizer: str
     """Name of the normalizer or normalizers that ``wer`` and ``cer`` were computed after."""
     num_utterances: int
+    headline: Headline = "wer"
+    """The rate to quote first and to choose by: cer where no language puts spaces between words."""
+    published: PublishedRate | None = None
+    """None where ``wer`` is that rate already, and where the languages of the texts are not known."""
 
 
 def score_texts(
@@ -61,7 +77,7 @@ def score_texts(
     Args:
         references: U reference transcripts.
         hypotheses: U recognized texts.
-        normalizer: applied to both sides for ``wer`` and ``cer``.
+        normalizer: applied to both sides for ``wer`` and ``cer``; auto is marks here, for want of a language.
         seed: of the bootstrap.
         spelling: see ``normalize``.
 
@@ -71,11 +87,17 @@ def score_texts(
     rules = build_normalizer(normalizer, spelling)
     pairs = list(zip(references, hypotheses, strict=True))
     normalized = [(rules(reference), rules(hypothesis)) for reference, hypothesis in pairs]
-    return score_pairs(pairs, normalized, normalizer=normalizer, seed=seed)
+    return score_pairs(pairs, normalized, normalizer="marks" if normalizer == "auto" else normalizer, seed=seed)
 
 
 def score_pairs(
-    pairs: Sequence[tuple[str, str]], normalized: Sequence[tuple[str, str]], *, normalizer: str, seed: int = 0
+    pairs: Sequence[tuple[str, str]],
+    normalized: Sequence[tuple[str, str]],
+    *,
+    normalizer: str,
+    seed: int = 0,
+    headline: Headline = "wer",
+    published: PublishedRate | None = None,
 ) -> Score:
     """Score pairs of reference and hypothesis that are normalized already.
 
@@ -84,6 +106,8 @@ def score_pairs(
         normalized: the same U pairs, each normalized for its language.
         normalizer: name of that normalization in the score.
         seed: of the bootstrap.
+        headline: of the score.
+        published: of the score.
     """
     keep = build_normalizer("none")
     raw = [(keep(reference), keep(hypothesis)) for reference, hypothesis in pairs]
@@ -94,7 +118,24 @@ def score_pairs(
         cer_raw=error_rate(count_characters(raw), seed=seed),
         normalizer=normalizer,
         num_utterances=len(pairs),
+        headline=headline,
+        published=published,
     )
+
+
+def describe_headline(score: Score) -> str:
+    """Describe the rate to quote, and the one to compare with published results, each with what it was computed by."""
+    rate = score.cer if score.headline == "cer" else score.wer
+    quoted = f"to quote: {_describe_rate(score.headline, score.normalizer, rate)}"
+    published = score.published
+    if published is None:
+        return quoted
+    return f"{quoted}\nas published: {_describe_rate(published.metric, published.normalizer, published.rate)}"
+
+
+def _describe_rate(metric: str, normalizer: str, rate: ErrorRate) -> str:
+    interval = f"95 % interval {100 * rate.low:.2f} - {100 * rate.high:.2f}"
+    return f"{metric.upper()} ({normalizer}) {100 * rate.rate:.2f} %, {interval}"
 
 
 def count_words(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:

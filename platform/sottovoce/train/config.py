@@ -83,9 +83,13 @@ class TrainingConfig(Config):
     """Steps between additional checkpoints from which a run can resume."""
     evaluation_batch_size: int = Field(default=16, ge=1)
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many evaluations in a row without a lower WER. By default never."""
-    normalizer: Normalizer = "english"
-    """Normalizes references and hypotheses before WER and CER. english uses basic for texts in other languages."""
+    """Stop after this many evaluations in a row without a lower WER, or CER in languages without spaces. By default
+    never."""
+    normalizer: Normalizer = "auto"
+    """Normalizes references and hypotheses before WER and CER. auto follows the language: english is Whisper's for
+    English, marks keeps the marks that spell, unspaced closes the spaces of languages that put none between words,
+    pointed is for Yiddish. english and basic are those of published results: english uses basic for texts in other
+    languages, and basic cuts words at their marks."""
     max_reject_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     """Stop if a larger fraction of the training recordings cannot be decoded."""
     max_failures: int = Field(default=3, ge=0)
@@ -101,7 +105,8 @@ class TrainingConfig(Config):
     """Folder or URI (s3://..., gs://...) for checkpoints; those of a run are below the name of its output folder.
     The default is the output folder itself."""
     keep_best: int = Field(default=1, ge=1)
-    """How many checkpoints with the lowest WER are kept besides the newest. At least two checkpoints are kept."""
+    """How many checkpoints with the lowest WER (CER in languages without spaces) are kept besides the newest. At
+    least two checkpoints are kept."""
     log_every_steps: int = Field(default=10, ge=1)
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Experiment trackers that receive the metrics."""

@@ -161,7 +161,7 @@ def read_last_state(store: CheckpointStore) -> RunState:
 
 def _add_last_state(started: TrainingRecord, folder: Path) -> TrainingRecord:
     state = read_last_state(build_store(started.training.checkpoints, output=folder.resolve()))
-    best_step = min(state.rows, key=lambda row: row.wer).step if state.rows else 0
+    best_step = min(state.rows, key=lambda row: row.error_rate).step if state.rows else 0
     return add_state(started, state, best_step=best_step)
 
 
@@ -178,13 +178,13 @@ def decide(rows: Sequence[EvaluationRow], *, patience: int | None) -> Decision:
 
     Args:
         rows: all so far, the base model's first, at least one.
-        patience: evaluations in a row without a lower WER that end the run; None never ends it.
+        patience: evaluations in a row without a lower headline rate that end the run; None never ends it.
     """
-    wers = [row.wer for row in rows]
-    best = wers.index(min(wers))
+    rates = [row.error_rate for row in rows]
+    best = rates.index(min(rates))
     num_without = len(rows) - 1 - best
     if patience is not None and num_without >= patience:
-        reason = f"WER has not fallen below {wers[best]:.4f} for {num_without} evaluations"
+        reason = f"{rows[-1].rate_name} has not fallen below {rates[best]:.4f} for {num_without} evaluations"
         return Decision(stops=True, reason=reason)
     return Decision(stops=False, reason="")
 

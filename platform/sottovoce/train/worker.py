@@ -14,6 +14,7 @@ import torch
 from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import Saver, build_store, found_checkpoint
 from sottovoce.checkpoints.state import read_resumed, read_run_state
+from sottovoce.text.scoring_table import headline_metric
 from sottovoce.train.batches import Collator, LabelMix, TrainBatch, prefetched
 from sottovoce.train.config import TrainingConfig, check_settings, shaping_settings
 from sottovoce.train.evaluation import Evaluator
@@ -74,7 +75,9 @@ class WorkerLoop:
     ) -> None:
         self._task, self._config, self._model, self._state = task, config, model, state
         self._saver, self._heartbeat = saver, heartbeat
-        self._rows, self._rejects = list(state.rows), {reject.id: reject for reject in state.rejects}
+        headline = headline_metric(task.validation)  # rows of older releases know only WER
+        self._rows = [row.model_copy(update={"headline": headline}) for row in state.rows]
+        self._rejects = {reject.id: reject for reject in state.rejects}
         accelerator = self._accelerator = model.accelerator
         self._share = MicrobatchShare(config.num_microbatches, accelerator.process_index, accelerator.num_processes)
         self._cursor = find_cursor(
@@ -203,7 +206,7 @@ class WorkerLoop:
         self._curves.log_validation(row)
         decision = decide(self._rows, patience=self._config.patience)
         stops = self._pruner_client.stops(self._rows, is_last=decision.stops or step == self._num_steps)
-        self._save(step, wer=row.wer, is_finished=stops)
+        self._save(step, wer=row.error_rate, is_finished=stops)
         self._post.update(phase="training", evaluations=tuple(map(describe_row, self._rows)))
         if decision.stops and self._accelerator.is_main_process:
             logger.info("stopped early: %s", decision.reason)

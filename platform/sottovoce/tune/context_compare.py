@@ -216,4 +216,5 @@ def _compare(
         training_speedup=result.training_speed / reference.training_speed,
         recognition_speedup=result.score_of(engine).rtfx / reference.score_of(engine).rtfx,
         bound=search.config.max_wer_rise,
+        metric=change.metric,
     )

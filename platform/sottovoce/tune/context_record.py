@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.schema import Record
+from sottovoce.text.scoring_table import Headline
 from sottovoce.train.config import TrainingConfig
 from sottovoce.tune.context_plan import ContextSearchConfig, name_context
 
@@ -52,8 +53,8 @@ class ContextResult(Record):
         return self.data_wait_s / max(self.training_s, 1e-9)
 
     def still_falls(self, bound: float) -> bool:
-        """Whether validation WER fell by more than a bound between the last two evaluations of a run."""
-        return any(rows[-2].wer - rows[-1].wer > bound for rows in self.curves if len(rows) > 1)
+        """Whether the validation error rate fell by more than a bound between the last two evaluations of a run."""
+        return any(rows[-2].error_rate - rows[-1].error_rate > bound for rows in self.curves if len(rows) > 1)
 
     def score_of(self, engine: str) -> EngineScore:
         """Return the score of a measured engine."""
@@ -67,7 +68,7 @@ class Comparison(Record):
     reference_s: tuple[float, float]
     engine: str
     wer_rise: float
-    """WER minus the reference's on the same utterances, as a fraction; positive if trimming costs accuracy."""
+    """Error rate minus the reference's on the same utterances, as a fraction; positive if trimming costs accuracy."""
     low: float
     """Lower end of the paired bootstrap 95 % interval, over utterances and seeds."""
     high: float
@@ -77,10 +78,12 @@ class Comparison(Record):
     """RTFx divided by the reference's with the same engine."""
     bound: float
     """Largest accepted rise."""
+    metric: Headline = "wer"
+    """The rate that was compared: cer in languages without spaces."""
 
     @property
     def is_within(self) -> bool:
-        """Whether WER rose by no more than the bound."""
+        """Whether the error rate rose by no more than the bound."""
         return self.wer_rise <= self.bound
 
     @property
@@ -113,13 +116,14 @@ def describe_verdict(results: Sequence[ContextResult], comparisons: Sequence[Com
     Args:
         results: those of all contexts.
         comparisons: those of one engine.
-        bound: largest accepted rise of WER.
+        bound: largest accepted rise of the error rate.
     """
     sentences = [describe_comparison(one) for one in comparisons]
-    falling = [name_context(result.context_s) for result in results if result.still_falls(bound)]
+    falling = [result for result in results if result.still_falls(bound)]
     if falling:
+        names, rate = [name_context(result.context_s) for result in falling], falling[0].curves[0][-1].rate_name
         sentences.append(
-            f"With {' and '.join(falling)} validation WER was still falling by more than the bound when training "
+            f"With {' and '.join(names)} validation {rate} was still falling by more than the bound when training "
             "ended: train longer before you decide."
         )
     return " ".join(sentences)
@@ -133,8 +137,8 @@ def describe_comparison(one: Comparison) -> str:
     name, reference = name_context(one.context_s), name_context(one.reference_s)
     speed = f"trains {one.training_speedup:.1f}x and recognizes {one.recognition_speedup:.1f}x as fast"
     return (
-        f"A context of {name} instead of {reference} {verb} {points:.2f} points of WER ({interval}) and {speed}; "
-        f"{_advise(one)}"
+        f"A context of {name} instead of {reference} {verb} {points:.2f} points of {one.metric.upper()} "
+        f"({interval}) and {speed}; {_advise(one)}"
     )
 
 

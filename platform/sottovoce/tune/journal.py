@@ -55,9 +55,9 @@ class Trial(Record):
 
     @property
     def best(self) -> EvaluationRow | None:
-        """The evaluation with the lowest WER after the first step; ties go to the lower validation loss."""
+        """The evaluation with the lowest error rate after the first step; ties go to the lower validation loss."""
         trained = [row for row in self.rows if row.step > 0]
-        return min(trained, key=lambda row: (row.wer, row.validation_loss), default=None)
+        return min(trained, key=lambda row: (row.error_rate, row.validation_loss), default=None)
 
     def with_row(self, row: EvaluationRow) -> "Trial":
         """Add an evaluation; replace those of the same or later steps, which a resumed trial measures again."""
@@ -75,7 +75,7 @@ class SearchRecord(Record):
     """Steps of a trial that is not pruned."""
     trials: tuple[Trial, ...]
     best: int
-    """Number of the trial with the lowest WER among those that did not fail."""
+    """Number of the trial with the lowest error rate among those that did not fail."""
     seconds: float
     """Seconds of training and evaluation, summed over trials."""
 
@@ -89,7 +89,7 @@ def build_record(search: SearchConfig, training: TrainingConfig, trials: Sequenc
         trials: all trials, in order of their numbers.
 
     Raises:
-        SearchError: all trials failed; their WER before the failure says little about where they would have ended.
+        SearchError: all trials failed; their rates before the failure says little about where they would have ended.
     """
     ranked = rank_trials(trials)
     if ranked[0].state == "failed":
@@ -107,11 +107,12 @@ def build_record(search: SearchConfig, training: TrainingConfig, trials: Sequenc
 
 
 def rank_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """Sort trials by WER, lowest first, then by validation loss; failed trials come last."""
+    """Sort trials by error rate, lowest first, then by validation loss; failed trials come last."""
 
     def key(trial: Trial) -> tuple[bool, float, float]:
-        wer, loss = (math.inf, math.inf) if trial.best is None else (trial.best.wer, trial.best.validation_loss)
-        return trial.state == "failed", wer, loss
+        best = trial.best
+        rate, loss = (math.inf, math.inf) if best is None else (best.error_rate, best.validation_loss)
+        return trial.state == "failed", rate, loss
 
     return sorted(trials, key=key)
 

@@ -45,14 +45,14 @@ def write_page(record: SearchRecord, path: Path, *, name: str) -> None:
 
 
 def draw_curves(record: SearchRecord) -> Markup:
-    """Plot the WER of each trial over its steps; the best trial is highlighted."""
+    """Plot the error rate of each trial over its steps; the best trial is highlighted."""
     with themed_figure(_SIZE) as figure:
         axes = figure.subplots()
         for trial in record.trials:
             is_best = trial.number == record.best
             axes.plot(
                 [row.step for row in trial.rows],
-                [100 * row.wer for row in trial.rows],
+                [100 * row.error_rate for row in trial.rows],
                 marker=_MARKERS.get(trial.state, "x"),
                 color=ACCENT if is_best else INK,
                 alpha=1.0 if is_best else 0.35,
@@ -60,11 +60,11 @@ def draw_curves(record: SearchRecord) -> Markup:
                 zorder=3 if is_best else 2,
             )
         _finish(axes, xlabel="step")
-        return to_svg(figure, "WER of each trial over its steps; the table below lists where each was lowest")
+        return to_svg(figure, "Error rate of each trial over its steps; the table below lists where each was lowest")
 
 
 def draw_rates(record: SearchRecord) -> Markup:
-    """Plot the lowest WER of each trial over its learning rate, coloured by its other settings."""
+    """Plot the lowest error rate of each trial over its learning rate, coloured by its other settings."""
     with themed_figure(_SIZE) as figure:
         axes = figure.subplots()
         for index, (label, trials) in enumerate(_by_choices(record).items()):
@@ -73,7 +73,7 @@ def draw_rates(record: SearchRecord) -> Markup:
                 if trial.best is not None:
                     axes.scatter(
                         trial.settings.learning_rate,
-                        100 * trial.best.wer,
+                        100 * trial.best.error_rate,
                         marker=_MARKERS.get(trial.state, "x"),
                         color=color,
                         s=90 if trial.number == record.best else 30,
@@ -86,7 +86,7 @@ def draw_rates(record: SearchRecord) -> Markup:
         if any(_by_choices(record)):
             axes.legend(framealpha=0)
         _finish(axes, xlabel="learning rate")
-        return to_svg(figure, "Lowest WER of each trial over its learning rate; the table below lists them")
+        return to_svg(figure, "Lowest error rate of each trial over its learning rate; the table below lists them")
 
 
 def _by_choices(record: SearchRecord) -> dict[str, list[Trial]]:
@@ -107,7 +107,7 @@ def _choices(record: SearchRecord, trial: Trial) -> str:
 
 
 def _finish(axes: "Axes", *, xlabel: str) -> None:
-    axes.set(xlabel=xlabel, ylabel="WER, percent", ylim=(0, None))
+    axes.set(xlabel=xlabel, ylabel="error rate, percent", ylim=(0, None))
     axes.grid(alpha=0.3)
 
 
@@ -136,14 +136,16 @@ def write_best(record: SearchRecord, path: Path, *, data: Config) -> None:
     heading = (
         "# job: jobs.train_whisper\n"
         f"# Trial {best.number} of {len(record.trials)}: {best.settings.describe()}; "
-        f"WER {best.best.wer:.2%} at step {best.best.step}.\n"
+        f"{best.best.rate_name} {best.best.error_rate:.2%} at step {best.best.step}.\n"
     )
     atomic_write(path, heading + yaml.safe_dump(recipe, sort_keys=False))
 
 
 def search_table(record: SearchRecord) -> str:
     """Format the trials as a plain-text table, best first."""
-    header = ("trial", "learning rate", "warm-up", "rank", "state", "steps", "best WER percent", "at step")
+    compared = record.trials[record.best].best
+    name = "WER" if compared is None else compared.rate_name
+    header = ("trial", "learning rate", "warm-up", "rank", "state", "steps", f"best {name} percent", "at step")
     rows = [header, *(_row(trial) for trial in rank_trials(record.trials))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -160,6 +162,6 @@ def _row(trial: Trial) -> tuple[str, ...]:
         "-" if settings.lora_rank is None else str(settings.lora_rank),
         trial.state,
         str(trial.rows[-1].step) if trial.rows else "0",
-        "-" if best is None else f"{100 * best.wer:.2f}",
+        "-" if best is None else f"{100 * best.error_rate:.2f}",
         "-" if best is None else str(best.step),
     )

@@ -1,4 +1,4 @@
-"""One trial inside Ray Tune: it starts a run of Ray Train, reports its WER to Tune, and passes Tune's decisions on.
+"""One trial inside Ray Tune: it starts a run of Ray Train, reports its rate to Tune, and passes Tune's decisions on.
 
 Ray Train 2 starts its workers from the process that calls ``fit``, so a trial is a driver without workers of its own.
 Tune stops a trial by killing that process. Here the run is asked to stop instead, so that its workers, placement group
@@ -20,7 +20,8 @@ from sottovoce.checkpoints.saver import build_store
 from sottovoce.train.pruner import Posted, start_pruner
 from sottovoce.train.run import TrainingRun, build_trainer, run_training
 
-WER = "wer"
+RATE = "error_rate"
+"""The rate that chooses; see ``Rates``."""
 EVALUATION = "evaluation"
 """Number of the evaluation; 0 is that of the base model."""
 ROW = "row"
@@ -71,13 +72,19 @@ class TrialRun(Trainable):
         posted = self._wait_for_row()
         index = len(self._reported)
         if posted is None:
-            return {WER: math.nan, EVALUATION: index - 1, ERROR: self._describe_error(), "done": True}
+            return {RATE: math.nan, EVALUATION: index - 1, ERROR: self._describe_error(), "done": True}
         row = posted.rows[index]
         self._reported.append(row)
         is_last = posted.is_last and len(self._reported) == len(posted.rows)
         if is_last:
             self._thread.join()
-        return {WER: row.wer, EVALUATION: index, ROW: row.model_dump(mode="json"), ENDS: is_last, "done": is_last}
+        return {
+            RATE: row.error_rate,
+            EVALUATION: index,
+            ROW: row.model_dump(mode="json"),
+            ENDS: is_last,
+            "done": is_last,
+        }
 
     def cleanup(self) -> None:
         """Stop a run that still continues, before this process ends; the search has noted the trial's end by then."""

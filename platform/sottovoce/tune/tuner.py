@@ -39,7 +39,7 @@ from sottovoce.tune.journal import (
     write_trial,
 )
 from sottovoce.tune.space import SearchConfig, TrialSettings, apply_settings, complete_ranges, sample_settings
-from sottovoce.tune.trial import ENDS, ERROR, EVALUATION, ROW, WER, TrialRun
+from sottovoce.tune.trial import ENDS, ERROR, EVALUATION, RATE, ROW, TrialRun
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def build_scheduler(config: SearchConfig, decided: Sequence[Trial]) -> AsyncHype
     """
     scheduler = AsyncHyperBandScheduler(
         time_attr=EVALUATION,
-        metric=WER,
+        metric=RATE,
         mode="min",
         grace_period=config.grace_evaluations,
         reduction_factor=config.reduction,
@@ -153,7 +153,7 @@ def build_scheduler(config: SearchConfig, decided: Sequence[Trial]) -> AsyncHype
         )  # the scheduler reads nothing else of a trial
         scheduler.on_trial_add(controller, stand_in)
         for index, row in enumerate(trial.rows):
-            scheduler.on_trial_result(controller, stand_in, {EVALUATION: index, WER: row.wer})
+            scheduler.on_trial_result(controller, stand_in, {EVALUATION: index, RATE: row.error_rate})
     return scheduler
 
 
@@ -197,7 +197,8 @@ class JournalCallback(Callback):
 
 def describe_end(ended: Trial, trials: Sequence[Trial]) -> str:
     """Describe in one line how a trial ended and how many trials have ended."""
-    best = f", best WER {ended.best.wer:.1%} at step {ended.best.step}" if ended.best is not None else ""
+    row = ended.best
+    best = "" if row is None else f", best {row.rate_name} {row.error_rate:.1%} at step {row.step}"
     state = ended.state + (f" ({last_line(ended.error)})" if ended.error else "")
     num_ended = sum(trial.is_decided or trial.state == "failed" for trial in trials)
     return f"trial {ended.number} {state}{best}; {num_ended} of {len(trials)} trials have ended"

@@ -20,17 +20,18 @@ class GroupChange:
 
     @property
     def rise(self) -> float:
-        """Rise of WER, a fraction; negative if it fell."""
-        return self.after.wer - self.before.wer
+        """Rise of the error rate, a fraction; negative if it fell."""
+        return self.after.error_rate - self.before.error_rate
 
     @property
     def is_certain(self) -> bool:
         """Whether the 95 % intervals do not overlap."""
-        return self.after.wer_low > self.before.wer_high or self.after.wer_high < self.before.wer_low
+        (before_low, before_high), (after_low, after_high) = self.before.error_interval, self.after.error_interval
+        return after_low > before_high or after_high < before_low
 
     @property
     def is_worse(self) -> bool:
-        """Whether WER rose by a notable amount."""
+        """Whether the error rate rose by a notable amount."""
         return self.rise > NOTABLE_WER
 
 
@@ -57,7 +58,8 @@ def find_worse_groups(record: TrainingRecord) -> Finding | None:
     return Finding(
         name="group_got_worse",
         severity="serious" if certain else "note",
-        seen=f"WER of {', '.join(map(_describe, named))} at step {record.best_step}{more}.{doubt}",
+        seen=f"{named[0].after.rate_name} of {', '.join(map(_describe, named))} "
+        f"at step {record.best_step}{more}.{doubt}",
         advice=f"The model forgets what the base model knew: add more speech of {_name(named[0].after)} (a weight of 2 "
         "for its manifest in data.weights reads it twice as often), lower the learning rate, or train fewer weights."
         if certain
@@ -68,8 +70,8 @@ def find_worse_groups(record: TrainingRecord) -> Finding | None:
 
 def _describe(one: GroupChange) -> str:
     return (
-        f"{_name(one.after)} rose from {format_percent(one.before.wer)} to "
-        f"{format_percent(one.after.wer)} ({one.after.num_utterances} utterances)"
+        f"{_name(one.after)} rose from {format_percent(one.before.error_rate)} to "
+        f"{format_percent(one.after.error_rate)} ({one.after.num_utterances} utterances)"
     )
 
 

@@ -52,15 +52,17 @@ def find_rate_too_low(record: TrainingRecord) -> Finding | None:
     losses = [row.training_loss for row in record.rows if row.training_loss is not None]
     if not record.is_finished or len(losses) < 2 or not losses[-1] <= losses[0]:
         return None
-    gain = 1 - record.best.wer / max(record.baseline.wer, 1e-9)
+    gain = 1 - record.best.error_rate / max(record.baseline.error_rate, 1e-9)
     if losses[-1] < _LITTLE_FALL * losses[0] or gain >= _LITTLE_GAIN:
         return None
     training = record.training
     return Finding(
         name="learning_rate_too_low",
         severity="note",
-        seen=f"The training loss hardly fell, from {losses[0]:.3f} to {losses[-1]:.3f}, and WER from "
-        f"{format_percent(record.baseline.wer)} to {format_percent(record.best.wer)}, at a learning rate of "
+        seen=f"The training loss hardly fell, from {losses[0]:.3f} to {losses[-1]:.3f}, and "
+        f"{record.best.rate_name} from "
+        f"{format_percent(record.baseline.error_rate)} to {format_percent(record.best.error_rate)}, "
+        f"at a learning rate of "
         f"{training.peak_lr:g} in {record.num_steps} steps.",
         advice="Raise the learning rate or train longer, unless the base model knows this speech already.",
         changes=(change(record, "learning_rate", round_rate(3 * training.peak_lr)),),
@@ -100,10 +102,13 @@ def _early_damage(record: TrainingRecord) -> Iterator[str]:
     if len(record.rows) < 2:
         return
     baseline, first = record.rows[:2]
-    if first.wer > _EARLY_WER * baseline.wer + _EARLY_POINTS and not first.validation_loss < baseline.validation_loss:
+    if (
+        first.error_rate > _EARLY_WER * baseline.error_rate + _EARLY_POINTS
+        and not first.validation_loss < baseline.validation_loss
+    ):
         yield (
-            f"WER was {format_percent(first.wer)} at step {first.step}, against the base model's "
-            f"{format_percent(baseline.wer)}, and the validation loss no lower"
+            f"{first.rate_name} was {format_percent(first.error_rate)} at step {first.step}, against the base model's "
+            f"{format_percent(baseline.error_rate)}, and the validation loss no lower"
         )
 
 

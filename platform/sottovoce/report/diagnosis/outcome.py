@@ -26,12 +26,13 @@ def find_no_gain(record: TrainingRecord) -> Finding | None:
     later = record.rows[1:]
     if record.best_step != 0 or not later:
         return None
-    lowest = min(later, key=lambda row: row.wer)
+    lowest = min(later, key=lambda row: row.error_rate)
     return Finding(
         name="worse_than_the_base",
         severity="serious" if record.is_finished else "warning",
-        seen=f"The base model's WER of {format_percent(record.baseline.wer)} was never beaten: the lowest since is "
-        f"{format_percent(lowest.wer)} at step {lowest.step}. The run keeps the base model.",
+        seen=f"The base model's {record.best.rate_name} of {format_percent(record.baseline.error_rate)} "
+        "was never beaten: the lowest since is "
+        f"{format_percent(lowest.error_rate)} at step {lowest.step}. The run keeps the base model.",
         advice="Lower the learning rate or train fewer weights. If the losses fell nevertheless, compare the style of "
         "the transcripts (case, numbers, punctuation) with the base model's output, and check their language.",
         changes=(slower(record, 5.0), *gentler_method(record)),
@@ -46,7 +47,7 @@ def find_rising_loss(record: TrainingRecord) -> Finding | None:
         return None
     lowest = min(measured, key=lambda row: row.validation_loss)
     rise = best.validation_loss - lowest.validation_loss
-    if best.step <= lowest.step or best.wer >= lowest.wer:
+    if best.step <= lowest.step or best.error_rate >= lowest.error_rate:
         return None
     if rise < max(_LOSS_RISE_NATS, _LOSS_RISE * lowest.validation_loss):
         return None
@@ -56,8 +57,8 @@ def find_rising_loss(record: TrainingRecord) -> Finding | None:
         name="validation_loss_rises",
         severity="note",
         seen=f"The validation loss was lowest at step {lowest.step} ({lowest.validation_loss:.3f}) and {percent} "
-        f"higher at step {best.step} ({best.validation_loss:.3f}), while WER still fell from "
-        f"{format_percent(lowest.wer)} to {format_percent(best.wer)}: the model over-fits and grows more "
+        f"higher at step {best.step} ({best.validation_loss:.3f}), while {best.rate_name} still fell from "
+        f"{format_percent(lowest.error_rate)} to {format_percent(best.error_rate)}: the model over-fits and grows more "
         "confident in its mistakes.",
         advice="The checkpoint with the lowest WER was kept, and should be. For a better one let patience end the run, "
         "lower the learning rate, or add speech or augmentation.",
@@ -71,14 +72,15 @@ def find_rising_wer(record: TrainingRecord) -> Finding | None:
     later = [row for row in record.rows if row.step > best.step]
     if best.training_loss is None or last.training_loss is None or len(later) < 2:
         return None
-    rise = last.wer - best.wer
-    if rise < max(NOTABLE_WER, _WER_RISE * best.wer) or last.training_loss > best.training_loss:
+    rise = last.error_rate - best.error_rate
+    if rise < max(NOTABLE_WER, _WER_RISE * best.error_rate) or last.training_loss > best.training_loss:
         return None
     return Finding(
         name="wer_rises",
         severity="warning",
-        seen=f"WER rose from {format_percent(best.wer)} at step {best.step} to {format_percent(last.wer)} at step "
-        f"{last.step}, while the training loss fell from {best.training_loss:.3f} to {last.training_loss:.3f}: the "
+        seen=f"{best.rate_name} rose from {format_percent(best.error_rate)} at step {best.step} to "
+        f"{format_percent(last.error_rate)} at step {last.step}, while the training loss fell "
+        f"from {best.training_loss:.3f} to {last.training_loss:.3f}: the "
         "model memorizes the training speech.",
         advice="The checkpoint with the lowest WER was kept. Stop earlier, lower the learning rate, train fewer "
         "weights, or add speech or augmentation.",
@@ -89,8 +91,8 @@ def find_rising_wer(record: TrainingRecord) -> Finding | None:
 def find_plateau(record: TrainingRecord) -> Finding | None:
     """Check whether WER stopped falling, and since which step."""
     best, last = record.best, record.rows[-1]
-    tolerance = _PLATEAU * best.wer
-    start = next(row for row in record.rows if row.wer <= best.wer + tolerance)
+    tolerance = _PLATEAU * best.error_rate
+    start = next(row for row in record.rows if row.error_rate <= best.error_rate + tolerance)
     since = [row for row in record.rows if row.step > start.step]
     if not start.step or len(since) < _PLATEAU_ROWS or last.step - start.step < _PLATEAU_SHARE * last.step:
         return None
@@ -98,8 +100,10 @@ def find_plateau(record: TrainingRecord) -> Finding | None:
     return Finding(
         name="wer_stopped_falling",
         severity="note",
-        seen=f"WER has not fallen since step {start.step}, where it was {format_percent(start.wer)}: "
-        f"{format_percent(best.wer)} at its lowest (step {best.step}), {format_percent(last.wer)} at step {last.step}. "
+        seen=f"{best.rate_name} has not fallen since step {start.step}, where it was "
+        f"{format_percent(start.error_rate)}: "
+        f"{format_percent(best.error_rate)} at its lowest (step {best.step}), "
+        f"{format_percent(last.error_rate)} at step {last.step}. "
         f"The {last.step - start.step} steps since took {_minutes(last.seconds - start.seconds)}.",
         advice="Patience ended the run, as configured." if has_stopped else "Stop earlier, or let patience do so.",
         changes=() if has_stopped else (*_patience(record), _shorter(record, start)),
@@ -112,14 +116,15 @@ def find_still_improving(record: TrainingRecord) -> Finding | None:
     if not record.is_finished or record.best_step != last.step or len(record.rows) < 3:
         return None
     before = [row for row in record.rows if row.step <= (1 - _LATE_SHARE) * last.step][-1]
-    gain = 1 - last.wer / max(before.wer, 1e-9)
+    gain = 1 - last.error_rate / max(before.error_rate, 1e-9)
     if gain < _LATE_GAIN or before.step == 0:
         return None
     return Finding(
         name="still_improving",
         severity="note",
-        seen=f"The last evaluation is the best: WER fell from {format_percent(before.wer)} at step {before.step} to "
-        f"{format_percent(last.wer)} at step {last.step}, the end of the run.",
+        seen=f"The last evaluation is the best: {last.rate_name} fell from {format_percent(before.error_rate)} "
+        f"at step {before.step} to "
+        f"{format_percent(last.error_rate)} at step {last.step}, the end of the run.",
         advice="Train longer; with patience the run ends by itself.",
         changes=(_longer(record), *_patience(record)),
     )
@@ -128,11 +133,12 @@ def find_still_improving(record: TrainingRecord) -> Finding | None:
 def find_uncertain_gain(record: TrainingRecord) -> Finding | None:
     """Check whether the 95 % intervals of the base model and the best checkpoint overlap."""
     baseline, best = record.baseline, record.best
-    gap = baseline.wer - best.wer
-    if gap <= 0 or best.wer_high < baseline.wer_low:
+    gap = baseline.error_rate - best.error_rate
+    (low, _), (_, high) = baseline.error_interval, best.error_interval
+    if gap <= 0 or high < low:
         return None
     # intervals shrink with the square root of the number of utterances
-    factor = (((baseline.wer - baseline.wer_low) + (best.wer_high - best.wer)) / gap) ** 2
+    factor = (((baseline.error_rate - low) + (high - best.error_rate)) / gap) ** 2
     times = f"about {factor:.1f}" if factor <= _MAX_FACTOR else "more than a hundred"
     data = record.data
     fraction = data.num_validation / max(1, data.num_validation + data.num_train)
@@ -140,8 +146,8 @@ def find_uncertain_gain(record: TrainingRecord) -> Finding | None:
     return Finding(
         name="gain_uncertain",
         severity="warning",
-        seen=f"WER fell from {_interval(baseline)} to {_interval(best)}, and these 95 % intervals overlap: on "
-        f"{data.num_validation} validation utterances the gain may be chance.",
+        seen=f"{best.rate_name} fell from {_interval(baseline)} to {_interval(best)}, and these 95 % intervals "
+        f"overlap: on {data.num_validation} validation utterances the gain may be chance.",
         advice=f"Measure on more: with {times} times as many validation utterances such a gain would be certain.",
         changes=(SettingChange(name="prepare.validation_fraction", value=wanted, before=round(fraction, 2)),)
         if wanted > fraction
@@ -182,7 +188,8 @@ def _longer(record: TrainingRecord) -> SettingChange:
 
 
 def _interval(row: EvaluationRow) -> str:
-    return f"{format_percent(row.wer)} ({100 * row.wer_low:.1f} to {100 * row.wer_high:.1f})"
+    low, high = row.error_interval
+    return f"{format_percent(row.error_rate)} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _minutes(seconds: float) -> str:

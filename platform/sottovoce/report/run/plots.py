@@ -62,17 +62,18 @@ def draw_losses(rows: Sequence[EvaluationRow], curves: Sequence[CurvePoint], mar
 
 
 def draw_error_rates(rows: Sequence[EvaluationRow], marks: Marks) -> Panel:
-    """Draw WER with its interval, and CER."""
+    """Draw WER and CER, with the interval of the one that chooses."""
     steps = [row.step for row in rows]
     with _panel("error rate (%)", marks, "Validation WER and CER over the steps") as (axes, finish):
-        low, high = [100 * row.wer_low for row in rows], [100 * row.wer_high for row in rows]
-        axes.fill_between(steps, low, high, color=SERIES[2], alpha=0.18, linewidth=0, label="WER, 95 % interval")
+        low, high = zip(*((100 * low, 100 * high) for low, high in (row.error_interval for row in rows)), strict=True)
+        name, color = rows[-1].rate_name, SERIES[3 if rows[-1].headline == "cer" else 2]
+        axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0, label=f"{name}, 95 % interval")
         axes.plot(steps, [100 * row.wer for row in rows], **_line(2), label="WER")
         axes.plot(steps, [100 * row.cer for row in rows], **_line(3), label="CER")
         for row in rows:
             if row.step == marks.kept:
-                wer = [100 * row.wer]
-                axes.plot([row.step], wer, "o", markersize=11, fillstyle="none", color=INK, label="kept")
+                rate = [100 * row.error_rate]
+                axes.plot([row.step], rate, "o", markersize=11, fillstyle="none", color=INK, label="kept")
         axes.set_ylim(0, None)
         svg = finish()
     return Panel("Validation error rates", "Word and character error rate on the validation split.", svg)
