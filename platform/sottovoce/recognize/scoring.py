@@ -44,8 +44,6 @@ class RecognizerScore:
     """Scores by corpus and language, if there are several."""
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Further metrics by name, with what each computed; see ``text/metrics.py``."""
-    headline: str = "wer"
-    """The metric to quote first: cer where no language puts spaces between words."""
 
     @property
     def rtfx(self) -> float:
@@ -104,11 +102,11 @@ def score_folder(
     )
     if not metrics:
         return result
-    from sottovoce.text.metrics import compute_metrics, headline_metric
+    from sottovoce.text.metrics import compute_metrics
 
     hypotheses = list(result.hypotheses.values())
     normalized = normalize_pairs(utterances, hypotheses, normalizer=normalizer, spelling=spelling)
-    return replace(result, metrics=compute_metrics(metrics, normalized), headline=headline_metric(utterances))
+    return replace(result, metrics=compute_metrics(metrics, normalized))
 
 
 def score_recognizer(
@@ -222,7 +220,6 @@ def write_score(result: RecognizerScore, path: Path) -> None:
         "rtfx_means": "audio seconds per second of recognition, log-mel included, decoding of files excluded",
         "audio_s": result.audio_s,
         "recognition_s": result.recognition_s,
-        "headline": result.headline,
         "metrics": result.metrics,
         "groups": [group.model_dump() for group in result.groups],
         "hypotheses": result.hypotheses,
