@@ -4,8 +4,9 @@ import jiwer
 import pytest
 
 from sottovoce.schema import Utterance
-from sottovoce.text.metrics import METRICS, MetricName, compute_metrics, headline_metric
+from sottovoce.text.metrics import METRICS, MetricName, compute_metrics
 from sottovoce.text.score import score_texts
+from sottovoce.text.scoring_table import headline_metric
 
 REFERENCES = ["the patient rests", "Two tablets.", "three"]
 HYPOTHESES = ["the patient wrests", "2 tablets", "three"]

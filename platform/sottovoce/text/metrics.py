@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.text.score import count_characters, count_words, error_rate
-from sottovoce.text.scoring_table import headline_metric
 
 MetricName: TypeAlias = Literal["wer", "cer", "mer", "ser"]
 """wer: word error rate; cer: character error rate; mer: match error rate, errors over all aligned words and
@@ -24,8 +23,6 @@ insertions, never above 1; ser: sentence error rate, the fraction of utterances 
 
 CountErrors: TypeAlias = Callable[[Sequence[tuple[str, str]]], NDArray[np.int64]]
 """U pairs of reference and hypothesis to (U, 4): substitutions, deletions, insertions and what they are divided by."""
-
-__all__ = ["METRICS", "ErrorRateMetric", "MetricName", "compute_metrics", "headline_metric"]
 
 _FEATURES = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
 _INPUTS = "predictions: hypotheses, one string per utterance. references: what was said, in the same order."
