@@ -28,8 +28,7 @@ class ScoreJob(Config):
     max_utterances: int | None = None
     """Score on the first so many only; None takes all."""
     normalizer: Normalizer = "auto"
-    """How texts are made comparable before the rates: auto follows the language; english and basic are Whisper's own,
-    and english leaves texts in other languages to basic; see training.normalizer."""
+    """How texts are made comparable before the rates: auto follows the language; see training.normalizer."""
     metrics: tuple[MetricName, ...] = ("wer", "cer")
     """Rates to write below metrics in the JSON file, as of the evaluate library: wer, cer, mer (match error rate), ser
     (sentence error rate)."""
@@ -54,8 +53,7 @@ def main(job: ScoreJob) -> None:
         metrics=job.metrics,
     )
     write_score(result, job.output)
-    print(score_table(result))
-    print(describe_headline(result.score))
+    print(score_table(result), describe_headline(result.score), sep="\n")
 
 
 if __name__ == "__main__":

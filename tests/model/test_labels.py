@@ -166,7 +166,7 @@ def test_silence_teaches_no_speech_at_the_start_and_an_empty_transcript(
 
 def test_the_no_speech_token_is_the_one_recognizers_read(tokenizer: WhisperTokenizerFast, micro_assets: Path) -> None:
     vocabulary = build_vocabulary(tokenizer, read_generation_config(micro_assets), source="micro")
-    assert (vocabulary.no_speech_id, vocabulary.timestamps_from) == (NO_SPEECH, FIRST_TIMESTAMP)
+    assert (vocabulary.no_speech_id, vocabulary.kinds.timestamps_from) == (NO_SPEECH, FIRST_TIMESTAMP)
 
 
 def test_language_and_task_are_the_examples_own(tokenizer: WhisperTokenizerFast) -> None:

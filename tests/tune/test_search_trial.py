@@ -68,7 +68,7 @@ def test_a_trial_reports_every_evaluation_and_ends_with_the_run(start: Any) -> N
     trial, steps = start(run_to_its_end)
     results = [trial.step() for _ in WERS]
     trial.cleanup()
-    assert [result["wer"] for result in results] == list(WERS)
+    assert [result["error_rate"] for result in results] == list(WERS)
     assert [result["evaluation"] for result in results] == [0, 1, 2]
     assert [(result["ends"], result["done"]) for result in results] == [(False, False), (False, False), (True, True)]
     assert steps == [0, 10, 20]
@@ -84,7 +84,7 @@ def test_a_pruned_trial_ends_its_run_at_the_evaluation_it_waits_at(start: Any) -
 
 def test_an_error_of_the_run_is_a_result_too(start: Any) -> None:
     trial, _ = start(run_into_an_error)
-    assert trial.step()["wer"] == 0.9
+    assert trial.step()["error_rate"] == 0.9
     result = trial.step()
     trial.cleanup()
     assert result["error"] == "ValueError: a loss that is no number"

@@ -21,7 +21,7 @@ def decide(decided: list[Trial], wers: list[float], **settings: object) -> list[
     trial: Any = SimpleNamespace(trial_id="new")
     controller: Any = None
     scheduler.on_trial_add(controller, trial)
-    results = [{"evaluation": index, "wer": wer} for index, wer in enumerate(wers)]
+    results = [{"evaluation": index, "error_rate": wer} for index, wer in enumerate(wers)]
     return [scheduler.on_trial_result(controller, trial, result) for result in results]
 
 

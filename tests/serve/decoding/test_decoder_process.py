@@ -62,7 +62,7 @@ def pid_of(decoder: DecoderProcess) -> int:
 def test_samples_are_those_of_decoding_here(decoder):
     for data in (recording(3.0), recording(1.0, 16_000, 1, "WAV")):
         assert np.array_equal(decode(decoder, data), decode_pcm(data, source="test"))
-    assert psutil.Process(pid_of(decoder)).nice() == psutil.Process().nice() + 5
+    assert psutil.Process(pid_of(decoder)).nice() == min(19, psutil.Process().nice() + 5)
 
 
 def test_channels_that_cancel_each_other_out_begin_again(decoder):
