@@ -102,6 +102,17 @@ def test_of_two_words_near_the_end_of_a_pause_only_the_first_starts_there() -> N
     assert [(word.start_s, word.end_s) for word in moved] == [(5.42, 5.50), (5.50, 5.76)]
 
 
+def test_a_word_that_follows_a_pauses_first_word_stays_before_the_next_pause() -> None:
+    words = [WordTime("what", 4.24, 5.52, 1.0), WordTime("your", 5.52, 5.76, 1.0), WordTime("country", 5.76, 6.26, 1.0)]
+    moved = leave_pauses_out(words, [(4.29, 5.42), (5.57, 5.65)])
+    assert [(word.start_s, word.end_s) for word in moved] == [(5.42, 5.52), (5.52, 5.57), (5.65, 6.26)]
+
+
+def test_a_word_is_moved_by_two_pauses_in_a_row() -> None:
+    moved = leave_pauses_out([WordTime("ask", 2.10, 3.72, 1.0)], [(2.02, 2.09), (2.11, 3.29)])
+    assert [(word.start_s, word.end_s) for word in moved] == [(3.29, 3.72)]
+
+
 @pytest.mark.parametrize(
     ("times", "expected"),
     [

@@ -214,15 +214,18 @@ def leave_pauses_out(words: Sequence[WordTime], pauses: Sequence[tuple[float, fl
 
     Returns:
         The words; times never decrease, and a word becomes longer by at most 0.12 s at each side. Of several words
-        that start near the end of a pause the first one starts there.
+        that start near the end of a pause the first one starts there, and the others stay before the next pause.
     """
     if not words:
         return []
     starts = np.array([word.start_s for word in words])
     ends = np.array([word.end_s for word in words])
+    placed = np.zeros(len(words), dtype=bool)
     for begin, end in pauses:
         earliest, latest = begin - _PAUSE_REACH_S, end + _PAUSE_REACH_S
-        starts[np.flatnonzero((earliest <= starts) & (starts <= latest) & (end < ends))[:1]] = end
+        near = np.flatnonzero((earliest <= starts) & (starts <= latest) & (end < ends) & ~placed)
+        starts[near[:1]] = end
+        placed[near[1:]] = True
         ends[(earliest <= ends) & (ends <= latest) & (starts < begin)] = begin
     starts = np.maximum.accumulate(starts)
     ends = np.maximum(ends, starts)

@@ -279,5 +279,10 @@ def test_dictionaries_and_views_stream_like_any_other(tmp_path: Path, local_ray:
     columns = {"text": pa.array(["x", "y"], pa.string_view()), "language": pa.array(["de", "de"]).dictionary_encode()}
     views = pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())])
     (tmp_path / "a.parquet").write_bytes(_shard([b"1", b"2"], kind=views, **columns))
+    plain = {"text": pa.array(["z"]), "language": pa.array(["fr"])}
+    (tmp_path / "b.parquet").write_bytes(
+        _shard([b"3"], kind=pa.struct([("bytes", pa.binary()), ("path", pa.string())]), **plain)
+    )
     rows = [parse_parquet_row(row) for row in stream_parquet(tmp_path).iter_rows()]
-    assert [(audio, row.text, row.language) for row, audio in rows] == [(b"1", "x", "de"), (b"2", "y", "de")]
+    read = [(audio, row.text, row.language) for row, audio in rows]
+    assert read == [(b"1", "x", "de"), (b"2", "y", "de"), (b"3", "z", "fr")]

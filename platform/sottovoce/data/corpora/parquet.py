@@ -47,6 +47,8 @@ class ParquetFile:
     """The other columns that are read."""
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The names of the classes 0, 1, ... of each column that is read and holds their numbers."""
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]), compare=False)
+    """Of all columns that are read: the types to read them as, which Ray can pass on."""
 
     def row_id(self, number: int) -> str:
         """Return the id of a row, counted from 0, that has none; ids sort in the order of the rows."""
@@ -80,6 +82,7 @@ def stream_parquet(location: CorpusLocation, files: Sequence[ParquetFile] | None
             [listed.path(file.name) for file in files],
             filesystem=filesystem_for(listed),
             columns=[audio_column, *columns],
+            schema=files[0].schema,
             partitioning=None,
             include_paths=True,
             file_extensions=None,
@@ -206,7 +209,15 @@ def _read_footer(files: CorpusFiles, name: str) -> ParquetFile:
         audio_column=audio_column,
         columns=columns,
         class_names={column: class_names[column] for column in columns if column in class_names},
+        schema=pa.schema([(name, _plain_type(schema.field(name).type)) for name in (audio_column, *columns)]),
     )
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type to read a column as. Ray cannot pass views on, and shards may store a column in several ways."""
+    if pa.types.is_struct(kind):
+        return pa.struct([(one.name, _plain_type(one.type)) for one in kind])
+    return pa.large_binary() if is_text(kind) else kind
 
 
 def _choose_columns(
