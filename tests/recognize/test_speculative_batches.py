@@ -1,4 +1,4 @@
-"""Twenty-four windows, eight at a time: with an assistant micro writes what it writes alone."""
+"""Sixteen windows, eight at a time: with an assistant micro writes what it writes alone."""
 
 import pytest
 from assistants import SpokenWindows, halved, shaken, speak_windows
@@ -15,7 +15,7 @@ def micro(micro_assets) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def spoken(micro) -> SpokenWindows:
-    return speak_windows(micro, 24)
+    return speak_windows(micro, 16)
 
 
 @pytest.mark.parametrize("assistant", ["itself", "half of its layers", "shaken"])

@@ -1,4 +1,4 @@
-"""Sixteen windows, one at a time: with an assistant micro writes what it writes alone."""
+"""Eight windows, one at a time: with an assistant micro writes what it writes alone."""
 
 import pytest
 from assistants import SpokenWindows, halved, speak_windows
@@ -14,11 +14,11 @@ def micro(micro_assets) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def sixteen(micro) -> SpokenWindows:
-    return speak_windows(micro, 16)
+def eight(micro) -> SpokenWindows:
+    return speak_windows(micro, 8)
 
 
 @pytest.mark.parametrize("assistant", ["random tiny", "half of its layers"])
-def test_sixteen_windows_have_the_same_tokens(micro, tiny_checkpoint, sixteen, assistant):
+def test_eight_windows_have_the_same_tokens(micro, tiny_checkpoint, eight, assistant):
     helper = load_checkpoint(tiny_checkpoint) if assistant == "random tiny" else halved(micro)
-    sixteen.assert_same_with(micro, helper, max_batch_size=1)
+    eight.assert_same_with(micro, helper, max_batch_size=1)

@@ -50,7 +50,7 @@ def test_each_of_many_windows_has_the_tokens_it_has_alone(
 ) -> None:
     recognizer = load_recognizer(tiny_checkpoint if variant == "torch" else tiny_export, variant=variant)
     draws = random.Random(0)
-    pcm = [(32_767 * one).astype(np.int16) for one in speech_like]
+    pcm = [(32_767 * one).astype(np.int16) for one in speech_like[1:8:2]]  # four contexts
     drawn = [(draws.randrange(len(pcm)), draws.randrange(len(KINDS))) for _ in range(num_windows)]
     engine = Engine({"m": recognizer}.get, max_batch_size=8, batch_wait_timeout_s=0.005)
     windows = [Window(pcm[sound], KINDS[kind]) for sound, kind in drawn]
