@@ -57,7 +57,7 @@ def read_clips(manifest: Path, digits: Path, recognizer: Recognizer) -> tuple[li
         for one in read_manifest(manifest)
         if one.language == "en"
     ]
-    strings = [read_audio(path) for path in sorted((digits / "test").glob("*.wav"))]
+    strings = [read_audio(path) for path in sorted(digits.glob("test_*.wav"))]
     waveforms = [one for one in (*sentences, *strings) if _SHORTEST_S <= len(one) / SAMPLING_RATE <= _LONGEST_S]
     clips = _recognize(recognizer, waveforms)
     healthy = [clip for clip in clips[: len(sentences)] if not clip.falls_back]
