@@ -76,7 +76,7 @@ endurance: $(DEV) ## faults by the hundred and learning to the end, into benchma
 # For a machine with a GPU, on which nothing of this has run yet. WEIGHTS, RECORDINGS and PEAK_TFLOPS are the caller's.
 WEIGHTS := openai/whisper-base
 RECORDINGS := ../shared/data/real
-gpu-check: $(DEV) ## on a machine with a GPU: its tests, training in fp16 and bf16, serving; into runs/gpu_check, 20 minutes
+gpu-check: $(DEV) ## on a machine with a GPU: its tests, training in fp16 and bf16, serving; into runs/gpu_check
 	@$(PYTHON) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("torch finds no CUDA device: run gpu-check on a machine with a GPU and a CUDA build of torch")'
 	$(PYTHON) -m pytest -m gpu -rs
 	for precision in fp16 bf16; do \

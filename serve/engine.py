@@ -113,7 +113,7 @@ class Engine:
         key = self._waiting[0].key
         taken = self._take_waiting(key, room)
         recognizer = self._find(key)
-        if recognizer is None:
+        if recognizer is None or not taken:  # unloaded, or every caller has left
             for pending in taken:
                 pending.settle(None)
             return
