@@ -80,7 +80,9 @@ def measure(model: Model, workload: Workload, config: EvaluationBenchmark) -> Ro
         folder = Path(name)
         checkpoint, clips = prepare(folder, model, workload, config)
         write_manifest(clips, folder / "manifest.jsonl")
-        spectrograms = ThreadedSpectrograms(checkpoint.num_mel_bins, num_threads=torch.get_num_threads())
+        spectrograms = ThreadedSpectrograms(
+            checkpoint.num_mel_bins, num_threads=torch.get_num_threads(), padding=checkpoint.context.padding
+        )
         with closing(spectrograms):
             collator = Collator(checkpoint.tokenizer, checkpoint.context, spectrograms)
             ours = build_evaluator(checkpoint, clips, collator=collator, batch_size=config.batch_size)

@@ -64,7 +64,9 @@ def main(run: TorchrunRun) -> None:
     )
     recording = Utterance.model_validate_json(run.recording.read_text(encoding="utf-8"))
     stream = ToneStream(recording, run.batch_size, run.num_steps)
-    spectrograms = build_spectrograms(accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=1)
+    spectrograms = build_spectrograms(
+        accelerator.device, num_mel_bins=checkpoint.num_mel_bins, num_threads=1, padding=checkpoint.context.padding
+    )
     collator = Collator(checkpoint.tokenizer, checkpoint.context, spectrograms)
     label_mix = LabelMix(config.timestamp_probability, config.previous_text_probability)
     microbatches = range(accelerator.process_index, accelerator.num_processes, accelerator.num_processes)

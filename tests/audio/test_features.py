@@ -105,6 +105,25 @@ def test_frames_after_speech_are_one_constant() -> None:
     assert spectrogram[0, 299] == pytest.approx(spectrogram.max() - 2, abs=1e-6)
 
 
+def test_padded_frames_are_zero_and_those_of_the_speech_as_ever() -> None:
+    waveform = _speech_like(16_100)
+    padded = log_mel(waveform, num_mel_bins=80, num_frames=300, padding="frames")
+    assert not padded[:, 100:].any()
+    np.testing.assert_array_equal(padded[:, :100], log_mel(waveform, num_mel_bins=80, num_frames=300)[:, :100])
+
+
+@pytest.mark.slow  # openai-whisper imports numba
+@pytest.mark.parametrize("num_samples", [159, 160, 16_001, 90_123, CONTEXT - 161])
+def test_padded_frames_are_those_of_openai_whisper(num_samples: int) -> None:
+    import whisper
+
+    waveform = _speech_like(num_samples)
+    content = whisper.log_mel_spectrogram(waveform, padding=CONTEXT)[:, : num_samples // 160]
+    expected = whisper.pad_or_trim(content, 3_000).numpy()
+    ours = log_mel(waveform, num_mel_bins=80, num_frames=3_000, padding="frames")
+    np.testing.assert_allclose(ours, expected, atol=TOLERANCE, rtol=0)
+
+
 def test_a_strided_waveform_of_doubles_has_the_spectrogram_of_its_copy() -> None:
     stereo = np.repeat(_speech_like(100_000).astype(np.float64)[:, None], 2, axis=1)
     copied = log_mel(stereo[:, 1].astype(np.float32), num_mel_bins=80, num_frames=700)

@@ -78,8 +78,13 @@ def test_the_range_travels_in_the_config() -> None:
     assert AudioContext.of(WhisperConfig.from_dict(config.to_dict())) == AudioContext(2.0, 10.0)
 
 
+def test_a_range_without_a_padding_is_of_an_early_release_that_padded_sound() -> None:
+    assert AudioContext.read({"audio_context_s": [2.0, 10.0]}) == AudioContext(2.0, 10.0, padding="sound")
+    assert AudioContext.read({}).padding == "frames"
+
+
 def test_a_margin_of_silence_follows_the_speech_as_far_as_the_range_reaches() -> None:
-    context = AudioContext(2.0, 10.0, margin_s=0.5)
+    context = AudioContext(2.0, 10.0, margin_s=0.5, padding="sound")
     assert [context.seconds_for(seconds) for seconds in (0.3, 1.5, 1.6, 4.5, 9.9, 10.0)] == [2, 2, 2.5, 5, 10, 10]
     config = _tiny_config()
     set_audio_context(config, context)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sottovoce.audio.features import log_mel_batch
+from sottovoce.audio.features import Padding, log_mel_batch
 from sottovoce.audio.waveform import from_pcm, to_pcm
 from sottovoce.errors import ContextError, UnsupportedMelBinsError
 from sottovoce.model.log_mel import LogMel
@@ -27,10 +27,12 @@ def _padded(waveforms: list[np.ndarray], padding: float = 0.0) -> torch.Tensor:
 
 @pytest.mark.parametrize("num_mel_bins", [80, 128])
 @pytest.mark.parametrize("num_frames", [200, 300])
-def test_torch_log_mel_equals_the_numpy_one(num_mel_bins: int, num_frames: int) -> None:
+@pytest.mark.parametrize("padding", ["sound", "frames"])
+def test_torch_log_mel_equals_the_numpy_one(num_mel_bins: int, num_frames: int, padding: Padding) -> None:
     waveforms = _waveforms()
-    expected = log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames)
-    ours = LogMel(num_mel_bins)(_padded(waveforms), torch.tensor(LENGTHS), num_frames=num_frames)
+    expected = log_mel_batch(waveforms, num_mel_bins=num_mel_bins, num_frames=num_frames, padding=padding)
+    lengths = torch.tensor(LENGTHS)
+    ours = LogMel(num_mel_bins)(_padded(waveforms), lengths, num_frames=num_frames, padding=padding)
     assert ours.dtype == torch.float32
     assert ours.is_contiguous()
     np.testing.assert_allclose(ours.numpy(), expected, atol=TOLERANCE, rtol=0)

@@ -13,7 +13,7 @@ from sottovoce.errors import ContextError, LanguageError
 from sottovoce.export.onnx import export_onnx
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
 from sottovoce.model.labels import MAX_PROMPT_TOKENS
-from sottovoce.recognize import onnx_engine
+from sottovoce.recognize import encoded_windows
 from sottovoce.recognize.load import load_recognizer
 from sottovoce.recognize.recognizer import Recognizer
 from sottovoce.recognize.torch_engine import TorchRecognizer, load_torch
@@ -242,7 +242,7 @@ def test_small_batches_give_the_results_of_large_ones(tiny_checkpoint, speech_li
 def test_onnx_encodes_as_many_windows_at_once_as_memory_should_hold(recognizers, speech_like, monkeypatch):
     windows, options = [speech_like[0][:30_000]] * 3 + [speech_like[1][:30_000]] * 2, [SHORT] * 5
     together = recognizers["fp32"].recognize(windows, options)
-    monkeypatch.setattr(onnx_engine, "_FRAMES_AT_ONCE", 1)
+    monkeypatch.setattr(encoded_windows, "_FRAMES_AT_ONCE", 1)
     assert [one.token_ids for one in recognizers["fp32"].recognize(windows, options)] == [
         one.token_ids for one in together
     ]

@@ -21,7 +21,7 @@ PLAIN, TIMED = LabelMix(0.0, 0.0), LabelMix(1.0, 0.0)
 @pytest.fixture(scope="module")
 def collator(micro_assets: Path) -> Collator:
     tokenizer = WhisperTokenizerFast.from_pretrained(micro_assets, local_files_only=True)
-    return Collator(tokenizer, AudioContext(2.0, 10.0), ThreadedSpectrograms(80, num_threads=1))
+    return Collator(tokenizer, AudioContext(2.0, 10.0), ThreadedSpectrograms(80, num_threads=1, padding="frames"))
 
 
 def utterance(index: int, *, duration_s: float) -> Utterance:
@@ -71,7 +71,7 @@ def test_the_context_is_that_of_the_longest_recording(collator: Collator) -> Non
 
 def test_without_masks_the_features_are_those_of_the_recognizer(collator: Collator) -> None:
     batch = pcm_batch(1.0, 3.0)
-    expected = log_mel(from_pcm(batch.recordings[0][0]), num_mel_bins=80, num_frames=300)
+    expected = log_mel(from_pcm(batch.recordings[0][0]), num_mel_bins=80, num_frames=300, padding="frames")
     assert np.array_equal(collate(collator, batch).input_features[0].numpy(), expected)
 
 

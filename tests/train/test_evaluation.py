@@ -48,7 +48,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture
 def collator(checkpoint: Checkpoint) -> Iterator[Collator]:
-    with closing(ThreadedSpectrograms(80, num_threads=1)) as spectrograms:
+    with closing(ThreadedSpectrograms(80, num_threads=1, padding="frames")) as spectrograms:
         yield Collator(checkpoint.tokenizer, checkpoint.context, spectrograms)
 
 
@@ -94,7 +94,7 @@ def test_only_windows_with_another_text_than_the_reference_are_decoded(
     end_id = checkpoint.tokenizer.eos_token_id
     checkpoint.model.generation_config.suppress_tokens = [token for token in range(end_id) if token not in words]
     with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(5)  # with which some windows end and some go on to the last token there is room for
+        torch.manual_seed(12)  # with which some windows end and some go on to the last token there is room for
         checkpoint.model.model.decoder.embed_tokens.weight[end_id] = 0.3 * torch.randn(32)
     evaluator = build_evaluator(checkpoint, collator, utterances)
     windows = [read_audio(utterance.audio) for utterance in utterances]
@@ -105,7 +105,7 @@ def test_only_windows_with_another_text_than_the_reference_are_decoded(
         ids = [*prefix, *result.token_ids, end_id]
         evaluator.labels[place] = Labels(inputs=ids[:-1], targets=ids[1:])
     ended = [place for place, result in enumerate(results) if len(result.token_ids) < evaluator.max_new_tokens]
-    assert ended == [3, 4]
+    assert ended == [0, 1, 2]
     decoded: list[int] = []
     recognize = TorchRecognizer.recognize_encoded
 
@@ -115,7 +115,7 @@ def test_only_windows_with_another_text_than_the_reference_are_decoded(
 
     monkeypatch.setattr(TorchRecognizer, "recognize_encoded", count)
     evaluation = evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0))
-    assert decoded == [1, 2], "the batches are those of the windows 4, 1 with 3, 0 with 2"
+    assert decoded == [1, 1], "the batches are those of the windows 4, 1 with 3, 0 with 2"
     texts = [result.text for result in results]
     assert evaluation.score == score_texts([one.text for one in utterances], texts, normalizer="none")
 

@@ -40,7 +40,7 @@ def test_a_worker_with_all_microbatches_reads_them_as_they_come() -> None:
 
 def test_an_empty_batch_has_neither_loss_nor_gradient(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
-    spectrograms = ThreadedSpectrograms(checkpoint.num_mel_bins, num_threads=1)
+    spectrograms = ThreadedSpectrograms(checkpoint.num_mel_bins, num_threads=1, padding="frames")
     empty = Collator(checkpoint.tokenizer, checkpoint.context, spectrograms).empty_batch()
     spectrograms.close()
     objective = WhisperObjective(checkpoint.model, label_smoothing=0.1).train()

@@ -17,7 +17,11 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(params=["threads", "device"])
 def spectrograms(request: pytest.FixtureRequest) -> Iterator[Spectrograms]:
-    made = ThreadedSpectrograms(80, num_threads=2) if request.param == "threads" else DeviceSpectrograms(80, CPU)
+    made = (
+        ThreadedSpectrograms(80, num_threads=2, padding="frames")
+        if request.param == "threads"
+        else DeviceSpectrograms(80, CPU, padding="frames")
+    )
     with closing(made):
         yield made
 
@@ -38,7 +42,7 @@ def masks_for(waveforms: list[Waveform]) -> list[Masks]:
 
 def test_spectrograms_are_those_of_the_recognizers(spectrograms: Spectrograms, waveforms: list[Waveform]) -> None:
     drawn = spectrograms.compute(waveforms, num_frames=200)
-    expected = np.stack([log_mel(one, num_mel_bins=80, num_frames=200) for one in waveforms])
+    expected = np.stack([log_mel(one, num_mel_bins=80, num_frames=200, padding="frames") for one in waveforms])
     assert drawn.shape == (4, 80, 200)
     assert drawn.dtype == torch.float32
     np.testing.assert_allclose(drawn.numpy(), expected, atol=TOLERANCE)
@@ -46,10 +50,10 @@ def test_spectrograms_are_those_of_the_recognizers(spectrograms: Spectrograms, w
 
 def test_threads_and_device_mask_the_same_cells_with_the_same_value(waveforms: list[Waveform]) -> None:
     masks = masks_for(waveforms)
-    with closing(ThreadedSpectrograms(80, num_threads=2)) as threaded:
+    with closing(ThreadedSpectrograms(80, num_threads=2, padding="frames")) as threaded:
         expected = threaded.compute(waveforms, num_frames=200, masks=masks)
-    drawn = DeviceSpectrograms(80, CPU).compute(waveforms, num_frames=200, masks=masks)
-    plain = DeviceSpectrograms(80, CPU).compute(waveforms, num_frames=200)
+    drawn = DeviceSpectrograms(80, CPU, padding="frames").compute(waveforms, num_frames=200, masks=masks)
+    plain = DeviceSpectrograms(80, CPU, padding="frames").compute(waveforms, num_frames=200)
     np.testing.assert_allclose(drawn.numpy(), expected.numpy(), atol=TOLERANCE)
     assert (drawn[:2] != plain[:2]).any(dim=2).any(dim=1).all()
     assert torch.equal(drawn[1, :, 125:], plain[1, :, 125:])  # 1.25 s of speech: the padding stays as it is
@@ -61,20 +65,22 @@ def test_longer_speech_than_frames_is_an_error_in_both(spectrograms: Spectrogram
 
 
 def test_a_cpu_computes_spectrograms_in_threads() -> None:
-    with closing(build_spectrograms(CPU, num_mel_bins=128, num_threads=1)) as made:
+    with closing(build_spectrograms(CPU, num_mel_bins=128, num_threads=1, padding="frames")) as made:
         assert isinstance(made, ThreadedSpectrograms)
         assert made.num_mel_bins == 128
 
 
 def test_a_bin_count_no_whisper_uses_is_refused() -> None:
     with pytest.raises(UnsupportedMelBinsError):
-        DeviceSpectrograms(81, CPU)
+        DeviceSpectrograms(81, CPU, padding="frames")
 
 
 @pytest.mark.gpu
 def test_a_gpu_computes_spectrograms_itself(waveforms: list[Waveform]) -> None:
-    made = build_spectrograms(torch.device("cuda"), num_mel_bins=80, num_threads=1)
+    made = build_spectrograms(torch.device("cuda"), num_mel_bins=80, num_threads=1, padding="frames")
     drawn = made.compute(waveforms, num_frames=200, masks=masks_for(waveforms))
     assert drawn.device.type == "cuda"
-    expected = DeviceSpectrograms(80, CPU).compute(waveforms, num_frames=200, masks=masks_for(waveforms))
+    expected = DeviceSpectrograms(80, CPU, padding="frames").compute(
+        waveforms, num_frames=200, masks=masks_for(waveforms)
+    )
     np.testing.assert_allclose(drawn.cpu().numpy(), expected.numpy(), atol=TOLERANCE)

@@ -2,7 +2,7 @@
 
 What makes it fast, measured by benchmarks/log_mel.py:
 
-- only frames that touch speech are computed; what follows them is one constant;
+- only frames that touch speech are computed; what follows them is one constant, see ``Padding``;
 - everything is float32, in blocks of frames that fit a core's cache;
 - a block stores sample n of all its frames contiguously, so that each step runs over contiguous memory and SciPy
   transforms several frames at once, in place;
@@ -14,7 +14,7 @@ Shapes: B batch, S samples, M mel bins, F frames (one per 10 ms), W the hops of 
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE, LogMel, Waveform
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+Padding: TypeAlias = Literal["sound", "frames"]
+"""What follows a waveform that is shorter than its context. ``sound``: the waveform is padded with zeros, as in Hugging
+Face's extractor, so its last frames are as quiet as a spectrogram can be. ``frames``: frames from S // 160 on are 0, as
+in openai-whisper; OpenAI's weights write fewer errors so (benchmarks/padding.py)."""
 
 WINDOW_LENGTH = 400  # samples: 25 ms
 DYNAMIC_RANGE = 1e-8  # of the loudest bin's power; quieter bins are raised to it
@@ -35,28 +40,34 @@ _BLOCK_FRAMES = 298  # 300 hops; on an EPYC with 1 MB of L2 a core, 240 to 600 t
 _WIDTH_STEP = 12  # hops: blocks have 25 widths, whose windows are kept; SciPy transforms four frames at once
 
 
-def log_mel(waveform: Waveform, *, num_mel_bins: int, num_frames: int) -> LogMel:
+def log_mel(waveform: Waveform, *, num_mel_bins: int, num_frames: int, padding: Padding = "sound") -> LogMel:
     """Compute the log-mel spectrogram of a waveform.
 
     Args:
         waveform: (S,) float32 in [-1, 1], mono, 16 000 Hz, at most ``num_frames`` * 160 samples.
         num_mel_bins: 80, or 128 for large-v3.
-        num_frames: frames to return; shorter speech is zero-padded to them.
+        num_frames: frames to return; shorter speech is padded to them.
+        padding: how.
 
     Returns:
-        (M, F) float32, log10-scaled; max - min <= 2.
+        (M, F) float32, log10-scaled; max - min <= 2 within the frames of the speech.
 
     Raises:
         UnsupportedMelBinsError: any other bin count.
         ContextError: more speech than ``num_frames`` hold.
 
-    Source: Radford et al. 2022, section 2.2; equal to Hugging Face's extractor within 1e-4 (test_features).
+    Source: Radford et al. 2022, section 2.2; equal within 1e-4 to Hugging Face's extractor, or with ``frames`` to
+    openai-whisper's (test_features).
     """
-    spectrogram: LogMel = log_mel_batch([waveform], num_mel_bins=num_mel_bins, num_frames=num_frames)[0]
+    spectrogram: LogMel = log_mel_batch([waveform], num_mel_bins=num_mel_bins, num_frames=num_frames, padding=padding)[
+        0
+    ]
     return spectrogram
 
 
-def log_mel_batch(waveforms: Sequence[Waveform], *, num_mel_bins: int, num_frames: int) -> NDArray[np.float32]:
+def log_mel_batch(
+    waveforms: Sequence[Waveform], *, num_mel_bins: int, num_frames: int, padding: Padding = "sound"
+) -> NDArray[np.float32]:
     """Compute the log-mel spectrograms of several waveforms, each as ``log_mel`` does.
 
     Returns:
@@ -73,6 +84,8 @@ def log_mel_batch(waveforms: Sequence[Waveform], *, num_mel_bins: int, num_frame
         if waveform.shape[0] > num_samples:
             raise ContextError(waveform.shape[0] / SAMPLING_RATE, num_samples / SAMPLING_RATE)
         _fill(waveform, filters, spectrogram)
+        if padding == "frames":  # the one or two frames that begin after the speech counted for the floor, as there
+            spectrogram[:, waveform.shape[0] // HOP_LENGTH :] = 0.0
     return spectrograms
 
 

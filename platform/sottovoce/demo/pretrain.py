@@ -62,7 +62,7 @@ def micro_config() -> WhisperConfig:
         max_target_positions=448, dropout=0.0, bos_token_id=50_257, eos_token_id=50_257,
         pad_token_id=50_257, decoder_start_token_id=50_258, suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
-    set_audio_context(config, AudioContext(2.0, 10.0))
+    set_audio_context(config, AudioContext(2.0, 10.0, padding="sound"))
     return config
 
 

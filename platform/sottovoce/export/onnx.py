@@ -2,7 +2,8 @@
 
 There are four graphs: encoder, decoder, decoder with past, and both decoders merged. Every graph has a dynamic batch
 axis and a dynamic time axis, so that one file runs every audio context. The decoder that reads a prefix, and with it
-the merged decoder, has one more output than in Optimum's own export: see ``attention_output``.
+the merged decoder, has one more output than in Optimum's own export: see ``attention_output``. The merged decoder of a
+model with trimmed contexts has one more input: see ``attention_bias``.
 """
 
 import logging
@@ -17,6 +18,7 @@ from optimum.exporters.onnx import export_models
 from optimum.exporters.onnx.model_configs import WhisperOnnxConfig
 from optimum.exporters.utils import get_encoder_decoder_models_for_export
 
+from sottovoce.export.attention_bias import add_attention_bias
 from sottovoce.export.attention_output import add_alignment_scores
 from sottovoce.export.parity import measure_parity
 from sottovoce.model.checkpoint import Checkpoint
@@ -84,6 +86,8 @@ def export_onnx(checkpoint: Checkpoint, folder: Path) -> None:
         _expect_large_merged(folder)
         # Optimum's second step stores the token embedding once, not again as output layer, and merges the decoders.
         config.post_process_exported_models(first.parent, models, names)
+        if checkpoint.context.is_trimmed:
+            add_attention_bias(onnx_path(folder, "decoder_model_merged", "fp32"))
     logger.info("exported %s to %s", checkpoint.source, first.parent)
 
 

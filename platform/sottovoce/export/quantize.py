@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from optimum.onnx import merge_decoders
 
+from sottovoce.export.attention_bias import add_attention_bias, has_attention_bias
 from sottovoce.export.parity import measure_parity
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.variants import Part, onnx_path
@@ -72,6 +73,8 @@ def quantize_int8(source: Path, target: Path) -> None:
         save_path=onnx_path(target, "decoder_model_merged", "int8"),
         strict=False,  # the decoder with past does not output encoder keys and values: they do not change
     )
+    if has_attention_bias(onnx_path(source, "decoder_model_merged", "fp32")):
+        add_attention_bias(onnx_path(target, "decoder_model_merged", "int8"))
 
 
 def quantize_graph(source: Path, target: Path) -> None:

@@ -4,14 +4,16 @@ Whisper pads every utterance to 30 s. A model trained on trimmed contexts pays f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sottovoce.audio.features import Padding
 from sottovoce.errors import ContextError
 from sottovoce.schema import FRAMES_PER_SECOND, MAX_CONTEXT_S
 
-CONFIG_KEY = "audio_context_s"  # in config.json: [shortest, longest] or [shortest, longest, margin], in seconds
+_RANGE_KEY = "audio_context_s"  # in config.json: [shortest, longest] or [shortest, longest, margin], in seconds
+_PADDING_KEY = "audio_padding"
 _STEP_S = 0.5  # contexts are multiples of it, so that a batch of similar utterances shares one
 
 
@@ -23,21 +25,34 @@ class AudioContext:
     max_s: float = MAX_CONTEXT_S
     margin_s: float = 0.0
     """Silence that a context holds at least after the speech, unless the longest context leaves less."""
+    padding: Padding = "frames"
+    """What follows shorter speech. Models that releases before 0.2 trained on trimmed contexts know padded sound only,
+    and so does ``micro``."""
 
     @property
-    def bounds(self) -> list[float]:
+    def config_values(self) -> dict[str, object]:
         """The values for ``config.json``."""
-        return [self.min_s, self.max_s, *([self.margin_s] if self.margin_s else [])]
+        bounds = [self.min_s, self.max_s, *([self.margin_s] if self.margin_s else [])]
+        return {_RANGE_KEY: bounds, _PADDING_KEY: self.padding}
 
     @classmethod
-    def of(cls, config: Any) -> "AudioContext":  # noqa: ANN401 - WhisperConfig, which nothing here shall import
-        """Read the range from a model's config; 30 s if it has none."""
-        return cls.between(getattr(config, CONFIG_KEY, None))
+    def read(cls, config: Mapping[str, Any]) -> "AudioContext":
+        """Read the context from the values of a model's config; 30 s if they have none."""
+        bounds = config.get(_RANGE_KEY)
+        if bounds is None:
+            return cls()
+        shortest, longest, *margin = map(float, bounds)
+        return cls(shortest, longest, sum(margin), padding=config.get(_PADDING_KEY, "sound"))
 
     @classmethod
-    def between(cls, bounds: Sequence[float] | None) -> "AudioContext":
-        """Return the range of two seconds and a margin, as ``config.json`` holds them; 30 s without."""
-        return cls() if bounds is None else cls(*map(float, bounds))
+    def of(cls, config: object) -> "AudioContext":
+        """Read the context from a WhisperConfig; see ``read``."""
+        return cls.read(vars(config))
+
+    @property
+    def is_trimmed(self) -> bool:
+        """Whether shorter windows have shorter contexts."""
+        return self.min_s < self.max_s
 
     def seconds_for(self, duration_s: float) -> float:
         """Return the context [s] for speech of this length: with margin, rounded up to half a second, within the range.

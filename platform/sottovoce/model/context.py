@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from sottovoce.model import onednn_linear
-from sottovoce.model.audio_context import CONFIG_KEY, AudioContext
+from sottovoce.model.audio_context import AudioContext
 
 
 class TrimmedEncoder(WhisperEncoder):
@@ -65,5 +65,5 @@ class TrimmedWhisper(WhisperForConditionalGeneration):
 
 
 def set_audio_context(config: WhisperConfig, context: AudioContext) -> None:
-    """Write the range into a model's config; every later stage reads it there."""
-    setattr(config, CONFIG_KEY, context.bounds)
+    """Write the context into a model's config; every later stage reads it there."""
+    config.update(context.config_values)

@@ -6,7 +6,7 @@ Shapes: B batch, S samples, M mel bins, F frames (one per 10 ms).
 import torch
 from torch import Tensor, nn
 
-from sottovoce.audio.features import DYNAMIC_RANGE, SILENCE, WINDOW_LENGTH, hann_window, mel_filters
+from sottovoce.audio.features import DYNAMIC_RANGE, SILENCE, WINDOW_LENGTH, Padding, hann_window, mel_filters
 from sottovoce.audio.waveform import FULL_SCALE
 from sottovoce.errors import ContextError
 from sottovoce.schema import HOP_LENGTH, SAMPLING_RATE
@@ -35,7 +35,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", torch.from_numpy(mel_filters(num_mel_bins).copy()), persistent=False)
 
     @torch.no_grad()
-    def forward(self, waveforms: Tensor, lengths: Tensor, *, num_frames: int) -> Tensor:
+    def forward(self, waveforms: Tensor, lengths: Tensor, *, num_frames: int, padding: Padding = "sound") -> Tensor:
         """Compute the spectrograms of a batch.
 
         Args:
@@ -43,10 +43,11 @@ class LogMel(nn.Module):
                 beyond a waveform's length count as silence, whatever their values.
             lengths: (B,) samples of each waveform, at most S, on the same device.
             num_frames: frames to return, at least 2.
+            padding: what follows a waveform.
 
         Returns:
-            (B, M, F) float32, log10-scaled; max - min <= 2 within each spectrogram. Also float32 under autocast: half
-            precision represents neither the powers nor the floor.
+            (B, M, F) float32, log10-scaled; max - min <= 2 within the frames of a waveform. Also float32 under
+            autocast: half precision represents neither the powers nor the floor.
 
         Raises:
             ContextError: S is more than ``num_frames`` hold.
@@ -58,7 +59,11 @@ class LogMel(nn.Module):
             power = self.filters @ self._power(_to_float(waveforms), lengths, num_samples)
             loudest = power.amax(dim=(1, 2), keepdim=True)
             floor = (loudest * DYNAMIC_RANGE).clamp(min=SILENCE)
-            return torch.maximum(power, floor).log10() / 4 + 1
+            spectrograms = torch.maximum(power, floor).log10() / 4 + 1
+            if padding == "sound":
+                return spectrograms
+            beyond = torch.arange(num_frames, device=lengths.device) >= lengths[:, None] // HOP_LENGTH
+            return spectrograms.masked_fill(beyond[:, None], 0.0)
 
     def _power(self, waveforms: Tensor, lengths: Tensor, num_samples: int) -> Tensor:
         """Square the short-time Fourier transform: (B, S) to (B, 201, F), windows centred on their frame."""

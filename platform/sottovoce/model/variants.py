@@ -34,6 +34,8 @@ TORCH = "torch"
 VARIANT_RECORD_FILE = "record.json"
 ALIGNMENT_SCORES = "alignment_scores"
 """Output (B, H, T, P) of the decoder without a cache and of the merged decoder: where the alignment heads look."""
+ATTENTION_BIAS = "encoder_attention_bias"
+"""Input (B, 1, 1, P) of the merged decoder of a model with trimmed contexts: minus infinity behind a window's end."""
 
 _ONNX_FOLDER = "onnx"
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError, ConfigError, UnsupportedOptionError
-from sottovoce.model.audio_context import CONFIG_KEY, AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.labels import NUM_TIMESTAMPS
 from sottovoce.model.source import read_config, read_generation_config
 from sottovoce.model.tokenizer import read_tokenizer
 from sottovoce.model.variants import RunDevice
 from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
-from sottovoce.recognize.batching import decode_windows
+from sottovoce.recognize.batching import EncoderInput, decode_windows
 from sottovoce.recognize.decoding.attempt import Attempt, SpokenLanguage, is_search, num_texts
 from sottovoce.recognize.decoding.session import Hypothesis, TokenIds, likeliest, log_probabilities
 from sottovoce.recognize.longform.transcribe import transcribe
@@ -32,6 +32,7 @@ from sottovoce.schema import (
     POSITIONS_PER_SECOND,
     SAMPLING_RATE,
     DecodeOptions,
+    LogMel,
     Waveform,
     WindowResult,
 )
@@ -93,13 +94,12 @@ class CTranslate2Recognizer:
             windows,
             options,
             vocabulary=self._vocabulary,
-            context=self._context,
-            num_mel_bins=self._model.n_mels,
+            encoder_input=EncoderInput(context=self._context, num_mel_bins=self._model.n_mels),
             max_batch_size=self._max_batch_size,
         )
 
-    def _open(self, input_features: NDArray[np.float32]) -> "_CTranslate2Batch":
-        return _CTranslate2Batch(self._model, input_features, self._vocabulary)
+    def _open(self, spectrograms: Sequence[LogMel]) -> "_CTranslate2Batch":
+        return _CTranslate2Batch(self._model, np.stack(spectrograms), self._vocabulary)
 
 
 def load_ctranslate2(folder: Path, *, variant: str, num_threads: int, device: RunDevice) -> CTranslate2Recognizer:
@@ -129,7 +129,7 @@ def load_ctranslate2(folder: Path, *, variant: str, num_threads: int, device: Ru
         model = ctranslate2.models.Whisper(str(folder), device=device, intra_threads=num_threads, inter_threads=1)
     except (RuntimeError, ValueError) as error:  # what its bindings raise for files that are missing or damaged
         raise CheckpointError(folder, f"{error}; export it again") from error
-    context = AudioContext.between(config.get(CONFIG_KEY))
+    context = AudioContext.read(config)
     return CTranslate2Recognizer(model, vocabulary=vocabulary, context=context, variant=variant)
 
 

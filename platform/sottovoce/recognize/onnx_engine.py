@@ -25,24 +25,22 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from sottovoce.errors import CheckpointError, WordTimesUnavailableError
-from sottovoce.model.audio_context import CONFIG_KEY, AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.labels import TokenKinds
 from sottovoce.model.source import read_config, read_generation_config
 from sottovoce.model.tokenizer import read_tokenizer
-from sottovoce.model.variants import ALIGNMENT_SCORES, RunDevice, onnx_path
+from sottovoce.model.variants import ALIGNMENT_SCORES, ATTENTION_BIAS, RunDevice, onnx_path
 from sottovoce.model.vocabulary import Vocabulary, build_vocabulary
-from sottovoce.recognize.batching import StepwiseBatch, decode_windows
+from sottovoce.recognize.batching import EncoderInput, StepwiseBatch, decode_windows
 from sottovoce.recognize.decoding.session import Logits, TokenIds
+from sottovoce.recognize.encoded_windows import EncodedWindows, encode_windows, take_rows
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.steps import BatchDecoding, finish
-from sottovoce.schema import DecodeOptions, Waveform, WindowResult
+from sottovoce.schema import DecodeOptions, LogMel, Waveform, WindowResult
 
 _PAST, _PRESENT = "past_key_values", "present"
 # The graph outputs logits of every token it reads, 0.2 MB each: a batch of 16 long prompts would take 0.75 GB at once.
 _PREFIX_TOKENS_AT_ONCE = 1_024
-# Self-attention's scores grow with the square of a window: 72 MB for 30 s of whisper-base. Several such windows at once
-# are no faster than one after the other.
-_FRAMES_AT_ONCE = 3_000
 ONNX_ERRORS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented, RuntimeException)
 """What ONNX Runtime raises for a file that is missing or damaged."""
 
@@ -66,9 +64,12 @@ class OnnxRecognizer:
         self._encoder = encoder
         self._decoder = decoder
         self._vocabulary = vocabulary
-        self._context = context
         self._variant = variant
-        self._num_mel_bins = int(encoder.get_inputs()[0].shape[1])
+        self._input = EncoderInput(
+            context=context,
+            num_mel_bins=int(encoder.get_inputs()[0].shape[1]),
+            mixes_contexts=ATTENTION_BIAS in {entry.name for entry in decoder.get_overridable_initializers()},
+        )
         self._max_batch_size = max_batch_size
 
     @property
@@ -79,7 +80,7 @@ class OnnxRecognizer:
     @property
     def context(self) -> AudioContext:
         """The audio contexts the model was trained on."""
-        return self._context
+        return self._input.context
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -103,17 +104,16 @@ class OnnxRecognizer:
             windows,
             options,
             vocabulary=self._vocabulary,
-            context=self._context,
-            num_mel_bins=self._num_mel_bins,
+            encoder_input=self._input,
             max_batch_size=self._max_batch_size,
         )
 
-    def _open(self, input_features: NDArray[np.float32]) -> StepwiseBatch:
-        session = self._open_session(input_features)
-        return StepwiseBatch(session, self._vocabulary, num_windows=len(input_features))
+    def _open(self, spectrograms: Sequence[LogMel]) -> StepwiseBatch:
+        return StepwiseBatch(self._open_session(spectrograms), self._vocabulary, num_windows=len(spectrograms))
 
-    def _open_session(self, input_features: NDArray[np.float32]) -> "_OnnxSession":
-        return _OnnxSession(self._decoder, _encode(self._encoder, input_features), engine=self.name)
+    def _open_session(self, spectrograms: Sequence[LogMel]) -> "_OnnxSession":
+        encoded = encode_windows(self._encoder, spectrograms, mixes_contexts=self._input.mixes_contexts)
+        return _OnnxSession(self._decoder, encoded, engine=self.name)
 
 
 def load_onnx(folder: Path, *, variant: str, num_threads: int, device: RunDevice) -> OnnxRecognizer:
@@ -134,7 +134,7 @@ def load_onnx(folder: Path, *, variant: str, num_threads: int, device: RunDevice
         encoder=load_session(onnx_path(folder, "encoder_model", variant), num_threads=num_threads),
         decoder=load_session(onnx_path(folder, "decoder_model_merged", variant), num_threads=num_threads),
         vocabulary=build_vocabulary(tokenizer, generation, source=str(folder)),
-        context=AudioContext.between(config.get(CONFIG_KEY)),
+        context=AudioContext.read(config),
         variant=variant,
     )
 
@@ -166,7 +166,7 @@ def load_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSessio
 class _OnnxSession:
     """One batch: the encoder's output and the decoder's cache, in buffers owned by ONNX Runtime."""
 
-    def __init__(self, decoder: onnxruntime.InferenceSession, encoded: onnxruntime.OrtValue, *, engine: str) -> None:
+    def __init__(self, decoder: onnxruntime.InferenceSession, encoded: EncodedWindows, *, engine: str) -> None:
         self._decoder = decoder
         self._engine = engine
         self._encoded = encoded
@@ -218,14 +218,14 @@ class _OnnxSession:
         names = list(self._self_names)
         if not np.array_equal(windows, self._windows):
             names += self._cross_names
-            self._encoded_of_rows = _take(self._encoded, windows)
-            self._step.bind_ortvalue_input("encoder_hidden_states", self._encoded_of_rows)
+            self._encoded_of_rows = self._encoded.take(windows)
+            _bind_windows(self._step, self._encoded_of_rows)
         self._windows = windows
-        self._continue_from({name: _take(self._caches[name], rows) for name in names})
+        self._continue_from({name: take_rows(self._caches[name], rows) for name in names})
 
     def select(self, rows: Sequence[int]) -> "_OnnxSession":
         """Return a session of some of the windows."""
-        return _OnnxSession(self._decoder, _take(self._encoded, rows), engine=self._engine)
+        return _OnnxSession(self._decoder, self._encoded.take(rows), engine=self._engine)
 
     def attend(
         self, row: int, token_ids: list[int], kinds: TokenKinds
@@ -239,7 +239,7 @@ class _OnnxSession:
             raise WordTimesUnavailableError(self._engine)
         return read_attention(
             self._decoder,
-            self._encoded.numpy()[row : row + 1],
+            self._encoded.window(row),
             self._empty_caches(batch_size=1),
             np.array(token_ids, dtype=np.int64),
             kinds,
@@ -252,7 +252,7 @@ class _OnnxSession:
 
     def _bind(self, *, use_cache: bool) -> Any:  # noqa: ANN401 - onnxruntime has no types
         binding = self._decoder.io_binding()
-        binding.bind_ortvalue_input("encoder_hidden_states", self._encoded)
+        _bind_windows(binding, self._encoded)
         binding.bind_cpu_input("use_cache_branch", self._flags[use_cache])
         return binding
 
@@ -283,36 +283,16 @@ class _OnnxSession:
         }
 
 
-def _take(value: onnxruntime.OrtValue, rows: Sequence[int] | NDArray[np.int64]) -> onnxruntime.OrtValue:
-    """Copy rows of a buffer."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.take(value.numpy(), rows, axis=0))
+def _bind_windows(binding: Any, encoded: EncodedWindows) -> None:  # noqa: ANN401 - onnxruntime has no types
+    """Let the decoder read these windows."""
+    binding.bind_ortvalue_input("encoder_hidden_states", encoded.states)
+    if encoded.bias is not None:
+        binding.bind_ortvalue_input(ATTENTION_BIAS, encoded.bias)
 
 
 def _join(values: Sequence[onnxruntime.OrtValue]) -> onnxruntime.OrtValue:
     """Concatenate buffers along the rows."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.concatenate([value.numpy() for value in values]))
-
-
-def _encode(encoder: onnxruntime.InferenceSession, input_features: NDArray[np.float32]) -> onnxruntime.OrtValue:
-    """Encode log-mel features (B, M, F) to (B, F / 2, D), as many windows at once as memory should hold."""
-    size = max(1, _FRAMES_AT_ONCE // input_features.shape[2])
-    parts = [
-        _encode_together(encoder, input_features[first : first + size]) for first in range(0, len(input_features), size)
-    ]
-    return parts[0] if len(parts) == 1 else _join(parts)
-
-
-def _encode_together(
-    encoder: onnxruntime.InferenceSession, input_features: NDArray[np.float32]
-) -> onnxruntime.OrtValue:
-    """Encode windows in one call, into a buffer that the decoder reads without a copy."""
-    binding = encoder.io_binding()
-    held_features = np.ascontiguousarray(input_features)  # a binding does not keep its arrays alive
-    binding.bind_cpu_input("input_features", held_features)
-    binding.bind_output("last_hidden_state")
-    encoder.run_with_iobinding(binding)
-    (encoded,) = binding.get_outputs()
-    return encoded
 
 
 def read_attention(

@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError
-from sottovoce.model.audio_context import CONFIG_KEY, AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.source import read_config
 from sottovoce.model.variants import PARTS, model_bytes, onnx_path, read_variant_record
 from sottovoce.recognize.onnx_engine import ONNX_ERRORS, load_session
@@ -36,7 +36,7 @@ def try_graphs(folder: Path, variant: str) -> None:
     if record is not None and record.size_bytes != num_bytes:
         reason = f"its graphs have {num_bytes} bytes, and {record.size_bytes} were exported; copy or export them again"
         raise CheckpointError(folder, reason)
-    num_frames = round(AudioContext.between(read_config(folder).get(CONFIG_KEY)).min_s * FRAMES_PER_SECOND)
+    num_frames = round(AudioContext.read(read_config(folder)).min_s * FRAMES_PER_SECOND)
     for part in PARTS:
         path = onnx_path(folder, part, variant)
         if path.is_file():

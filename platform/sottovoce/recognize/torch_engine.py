@@ -22,14 +22,14 @@ from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.labels import TokenKinds
 from sottovoce.model.variants import TORCH, RunDevice
 from sottovoce.model.vocabulary import build_vocabulary
-from sottovoce.recognize.batching import StepwiseBatch, WindowSession, decode_windows
+from sottovoce.recognize.batching import EncoderInput, StepwiseBatch, WindowSession, decode_windows
 from sottovoce.recognize.decoding.batch import decode_batch
 from sottovoce.recognize.decoding.session import Logits, TokenIds
 from sottovoce.recognize.decoding.stepwise import StepwiseDecoder
 from sottovoce.recognize.longform.transcribe import transcribe
 from sottovoce.recognize.speculative import SpeculativeSession, check_assistant
 from sottovoce.recognize.steps import BatchDecoding, finish, in_order, steps_within
-from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, Waveform, WindowResult
+from sottovoce.schema import POSITIONS_PER_SECOND, DecodeOptions, LogMel, Waveform, WindowResult
 from sottovoce.words.cross_attention import alignment_heads, attend
 
 
@@ -112,8 +112,7 @@ class TorchRecognizer:
             windows,
             options,
             vocabulary=self._vocabulary,
-            context=self.context,
-            num_mel_bins=self._num_mel_bins,
+            encoder_input=EncoderInput(context=self.context, num_mel_bins=self._num_mel_bins),
             max_batch_size=self._max_batch_size,
         )
 
@@ -165,9 +164,9 @@ class TorchRecognizer:
         """Decode tokens into text, as in a result."""
         return self._vocabulary.text(tuple(token_ids))
 
-    def _open(self, input_features: NDArray[np.float32]) -> StepwiseBatch:
-        session = self._open_session(torch.from_numpy(input_features))
-        return StepwiseBatch(session, self._vocabulary, num_windows=len(input_features))
+    def _open(self, spectrograms: Sequence[LogMel]) -> StepwiseBatch:
+        session = self._open_session(torch.from_numpy(np.stack(spectrograms)))
+        return StepwiseBatch(session, self._vocabulary, num_windows=len(spectrograms))
 
     def _open_session(self, features: torch.Tensor) -> WindowSession:
         session = _TorchSession(self._model, self.encode(features))

@@ -101,7 +101,12 @@ class Collator:
             device: what it computes on.
             num_threads: threads that compute log-mel spectrograms on a CPU.
         """
-        spectrograms = build_spectrograms(device, num_mel_bins=checkpoint.num_mel_bins, num_threads=num_threads)
+        spectrograms = build_spectrograms(
+            device,
+            num_mel_bins=checkpoint.num_mel_bins,
+            num_threads=num_threads,
+            padding=checkpoint.context.padding,
+        )
         return cls(checkpoint.tokenizer, checkpoint.context, spectrograms)
 
     def training_batch(

@@ -55,7 +55,7 @@ class DistillationObjective(WhisperObjective):
     ) -> LossSum:
         """Compute the loss; see ``WhisperObjective``. The labels only say which positions count."""
         indices = find_label_indices(labels) if label_indices is None else label_indices
-        padded = pad_frames(input_features, self._longest_input)
+        padded = pad_frames(input_features, self._longest_input, padding=self._padding)
         with torch.no_grad():
             wanted_states = self._decode(self._teacher(padded).last_hidden_state, decoder_input_ids, indices)
             wanted = nn.functional.log_softmax(self.whisper.proj_out(wanted_states).float(), dim=1)
@@ -75,4 +75,5 @@ class DistillationObjective(WhisperObjective):
     def _with_margin(self, input_features: Tensor) -> Tensor:
         """Append up to a second of silence, so that the student does not depend on where a context ends."""
         margin = 2 * int(torch.randint(round(_LONGEST_MARGIN_S * FRAMES_PER_SECOND) // 2 + 1, ()))
-        return pad_frames(input_features, min(input_features.shape[2] + margin, self._longest_input))
+        num_frames = min(input_features.shape[2] + margin, self._longest_input)
+        return pad_frames(input_features, num_frames, padding=self._padding)

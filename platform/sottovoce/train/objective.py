@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.whisper import modeling_whisper
 
+from sottovoce.audio.features import Padding
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.train.batches import find_label_indices
 from sottovoce.train.methods import METHODS, MethodName
@@ -75,6 +76,7 @@ class WhisperObjective(nn.Module):
         self._label_smoothing = label_smoothing
         self._padded_probability = padded_probability
         self._longest_input = 2 * int(whisper.config.max_source_positions)  # frames that the encoder has positions for
+        self._padding = whisper.audio_context.padding
 
     def forward(
         self, input_features: Tensor, decoder_input_ids: Tensor, labels: Tensor, label_indices: Tensor | None = None
@@ -88,7 +90,7 @@ class WhisperObjective(nn.Module):
             label_indices: (N,) from ``find_label_indices``; if None, they are found here, which waits for the GPU.
         """
         if self._is_padded():
-            input_features = pad_frames(input_features, self._longest_input)
+            input_features = pad_frames(input_features, self._longest_input, padding=self._padding)
         encoded = self.whisper.model.encoder(input_features).last_hidden_state
         return self.score_encoded(
             encoded, decoder_input_ids, labels, find_label_indices(labels) if label_indices is None else label_indices
@@ -118,17 +120,20 @@ class WhisperObjective(nn.Module):
         return logits
 
 
-def pad_frames(input_features: Tensor, num_frames: int) -> Tensor:
-    """Append silence to log-mel spectrograms, as the spectrogram of a sound padded with zeros has it.
+def pad_frames(input_features: Tensor, num_frames: int, *, padding: Padding) -> Tensor:
+    """Pad log-mel spectrograms to a longer context.
 
     Args:
         input_features: (B, M, F).
         num_frames: frames of the result, at least F.
+        padding: how they are padded already.
 
     Returns:
-        (B, M, ``num_frames``). Silence is each spectrogram's own floor: 80 dB below its loudest value, which is 2 in
-        Whisper's scale. So it is exact where the loudest frame is not masked.
+        (B, M, ``num_frames``). The silence after padded sound is each spectrogram's own floor: 80 dB below its loudest
+        value, which is 2 in Whisper's scale. So it is exact where the loudest frame is not masked.
     """
+    if padding == "frames":
+        return nn.functional.pad(input_features, (0, num_frames - input_features.shape[2]))
     missing = num_frames - input_features.shape[2]
     floor = (input_features.amax(dim=(1, 2), keepdim=True) - _DYNAMIC_RANGE).clamp(min=_SILENCE)
     return torch.cat([input_features, floor.expand(-1, input_features.shape[1], missing)], dim=2)

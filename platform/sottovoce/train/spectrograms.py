@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sottovoce.audio.augmentation.spec_augment import Masks, mask_log_mel
-from sottovoce.audio.features import log_mel
+from sottovoce.audio.features import Padding, log_mel
 from sottovoce.model.log_mel import LogMel
 from sottovoce.schema import Waveform
 
@@ -40,22 +40,23 @@ class Spectrograms(Protocol):
         """Release threads."""
 
 
-def build_spectrograms(device: torch.device, *, num_mel_bins: int, num_threads: int) -> Spectrograms:
+def build_spectrograms(device: torch.device, *, num_mel_bins: int, num_threads: int, padding: Padding) -> Spectrograms:
     """Build what computes spectrograms for a worker on this device.
 
     Raises:
         UnsupportedMelBinsError: a bin count no Whisper uses.
     """
     if device.type == "cpu":
-        return ThreadedSpectrograms(num_mel_bins, num_threads=num_threads)
-    return DeviceSpectrograms(num_mel_bins, device)
+        return ThreadedSpectrograms(num_mel_bins, num_threads=num_threads, padding=padding)
+    return DeviceSpectrograms(num_mel_bins, device, padding=padding)
 
 
 class ThreadedSpectrograms:
     """Spectrograms computed one by one in threads."""
 
-    def __init__(self, num_mel_bins: int, *, num_threads: int) -> None:
+    def __init__(self, num_mel_bins: int, *, num_threads: int, padding: Padding) -> None:
         self._num_mel_bins = num_mel_bins
+        self._padding = padding
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="spectrograms")
 
     @property
@@ -68,7 +69,9 @@ class ThreadedSpectrograms:
         spectrograms = np.empty((len(waveforms), self._num_mel_bins, num_frames), np.float32)
 
         def compute_one(index: int) -> None:
-            features = log_mel(waveforms[index], num_mel_bins=self._num_mel_bins, num_frames=num_frames)
+            features = log_mel(
+                waveforms[index], num_mel_bins=self._num_mel_bins, num_frames=num_frames, padding=self._padding
+            )
             spectrograms[index] = mask_log_mel(features, masks[index]) if masks else features
 
         list(self._executor.map(compute_one, range(len(waveforms))))  # the list raises the errors of the threads
@@ -82,8 +85,9 @@ class ThreadedSpectrograms:
 class DeviceSpectrograms:
     """Spectrograms computed at once on the GPU, which trains small models faster than CPUs could compute them."""
 
-    def __init__(self, num_mel_bins: int, device: torch.device) -> None:
+    def __init__(self, num_mel_bins: int, device: torch.device, *, padding: Padding) -> None:
         self._num_mel_bins = num_mel_bins
+        self._padding = padding
         self._device = device
         self._log_mel = LogMel(num_mel_bins).to(device)
 
@@ -99,7 +103,10 @@ class DeviceSpectrograms:
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(waveform)
         spectrograms: Tensor = self._log_mel(
-            padded.to(self._device), torch.tensor(lengths, device=self._device), num_frames=num_frames
+            padded.to(self._device),
+            torch.tensor(lengths, device=self._device),
+            num_frames=num_frames,
+            padding=self._padding,
         )
         for spectrogram, one in zip(spectrograms, masks, strict=False):  # no masks, or one per waveform
             _mask(spectrogram, one)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -191,7 +191,7 @@ def load_base(
         checkpoint = load_checkpoint(config.base)
     model = checkpoint.model
     if config.audio_context is not None:
-        set_audio_context(model.config, config.audio_context)
+        set_audio_context(model.config, replace(config.audio_context, padding=model.audio_context.padding))
     languages = {utterance.language for utterance in utterances}
     language = languages.pop() if len(languages) == 1 else None  # None: detected anew for each window
     tasks = {utterance.task for utterance in utterances}

@@ -9,7 +9,7 @@ adapted weights, is the difference between the first and the fourth.
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from sottovoce.atomic_write import atomic_write
-from sottovoce.model.audio_context import CONFIG_KEY, AudioContext
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.context import set_audio_context
 from sottovoce.model.source import resolve_folder
@@ -156,12 +156,12 @@ def measure_adaptation(
         MarginResult(
             margin_s=one.margin_s, wer=scoring.score(_System("adapted, trimmed", ours, one), speech.validation).wer
         )
-        for one in (AudioContext(context.min_s, context.max_s, margin_s) for margin_s in MARGINS_S)
+        for one in (replace(context, margin_s=margin_s) for margin_s in MARGINS_S)
     ]
     chosen = choose_margin(margins)
     logger.info("of the margins %s, %g s is chosen", margins, chosen)
-    padded = AudioContext(stock.context.max_s, stock.context.max_s)
-    trimmed = AudioContext(context.min_s, context.max_s, chosen)
+    padded = replace(stock.context, min_s=stock.context.max_s, margin_s=0.0)
+    trimmed = replace(context, margin_s=chosen)
     systems = (
         _System("base, padded", stock, padded),
         _System("base, trimmed", stock, trimmed),
@@ -213,9 +213,9 @@ class _Scoring:
 
 
 def write_context(checkpoint: Path, context: AudioContext) -> None:
-    """Write a range of contexts into a checkpoint's config, where every later stage reads it."""
+    """Write a context into a checkpoint's config, where every later stage reads it."""
     path = checkpoint / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {CONFIG_KEY: context.bounds}
+    config = json.loads(path.read_text(encoding="utf-8")) | context.config_values
     atomic_write(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Report an adaptation to trimmed contexts: a self-contained HTML page and a plain-text table."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,7 @@ from sottovoce.checkpoints.state import MODEL_FOLDER
 from sottovoce.data.mixing import Speech
 from sottovoce.data.teacher import TeacherConfig, are_written_by_people
 from sottovoce.model.audio_context import AudioContext
+from sottovoce.model.source import read_config
 from sottovoce.report.svg import SERIES, themed_figure, to_svg
 from sottovoce.report.template import load_template
 from sottovoce.train.run import TrainingRun
@@ -41,8 +43,8 @@ def finish_adaptation(
         speech: its manifest. The test split is scored; without one, the validation split.
         num_threads: CPU threads of the measurement.
     """
-    output, context = run.task.output, run.config.audio_context
-    assert context is not None, "an adaptation has contexts of its own"
+    output = run.task.output
+    context = AudioContext.read(read_config(output / MODEL_FOLDER))
     validation = speech.split("validation")
     test = speech.split("test") or validation
     record = measure_adaptation(
@@ -53,7 +55,7 @@ def finish_adaptation(
         normalizer=run.config.normalizer,
         num_threads=num_threads,
     )
-    write_context(output / MODEL_FOLDER, AudioContext(context.min_s, context.max_s, record.margin_s))
+    write_context(output / MODEL_FOLDER, replace(context, margin_s=record.margin_s))
     publish_adaptation(record, output)
     return record
 

@@ -177,8 +177,13 @@ def _read(checkpoint: Checkpoint, speech: TimedSpeech) -> _Reading | None:
 
 
 def _encode(checkpoint: Checkpoint, speech: TimedSpeech) -> Tensor:
-    num_frames = checkpoint.context.num_frames_for(len(speech.waveform) / SAMPLING_RATE)
-    spectrogram = log_mel_batch([speech.waveform], num_mel_bins=checkpoint.num_mel_bins, num_frames=num_frames)
+    context = checkpoint.context
+    spectrogram = log_mel_batch(
+        [speech.waveform],
+        num_mel_bins=checkpoint.num_mel_bins,
+        num_frames=context.num_frames_for(len(speech.waveform) / SAMPLING_RATE),
+        padding=context.padding,
+    )
     model = checkpoint.model
     with torch.no_grad():
         features = torch.from_numpy(spectrogram).to(device=model.device, dtype=model.dtype)

@@ -142,10 +142,11 @@ def test_languages_and_their_probabilities_are_the_same(pair: Pair) -> None:
 
 
 def test_openai_whisper_writes_what_we_do_from_the_sound_itself(pair: Pair) -> None:
-    """With its own log-mel and its own encoder."""
-    from whisper import DecodingOptions, log_mel_spectrogram
+    """With its own log-mel, padded as it pads it, and its own encoder."""
+    from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
 
     waveforms = [one.waveform for one in speak_timed(10, voices=UNSEEN_VOICES, max_s=9.5, seed=6)]
-    mel = torch.stack([log_mel_spectrogram(one, padding=480_000 - len(one)) for one in waveforms])
+    sounding = [log_mel_spectrogram(one, padding=480_000)[:, : len(one) // 160] for one in waveforms]
+    mel = torch.stack([pad_or_trim(one, 3_000) for one in sounding])
     options = DecodingOptions(language="en", fp16=False, suppress_tokens=[-1, *LANGUAGE_IDS])
     assert_same(pair.ours.recognize(waveforms, [TIMES] * 10), pair.theirs.decode(mel, options))
