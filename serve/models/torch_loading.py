@@ -14,8 +14,8 @@ from serve.models.loading import FIXED_BYTES, TOKENIZER_BYTES, Footprint
 from serve.models.model_files import digest_files
 from serve.models.model_plan import ModelPlan
 from sottovoce.errors import CheckpointError
-from sottovoce.model.adapter import is_adapter
-from sottovoce.model.checkpoint import find_adapted, load_checkpoint
+from sottovoce.model.adapter import is_adapter, shares_base
+from sottovoce.model.checkpoint import Adapted, find_adapted, load_checkpoint, read_model_config
 from sottovoce.model.shared_base import SharedBase, move_to, shares_tokenizer
 from sottovoce.model.source import resolve_folder
 from sottovoce.model.variants import RunDevice
@@ -40,10 +40,13 @@ class TorchModels:
         base_folder = folder if adapted is None else adapted.base_folder
         base_bytes = TOKENIZER_BYTES + _weight_bytes(base_folder)
         own = FIXED_BYTES
-        if adapted is not None:
-            own += _weight_bytes(folder) + (0 if shares_tokenizer(adapted) else TOKENIZER_BYTES)
         if plan.assistant is not None:  # each model holds its own assistant
             own += TOKENIZER_BYTES + _weight_bytes(resolve_folder(plan.assistant))
+        if adapted is not None and not shares_base(folder):  # merged into a base of its own
+            merged_bytes = base_bytes + _weight_bytes(folder) + _embedding_bytes(adapted)
+            return Footprint(own, f"{_base_id(folder)}:{_base_id(base_folder)}", merged_bytes, device=self._device)
+        if adapted is not None:
+            own += _weight_bytes(folder) + (0 if shares_tokenizer(adapted) else TOKENIZER_BYTES)
         return Footprint(own, _base_id(base_folder), base_bytes, device=self._device, adapted=adapted)
 
     def load(self, plan: ModelPlan, footprint: Footprint) -> Recognizer:
@@ -53,7 +56,8 @@ class TorchModels:
         assistant = None if plan.assistant is None else move_to(load_checkpoint(plan.assistant), self._device)
         shared = self._bases.get(footprint.base)
         if shared is None:
-            shared = SharedBase(plan.folder if adapted is None else adapted.base_folder, device=self._device)
+            source = plan.folder if adapted is None else adapted.base_folder
+            shared = SharedBase(source, base=plan.base if adapted is None else None, device=self._device)
             self._bases[footprint.base] = shared
         if adapted is None:
             return share_base(shared, num_threads=threads, assistant=assistant)
@@ -69,6 +73,12 @@ def _base_id(folder: Path) -> str:
     """Return the identity of a base: equal for any spelling of its folder, different once its files are rewritten."""
     resolved = str(folder.resolve())
     return f"{resolved}:{digest_files(resolved)}"
+
+
+def _embedding_bytes(adapted: Adapted) -> int:
+    """Return the bytes of a second embedding matrix: merged adapters may need one for the output layer."""
+    config = read_model_config(adapted.base_folder)
+    return _FLOAT32_BYTES * int(config.vocab_size) * int(config.d_model)
 
 
 def _weight_bytes(folder: Path) -> int:

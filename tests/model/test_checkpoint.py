@@ -98,6 +98,77 @@ def test_an_output_layer_of_its_own_that_is_not_stored_is_refused(tiny_checkpoin
         load_checkpoint(folder)
 
 
+def test_an_output_layer_in_the_place_of_the_embedding_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "swapped")
+    weights = load_file(folder / "model.safetensors")
+    weights["proj_out.weight"] = weights.pop("model.decoder.embed_tokens.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"swapped: .* hold proj_out\.weight in the place of model\.decoder\.embed"
+    ):
+        load_checkpoint(folder)
+    save_file({"proj_out.weight": weights["proj_out.weight"]}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"swapped: its weight files lack model\.\S+ and \d+ more, which"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_another_model_are_refused_with_both_shapes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "mixed")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "vocab_size": 51_866}))
+    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight is \(51865, 32\) .*, and \(51866, 32\) by config"):
+        load_checkpoint(folder)
+
+
+def test_weights_without_the_output_layers_model_around_them_load(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "bare")
+    weights = {name.removeprefix("model."): one for name, one in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = load_checkpoint(folder).model.model.state_dict()
+    assert all(torch.equal(loaded[name], one) for name, one in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        ({"weight_map": {"proj_out.weight": "model-1.safetensors"}}, r"it lacks model-1\.safetensors"),
+        ({}, r"it lacks a model\.safetensors\.index\.json that can be read"),
+        (None, r"it lacks model\.safetensors; pytorch_model\.bin is not read, .* save it as safetensors"),
+    ],
+)
+def test_a_missing_weight_file_is_named(tiny_checkpoint: Path, tmp_path: Path, index: object, sentence: str) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "part", leave_out="model.safetensors")
+    if index is None:
+        (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    else:
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=f"part: {sentence}"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"a'])
+def test_a_damaged_tokenizer_raises_checkpoint_error(tiny_checkpoint: Path, tmp_path: Path, content: str) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "torn")
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(CheckpointError, match="torn: its tokenizer cannot be read: "):
+        load_checkpoint(folder)
+
+
+def test_the_tokenizer_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny_checkpoint, tmp_path / "other", leave_out="tokenizer_config.json")
+    (folder / "added_tokens.json").unlink()
+    vocabulary = {"<|endoftext|>": 0, "a": 1}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": None}
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("")
+    (folder / "special_tokens_map.json").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"other: its tokenizer has no <\|notimestamps\|>, so it is not Whisper's"
+    ):
+        load_checkpoint(folder)
+
+
 def test_another_architecture_raises_checkpoint_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match="'bert'"):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperTokenizerFast
@@ -11,7 +12,9 @@ from sottovoce.model.checkpoint import Checkpoint, save_checkpoint
 from sottovoce.model.context import TrimmedWhisper
 
 _FIRST_AFTER_LANGUAGES = 50_358  # <|translate|>; from large-v3 on <|yue|> stands here, and all after it one further
+_FIRST_AFTER_TEXT = 50_256  # an entry of the multilingual vocabulary that GPT-2's, of English-only models, has not
 _SHAPES = {
+    "base.en": (80, 51_864),
     "base": (80, 51_865),
     "small": (80, 51_865),
     "large-v2": (80, 51_865),
@@ -19,12 +22,14 @@ _SHAPES = {
 }  # mel bins, tokens
 
 
-def save_narrow(base: str, micro_assets: Path, folder: Path) -> Path:
+def save_narrow(base: str, micro_assets: Path, folder: Path, **changes: object) -> Path:
     """Write a model of width 32, 1+1 layers and contexts of 30 s, for a base such as ``openai/whisper-small``."""
     num_mel_bins, num_tokens = _SHAPES[base.removeprefix("openai/whisper-")]
     tokenizer = _load_tokenizer(micro_assets, folder / "tokenizer", num_tokens=num_tokens)
     assert len(tokenizer) == num_tokens
-    config = narrow_config(num_mel_bins=num_mel_bins, vocab_size=num_tokens)
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    ids["decoder_start_token_id"] = tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
+    config = narrow_config(num_mel_bins=num_mel_bins, vocab_size=num_tokens, **ids | changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = TrimmedWhisper(config)
@@ -55,21 +60,31 @@ def narrow_config(**changes: object) -> WhisperConfig:
 
 
 def _load_tokenizer(micro_assets: Path, folder: Path, *, num_tokens: int) -> WhisperTokenizerFast:
-    """Load Whisper's multilingual tokenizer; the larger one has Cantonese after the other languages."""
+    """Load a tokenizer of Whisper's: multilingual, with Cantonese after the other languages, or English-only."""
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "normalizer.json"):
         shutil.copy(micro_assets / name, folder)
-    if num_tokens == 51_866:
+    change = {51_864: _english_only, 51_866: _with_cantonese}.get(num_tokens)
+    if change is not None:
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        (folder / "tokenizer.json").write_text(json.dumps(_with_cantonese(json.loads(text))), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(json.dumps(change(json.loads(text))), encoding="utf-8")
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         del settings["added_tokens_decoder"]
-        settings["additional_special_tokens"].append("<|yue|>")
+        settings["additional_special_tokens"] += ["<|yue|>"] if num_tokens == 51_866 else []
         (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
-def _with_cantonese(tokenizer: dict[str, list[dict[str, object]]]) -> dict[str, list[dict[str, object]]]:
+def _english_only(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Return it in the layout of English-only models: special tokens and times one id lower, from 50 256 on."""
+    vocabulary = {name: token for name, token in tokenizer["model"]["vocab"].items() if token < _FIRST_AFTER_TEXT}
+    vocabulary["<|endoftext|>"] = _FIRST_AFTER_TEXT
+    added = [{**token, "id": token["id"] - 1} for token in tokenizer["added_tokens"]]
+    model = {**tokenizer["model"], "vocab": vocabulary}
+    return {**tokenizer, "model": model, "added_tokens": added, "post_processor": None}
+
+
+def _with_cantonese(tokenizer: dict[str, Any]) -> dict[str, Any]:
     added = tokenizer["added_tokens"]
     before = [token for token in added if token["id"] < _FIRST_AFTER_LANGUAGES]
     after = [{**token, "id": token["id"] + 1} for token in added if token["id"] >= _FIRST_AFTER_LANGUAGES]
@@ -78,16 +93,19 @@ def _with_cantonese(tokenizer: dict[str, list[dict[str, object]]]) -> dict[str, 
 
 
 def narrow_generation(tokenizer: WhisperTokenizerFast, **changes: object) -> GenerationConfig:
-    """Return the generation config of a multilingual Whisper with this tokenizer."""
+    """Return the generation config of a published Whisper with this tokenizer."""
     first, after = (tokenizer.convert_tokens_to_ids(name) for name in ("<|en|>", "<|translate|>"))
+    languages = {
+        "lang_to_id": {tokenizer.convert_ids_to_tokens(token): token for token in range(first, after)},
+        "task_to_id": {task: tokenizer.convert_tokens_to_ids(f"<|{task}|>") for task in ("translate", "transcribe")},
+    }
+    is_multilingual = tokenizer.eos_token_id != _FIRST_AFTER_TEXT
     return GenerationConfig(
         decoder_start_token_id=tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
-        is_multilingual=True,
-        lang_to_id={tokenizer.convert_ids_to_tokens(token): token for token in range(first, after)},
-        task_to_id={task: tokenizer.convert_tokens_to_ids(f"<|{task}|>") for task in ("translate", "transcribe")},
+        is_multilingual=is_multilingual,
         no_timestamps_token_id=tokenizer.convert_tokens_to_ids("<|notimestamps|>"),
         prev_sot_token_id=tokenizer.convert_tokens_to_ids("<|startofprev|>"),
         begin_suppress_tokens=[220, tokenizer.eos_token_id],
@@ -95,5 +113,6 @@ def narrow_generation(tokenizer: WhisperTokenizerFast, **changes: object) -> Gen
         max_initial_timestamp_index=50,
         max_length=448,
         return_timestamps=False,
+        **(languages if is_multilingual else {}),
         **changes,
     )

@@ -52,7 +52,11 @@ def load_languages(source: str) -> Mapping[str, str]:
     Raises:
         CheckpointError: the folder holds no tokenizer.
     """
+    from sottovoce.model.labels import ENGLISH, is_english_only
+
     tokenizer = _load_tokenizer(source)
+    if is_english_only(tokenizer):
+        return language_spellings({ENGLISH: LANGUAGES[ENGLISH]})
     # Whisper's vocabulary holds the languages between these two, 99 of them or, since large-v3, 100.
     first = cast(int, tokenizer.convert_tokens_to_ids("<|startoftranscript|>"))
     last = cast(int, tokenizer.convert_tokens_to_ids("<|translate|>"))

@@ -1,13 +1,13 @@
 """Load and save Whisper checkpoints: a folder of Hugging Face files, or a Hub id; a whole model, or an adapter."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizerFast
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperTokenizerFast
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.adapter import (
@@ -22,7 +22,10 @@ from sottovoce.model.adapter import (
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.frozen_base import four_bit_config
-from sottovoce.model.source import read_config, resolve_folder
+from sottovoce.model.generation import load_generation_config, misplaced_settings
+from sottovoce.model.labels import ENGLISH, is_english_only
+from sottovoce.model.source import read_config, read_weight_shapes, resolve_folder
+from sottovoce.model.tokenizer import TOKENIZER_FILE
 
 _SHAPE_KEYS = (
     "d_model",
@@ -37,6 +40,10 @@ _SHAPE_KEYS = (
     "decoder_attention_heads",
     "decoder_ffn_dim",
 )
+
+
+_EMBEDDING, _OUTPUT = "model.decoder.embed_tokens.weight", "proj_out.weight"
+_NO_TIMESTAMPS = "<|notimestamps|>"
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,9 @@ class Checkpoint:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """ISO 639-1 codes the generation config lists."""
+        """ISO 639-1 codes the generation config lists; English alone for an English-only model."""
+        if is_english_only(self.tokenizer):
+            return (ENGLISH,)
         generation: Any = self.model.generation_config  # transformers sets Whisper's own fields at run time
         return tuple(token.strip("<|>") for token in generation.lang_to_id)
 
@@ -83,8 +92,9 @@ def load_checkpoint(source: str | Path, *, base: str | Path | None = None) -> Ch
     folder = resolve_folder(source)
     if is_adapter(folder):
         return merge_adapter(load_adapted(source, base=base))
-    model = _load_model(folder, source, configs=folder)
-    return Checkpoint(model=model, tokenizer=load_tokenizer(folder, source), source=str(source))
+    config, tokenizer = read_model_config(folder), load_tokenizer(folder, source)
+    model = _load_model(folder, source, config=config, configs=folder, tokenizer=tokenizer)
+    return Checkpoint(model=model, tokenizer=tokenizer, source=str(source))
 
 
 def load_adapted(
@@ -101,12 +111,19 @@ def load_adapted(
         CheckpointError: see ``load_checkpoint``.
     """
     adapted = find_adapted(source, base=base)
+    config, tokenizer = read_model_config(adapted.configs), load_tokenizer(adapted.tokenizer, source)
     try:
-        model = _load_model(adapted.base_folder, adapted.base.name, configs=adapted.configs, four_bit=four_bit)
+        model = _load_model(
+            adapted.base_folder,
+            adapted.base.name,
+            config=config,
+            configs=adapted.configs,
+            tokenizer=tokenizer,
+            four_bit=four_bit,
+        )
     except CheckpointError as error:
         raise _base_error(source, adapted.base, error) from error
     adapter = restore_adapter(model, adapted.folder, base=adapted.base)
-    tokenizer = load_tokenizer(adapted.configs, source)
     return Checkpoint(model=model, tokenizer=tokenizer, source=str(source), adapter=adapter)
 
 
@@ -116,7 +133,9 @@ class Adapted:
 
     folder: Path
     configs: Path
-    """Folder of the configs and the tokenizer: the adapter's, or the base's for adapters that others trained."""
+    """Folder of the configs: the adapter's, or the base's for adapters that others trained."""
+    tokenizer: Path
+    """Folder of the tokenizer, also one of the two."""
     base: AdapterBase
     base_folder: Path
 
@@ -141,7 +160,8 @@ def find_adapted(source: str | Path, *, base: str | Path | None = None) -> Adapt
         _check_shape(read_model_config(own), read_model_config(base_folder), base_folder)
     except CheckpointError as error:
         raise _base_error(source, stated, error) from error
-    return Adapted(folder=folder, configs=own, base=stated, base_folder=base_folder)
+    tokenizer = folder if (folder / TOKENIZER_FILE).is_file() else own
+    return Adapted(folder=folder, configs=own, tokenizer=tokenizer, base=stated, base_folder=base_folder)
 
 
 def adapt_base(
@@ -167,8 +187,8 @@ def adapt_base(
     """
     folder = resolve_folder(source)
     _refuse_adapter(folder)
-    tokenizer = load_tokenizer(folder, source)
-    model = _load_model(folder, source, configs=folder, four_bit=four_bit)
+    config, tokenizer = read_model_config(folder), load_tokenizer(folder, source)
+    model = _load_model(folder, source, config=config, configs=folder, tokenizer=tokenizer, four_bit=four_bit)
     base = AdapterBase.describe(str(source), folder)
     adapter = add_adapter(model, settings, base=base, token_ids=token_ids(tokenizer), seed=seed)
     return Checkpoint(model=model, tokenizer=tokenizer, source=str(source), adapter=adapter)
@@ -207,60 +227,89 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def read_model_config(folder: Path) -> WhisperConfig:
-    """Read config.json without the keys that can run code.
+    """Read config.json without the keys that can run code, and without generation settings.
 
     Raises:
         CheckpointError: see ``read_config``.
     """
-    return WhisperConfig.from_dict(read_config(folder))
+    config: WhisperConfig = WhisperConfig.from_dict(read_config(folder))
+    for name in misplaced_settings(config):
+        setattr(config, name, None)
+    return config
 
 
 def load_tokenizer(folder: Path, source: str | Path) -> WhisperTokenizerFast:
     """Load a checkpoint's tokenizer; errors name ``source``.
 
     Raises:
-        CheckpointError: its files are missing or damaged.
+        CheckpointError: its files are missing or damaged, or not Whisper's.
     """
     try:
         tokenizer: WhisperTokenizerFast = WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: no vocabulary
-        raise CheckpointError(source, f"{error}") from error
+    except Exception as error:  # tokenizers raises no narrower one for a damaged file
+        raise CheckpointError(source, f"its tokenizer cannot be read: {_one_line(error)}") from error
+    if tokenizer.convert_tokens_to_ids(_NO_TIMESTAMPS) == tokenizer.unk_token_id:
+        raise CheckpointError(source, f"its tokenizer has no {_NO_TIMESTAMPS}, so it is not Whisper's")
     return tokenizer
 
 
 def _load_model(
-    folder: Path, source: str | Path, *, configs: Path, four_bit: torch.dtype | None = None
+    folder: Path,
+    source: str | Path,
+    *,
+    config: WhisperConfig,
+    configs: Path,
+    tokenizer: WhisperTokenizerFast,
+    four_bit: torch.dtype | None = None,
 ) -> TrimmedWhisper:
     """Load the weights of a folder with the configs of the same or another folder."""
-    config = read_model_config(configs)
+    _check_weights(read_weight_shapes(folder), config, source)
+    generation_config = load_generation_config(configs, tokenizer, source=source)
     placed: dict[str, Any] = {}
     if four_bit is not None:
         placed = {"quantization_config": four_bit_config(four_bit), "device_map": {"": torch.cuda.current_device()}}
     try:
-        found: Any = TrimmedWhisper.from_pretrained(  # a pair, which transformers' types do not declare
+        model: TrimmedWhisper = TrimmedWhisper.from_pretrained(
             folder,
             config=config,
+            generation_config=generation_config,  # otherwise it reads the file itself
             use_safetensors=True,
             dtype=torch.float32,
             local_files_only=True,
-            output_loading_info=True,
             **placed,
         )
-        model: TrimmedWhisper = found[0]
-        model.generation_config = GenerationConfig.from_pretrained(configs, local_files_only=True)
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(source, f"{error}") from error
-    _refuse_missing(found[1]["missing_keys"], source)
+        raise CheckpointError(source, _one_line(error)) from error
+    model.generation_config = generation_config
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
-def _refuse_missing(names: Sequence[str], source: str | Path) -> None:
-    """Refuse a model whose missing weights transformers initialized at random; tied weights do not count as missing."""
-    if names:
-        first, *others = sorted(names)
-        more = f" and {len(others)} more" if others else ""
-        raise CheckpointError(source, f"its weight files lack {first}{more}, which config.json requires")
+def _check_weights(stored: Mapping[str, tuple[int, ...]], config: WhisperConfig, source: str | Path) -> None:
+    """Refuse weights that are missing or of another shape. transformers would initialize the missing ones at random.
+
+    Raises:
+        CheckpointError: names the first of them.
+    """
+    with torch.device("meta"):
+        required = {name: tuple(weight.shape) for name, weight in TrimmedWhisper(config).state_dict().items()}
+    if config.tie_word_embeddings:
+        del required[_OUTPUT]
+    if not any(name.startswith("model.") for name in stored):  # a WhisperModel, which has no output layer
+        stored = {name if name == _OUTPUT else f"model.{name}": shape for name, shape in stored.items()}
+    missing = sorted(required.keys() - stored.keys())
+    if missing == [_EMBEDDING] and _OUTPUT in stored:
+        reason = f"its weight files hold {_OUTPUT} in the place of {_EMBEDDING}; save it with transformers' own tools"
+        raise CheckpointError(source, reason)
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise CheckpointError(source, f"its weight files lack {missing[0]}{more}, which config.json requires")
+    if getattr(config, "quantization_config", None) is not None:  # stored packed
+        return
+    for name, shape in required.items():
+        if stored[name] != shape:
+            reason = f"{name} is {stored[name]} in its weight files, and {shape} by config.json: one is another model's"
+            raise CheckpointError(source, reason)
 
 
 def _refuse_adapter(folder: Path) -> None:
@@ -283,3 +332,7 @@ def _check_shape(adapted: WhisperConfig, base: WhisperConfig, folder: Path) -> N
             raise CheckpointError(
                 folder, f"its shape is not that of the adapter's base: {key} is {found}, not {expected}"
             )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sottovoce.errors import LabelTooLongError, LanguageError
+from sottovoce.errors import LabelTooLongError, LanguageError, UnsupportedOptionError
 from sottovoce.model.tokenizer import Tokenizer
 from sottovoce.schema import MAX_CONTEXT_S, MAX_LABEL_TOKENS, SAMPLING_RATE, Example, Task, Utterance
 
@@ -18,6 +18,8 @@ MAX_PROMPT_TOKENS = (
     MAX_LABEL_TOKENS // 2 - 1
 )  # of previous text: half of the decoder's positions, as in Whisper, without <|startofprev|>
 NUM_TIMESTAMPS = round(MAX_CONTEXT_S / TIMESTAMP_STEP_S) + 1  # <|0.00|> to <|30.00|>
+ENGLISH = "en"  # the language of English-only models
+_ENGLISH_ONLY_END_ID = 50_256  # <|endoftext|> after GPT-2's vocabulary; the multilingual one has an entry more
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,41 @@ class Labels:
     """(T,) the next id after each input; IGNORED where the loss does not count."""
 
 
+def is_english_only(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer is that of Whisper's English-only models, such as whisper-base.en.
+
+    It has GPT-2's vocabulary, so all its special tokens are one id lower than the multilingual ones. Tokens added to it
+    change nothing of that, but they do change the size of the vocabulary, by which openai-whisper decides.
+    """
+    return int(tokenizer.eos_token_id) == _ENGLISH_ONLY_END_ID
+
+
 def prefix_ids(tokenizer: Tokenizer, *, language: str, task: Task, timestamps: bool) -> list[int]:
     """Return the tokens that start every transcript: start, language, task, and no-timestamps without timestamps.
 
+    An English-only model was trained without tokens of language and task, though its tokenizer has them.
+
     Raises:
-        LanguageError: a language that has no token.
+        LanguageError: a language that has no token, or another than English for an English-only model.
+        UnsupportedOptionError: a translation by an English-only model.
     """
-    names = ["<|startoftranscript|>", f"<|{language}|>", f"<|{task}|>"]
-    if not timestamps:
-        names.append("<|notimestamps|>")
-    ids = [_token_id(tokenizer, name) for name in names]
-    if ids[1] == tokenizer.unk_token_id:
+    ids = [_token_id(tokenizer, "<|startoftranscript|>")]
+    if is_english_only(tokenizer):
+        _check_english(language, task)
+    else:
+        ids += [_token_id(tokenizer, f"<|{name}|>") for name in (language, task)]
+        if ids[1] == tokenizer.unk_token_id:
+            raise LanguageError(language)
+    return ids if timestamps else [*ids, _token_id(tokenizer, "<|notimestamps|>")]
+
+
+def _check_english(language: str, task: Task) -> None:
+    """Refuse what an English-only model cannot do."""
+    if language != ENGLISH:
         raise LanguageError(language)
-    return ids
+    if task != "transcribe":
+        remedy = "its text is English already; transcribe, or take a multilingual model"
+        raise UnsupportedOptionError("of an English-only model", f"task {task}", remedy)
 
 
 def encode_labels(tokenizer: Tokenizer, text: str, *, language: str, task: Task = "transcribe") -> list[int]:
@@ -173,7 +197,9 @@ def _spoken_pieces(example: Example, num_samples: Sequence[int]) -> list[_Piece]
 def _transcript_ids(tokenizer: Tokenizer, example: Example, pieces: Sequence[_Piece], *, timestamps: bool) -> list[int]:
     """Return prefix, text and end token; with timestamps if ``timestamps`` and they fit."""
     language, task = example.utterances[0].language, example.utterances[0].task
-    if timestamps:
+    # With timestamps, an English-only prefix is the start token alone. There the no-speech token of silence is learned,
+    # so the end token needs a position after it.
+    if timestamps and (pieces or not is_english_only(tokenizer)):
         ids = prefix_ids(tokenizer, language=language, task=task, timestamps=True)
         for piece in pieces:
             start, end = (_timestamp_id(tokenizer, sample / SAMPLING_RATE) for sample in (piece.start, piece.end))

@@ -21,20 +21,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
 from sottovoce.errors import CheckpointError
-from sottovoce.model.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from sottovoce.model.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, ROWS_KEY, shares_base
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Adapted, Checkpoint, load_checkpoint, load_tokenizer, read_model_config
 from sottovoce.model.context import set_audio_context
+from sottovoce.model.generation import load_generation_config
 from sottovoce.model.variants import RunDevice
 
 if TYPE_CHECKING:  # peft takes seconds to import, and only adapters need it
     from peft import LoraConfig, PeftModel
 
 _TOKENIZER_FILE = "tokenizer.json"
-_ROWS_KEY = ".trainable_tokens_delta"  # suffix of the embedding rows in peft's file
 _MATRICES_PREFIX = "lora_"  # of the names of peft's LoRA modules
 
 
@@ -59,13 +58,18 @@ class _Setting:
 class SharedBase:
     """A checkpoint's model with any number of adapters."""
 
-    def __init__(self, folder: str | Path, *, device: RunDevice = "cpu") -> None:
+    def __init__(self, folder: str | Path, *, base: str | Path | None = None, device: RunDevice = "cpu") -> None:
         """Load the base: in float32 on the CPU, in float16 on a GPU.
 
+        Args:
+            folder: of the base. An adapter is merged into its own.
+            base: see ``load_checkpoint``.
+            device: where it computes.
+
         Raises:
-            CheckpointError: it cannot be loaded, or is itself an adapter.
+            CheckpointError: it cannot be loaded.
         """
-        self.checkpoint = move_to(load_checkpoint(folder), device)
+        self.checkpoint = move_to(load_checkpoint(folder, base=base), device)
         model = self.checkpoint.model
         self._settings: dict[str | None, _Setting] = {None: _Setting(self.checkpoint.context, model.generation_config)}
         self._active: str | None = None
@@ -89,15 +93,18 @@ class SharedBase:
             equal). The model computes with the adapter only within ``using``.
 
         Raises:
-            CheckpointError: its files are missing or damaged, or do not fit the base.
+            CheckpointError: its files are missing or damaged, do not fit the base, or change more than matrices.
         """
+        if not shares_base(adapted.folder):
+            reason = "its adapter changes more than the layers' matrices, so that no other could share its base"
+            raise CheckpointError(adapted.folder, f"{reason}: merge it first, with python -m jobs.merge_adapter")
         name = f"adapter{next(self._numbers)}"
         tokenizer = self.checkpoint.tokenizer
         if not shares_tokenizer(adapted):
-            tokenizer = load_tokenizer(adapted.configs, adapted.folder)
+            tokenizer = load_tokenizer(adapted.tokenizer, adapted.folder)
         context = AudioContext.of(read_model_config(adapted.configs))
         try:
-            generation_config = GenerationConfig.from_pretrained(adapted.configs, local_files_only=True)
+            generation_config = load_generation_config(adapted.configs, tokenizer, source=adapted.folder)
             weights = load_file(adapted.folder / ADAPTER_WEIGHTS_FILE)
             with self._lock:
                 rows = self._inject(name, adapted.folder, weights)
@@ -185,7 +192,7 @@ class SharedBase:
         """Pop the embedding rows from an adapter's config and weights, so that peft does not handle them."""
         indices = config.trainable_token_indices
         config.trainable_token_indices = None
-        keys = [key for key in weights if key.endswith(_ROWS_KEY)]
+        keys = [key for key in weights if key.endswith(ROWS_KEY)]
         if not indices or not keys:
             return None
         token_ids = torch.tensor(next(iter(indices.values())) if isinstance(indices, dict) else indices)
@@ -202,5 +209,5 @@ def move_to(checkpoint: Checkpoint, device: RunDevice) -> Checkpoint:
 
 def shares_tokenizer(adapted: Adapted) -> bool:
     """Whether an adapter's tokenizer equals its base's; a second one would take more memory than most adapters."""
-    own, base = (folder / _TOKENIZER_FILE for folder in (adapted.configs, adapted.base_folder))
+    own, base = (folder / _TOKENIZER_FILE for folder in (adapted.tokenizer, adapted.base_folder))
     return own.is_file() and base.is_file() and filecmp.cmp(own, base, shallow=False)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.errors import CheckpointError, LanguageError
-from sottovoce.model.labels import MAX_PROMPT_TOKENS, TokenKinds, prefix_ids, text_ids
+from sottovoce.model.labels import ENGLISH, MAX_PROMPT_TOKENS, TokenKinds, is_english_only, prefix_ids, text_ids
 from sottovoce.model.tokenizer import Tokenizer
 from sottovoce.schema import DecodeOptions
 
@@ -51,6 +51,7 @@ class Vocabulary:
 
         Raises:
             LanguageError: a language the checkpoint does not list.
+            UnsupportedOptionError: a translation by an English-only model.
         """
         if language not in self.languages:
             raise LanguageError(language)
@@ -102,14 +103,15 @@ def build_vocabulary(tokenizer: Tokenizer, generation: Mapping[str, Any], *, sou
     Raises:
         CheckpointError: a generation config without languages or the no-timestamps token.
     """
-    languages: dict[str, int] | None = generation.get("lang_to_id")
     no_timestamps: int | None = generation.get("no_timestamps_token_id")
+    languages = _language_ids(tokenizer, generation)
     if not languages or no_timestamps is None:
         reason = (
-            "generation_config.json lacks lang_to_id or no_timestamps_token_id; only multilingual Whispers are read"
+            "generation_config.json lacks lang_to_id or no_timestamps_token_id: take that of its base model, or export "
+            "the checkpoint again"
         )
         raise CheckpointError(source, reason)
-    codes = tuple(name.strip("<|>") for name in languages)
+    codes = tuple(languages)
     end_id = int(tokenizer.eos_token_id)
     marks = range(
         end_id + 1, no_timestamps + 1
@@ -126,6 +128,13 @@ def build_vocabulary(tokenizer: Tokenizer, generation: Mapping[str, Any], *, sou
         previous_id=no_timestamps - 2,  # <|startofprev|>, by its position: not every generation config names it
         max_initial_timestamp_index=generation.get("max_initial_timestamp_index", _MAX_INITIAL_TIMESTAMP_INDEX),
     )
+
+
+def _language_ids(tokenizer: Tokenizer, generation: Mapping[str, Any]) -> dict[str, int]:
+    """Return the token of each language by its ISO 639-1 code. English-only models list none."""
+    if is_english_only(tokenizer):
+        return {ENGLISH: int(tokenizer.convert_tokens_to_ids(f"<|{ENGLISH}|>"))}
+    return {name.strip("<|>"): token for name, token in (generation.get("lang_to_id") or {}).items()}
 
 
 @cache

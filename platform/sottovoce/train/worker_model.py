@@ -18,7 +18,7 @@ from sottovoce.model.adapter import AdapterBase, add_adapter
 from sottovoce.model.checkpoint import Checkpoint, adapt_base, load_adapted, load_checkpoint, read_model_config
 from sottovoce.model.context import TrimmedWhisper, set_audio_context
 from sottovoce.model.frozen_base import halve_frozen_matrices
-from sottovoce.model.labels import used_token_ids
+from sottovoce.model.labels import is_english_only, used_token_ids
 from sottovoce.model.source import resolve_folder
 from sottovoce.schema import Utterance
 from sottovoce.text.normalize import read_spelling
@@ -199,7 +199,9 @@ def load_base(
     # Language and task replace forced ids; transformers refuses both together. Its own update() sets only attributes
     # that exist already, so they are assigned here.
     generation: Any = model.generation_config
-    generation.language, generation.task, generation.forced_decoder_ids = language, task, None
+    # transformers refuses language and task of an English-only model
+    generation.language, generation.task = (None, None) if is_english_only(checkpoint.tokenizer) else (language, task)
+    generation.forced_decoder_ids = None
     model.config.forced_decoder_ids = None
     if not all(utterance.text.strip() for utterance in utterances):
         _allow_empty_transcripts(generation)

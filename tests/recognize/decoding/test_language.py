@@ -19,10 +19,15 @@ def test_the_likeliest_language_is_chosen_among_languages_only() -> None:
 def test_a_language_that_is_given_is_not_detected() -> None:
     options = [DecodeOptions(language="en"), DecodeOptions(language=None)]
     decoder = StepwiseDecoder(ScriptedSession([[8]], [[8]]), VOCABULARY, num_windows=2)
-    given, found = find_languages(decoder, options)
+    given, found = find_languages(decoder, options, known=VOCABULARY.languages)
     assert given == SpokenLanguage("en")
     assert found.code == "de"
 
 
 def test_the_model_does_not_run_if_every_language_is_given() -> None:
-    assert find_languages(None, [DecodeOptions(language="de")]) == [SpokenLanguage("de")]
+    assert find_languages(None, [DecodeOptions(language="de")], known=VOCABULARY.languages) == [SpokenLanguage("de")]
+
+
+def test_the_only_language_of_a_model_is_not_detected() -> None:
+    options = [DecodeOptions(language=None), DecodeOptions(language="en")]
+    assert find_languages(None, options, known=["en"]) == [SpokenLanguage("en", 1.0), SpokenLanguage("en")]

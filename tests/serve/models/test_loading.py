@@ -1,12 +1,15 @@
 """What models take in memory, and bases that adapters share."""
 
 import gc
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from peft import LoraConfig, get_peft_model
 from safetensors.numpy import save_file
+from transformers import WhisperForConditionalGeneration
 
 from serve.models.loading import FIXED_BYTES, TOKENIZER_BYTES, Footprint, ModelLoader, count_bytes, warm_up
 from serve.models.model_plan import ModelPlan
@@ -99,6 +102,22 @@ def test_a_base_is_held_once_for_itself_and_its_adapters_and_let_go_with_the_las
     del base, adapted
     gc.collect()
     assert len(loader._torch_models._bases) == 0
+
+
+def test_an_adapter_that_changes_what_a_base_shares_gets_a_base_of_its_own(tiny_checkpoint, tmp_path):
+    stock = WhisperForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "proj_out"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's advice on layers that share a matrix
+        get_peft_model(stock, config).save_pretrained(tmp_path)
+    loader = ModelLoader(num_threads=1)
+    whole, own = loader.measure(plan(tiny_checkpoint)), loader.measure(plan(tmp_path))
+    assert own.base != whole.base
+    assert own.base_bytes == pytest.approx(TOKENIZER_BYTES + 2 * weights(tiny_checkpoint) + weights(tmp_path), rel=0.05)
+    base, merged = (loader.load(plan(one), loader.measure(plan(one))) for one in (tiny_checkpoint, tmp_path))
+    assert merged.recognizer.name == "torch"
+    assert merged.recognizer.shared is not base.recognizer.shared
+    assert base.recognizer.shared.adapters == ()
 
 
 def test_an_adapter_that_cannot_decode_does_not_stay_in_its_base(tiny_checkpoint, adapter, monkeypatch):

@@ -15,13 +15,21 @@ from sottovoce.schema import DecodeOptions, TokenLogprob, WindowResult
 from sottovoce.words.segments import split_window
 
 
-def find_languages(decoder: WindowDecoder, options: Sequence[DecodeOptions]) -> list[SpokenLanguage]:
-    """Return the language of each window: the one in its options, or the likeliest one."""
+def find_languages(
+    decoder: WindowDecoder, options: Sequence[DecodeOptions], *, known: Sequence[str]
+) -> list[SpokenLanguage]:
+    """Return the language of each window: the one in its options, or the likeliest one.
+
+    Args:
+        decoder: of the encoded windows.
+        options: of each window.
+        known: languages the model knows; among one there is nothing to detect, as in English-only models.
+    """
     codes = [option.language for option in options]
     given = [SpokenLanguage(code) for code in codes if code is not None]
     if len(given) == len(codes):
         return given
-    detected = decoder.detect_languages()
+    detected = decoder.detect_languages() if len(known) > 1 else [SpokenLanguage(known[0], 1.0)] * len(codes)
     return [found if code is None else SpokenLanguage(code) for code, found in zip(codes, detected, strict=True)]
 
 
@@ -49,7 +57,7 @@ def decode_batch(
     Raises:
         LanguageError: a language the model does not know.
     """
-    languages = find_languages(decoder, options)
+    languages = find_languages(decoder, options, known=vocabulary.languages)
     prefix = np.array(
         [
             vocabulary.previous(option) + vocabulary.prefix(language.code, option)
