@@ -3,11 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+from pydantic import Field
+
 from sottovoce.config import Config, load_config, setup_logging, write_config
 from sottovoce.data.manifest import read_manifest
 from sottovoce.export.exporter import ExportConfig, export_checkpoint
 from sottovoce.model.variants import Device
-from sottovoce.recognize.scoring import Computing, score_folder, select_split
+from sottovoce.recognize.scoring import Computing, count_cores, score_folder, select_split
 from sottovoce.schema import Split
 from sottovoce.text.normalize import Normalizer
 from sottovoce.text.scoring_table import headline_metric
@@ -28,8 +30,8 @@ class ExportJob(Config):
     """Score on the first so many only; None takes all."""
     normalizer: Normalizer = "auto"
     """How texts are made comparable before the rates: auto follows the language; see training.normalizer."""
-    num_threads: int = 1
-    """CPU threads of the recognizers that are scored."""
+    num_threads: int = Field(default_factory=count_cores, ge=1)
+    """CPU threads of the recognizers that are scored. Default: all cores."""
     device: Device = "auto"
     """Where they run. auto takes a GPU for the variants that run on one."""
     export: ExportConfig = ExportConfig()

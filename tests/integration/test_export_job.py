@@ -10,6 +10,7 @@ from sottovoce.data.manifest import write_manifest
 from sottovoce.errors import ExportGateError
 from sottovoce.export.exporter import ExportConfig
 from sottovoce.schema import Utterance
+from sottovoce.scores.run import ScoreConfig
 
 
 @pytest.fixture
@@ -39,10 +40,10 @@ def test_a_checkpoint_is_exported_scored_and_scored_again(tiny_checkpoint, manif
     assert table["variants"]["int8"]["size_bytes"] < table["variants"]["fp32"]["size_bytes"] / 2
     assert (tmp_path / "export" / "export_model.yaml").is_file()
 
-    score = score_manifest.ScoreJob(
-        model=str(tmp_path / "export"), variant="int8", manifest=manifest, output=tmp_path / "score.json"
+    config = ScoreConfig(
+        model=str(tmp_path / "export"), variant="int8", manifest=str(manifest), decoding="greedy", num_threads=1
     )
-    score_manifest.main(score)
+    score_manifest.main(score_manifest.ScoreJob(score=config, output=tmp_path / "score.json"))
     assert json.loads((tmp_path / "score.json").read_text())["wer"]["rate"] == table["variants"]["int8"]["wer"]
     assert "onnx-int8: 4 utterances" in capsys.readouterr().out
 

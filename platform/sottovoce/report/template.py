@@ -1,6 +1,6 @@
 """Load the templates of pages with the shared frame and style, and format numbers for them.
 
-A page is one self-contained file: no script and no requests, which its content security policy forbids, too.
+A page is one self-contained file: no requests, and no script but one that its content security policy names by its hash.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,12 +1,17 @@
-"""Score utterances as a whole and by corpus and language; each text is normalized by the rules for its language."""
+"""Score utterances as a whole and in groups; each text is normalized by the rules for its language.
+
+Shapes: U utterances.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sottovoce.schema import Record, Utterance
 from sottovoce.text.normalize import Normalizer, Rules, build_normalizer
-from sottovoce.text.score import PublishedRate, Score, count_words, error_rate, score_pairs
+from sottovoce.text.score import PublishedRate, Score, count_characters, count_words, error_rate, score_pairs
 from sottovoce.text.scoring_table import Headline, headline_metric, normalizer_for, published_rule
 
 _UNNAMED = "unnamed"  # the corpus of utterances that name none
@@ -47,14 +52,19 @@ class Rates(Record):
 
 
 class GroupScore(Rates):
-    """Error rates of one corpus or one language."""
+    """Error rates of one group of utterances, such as those of a corpus or a language."""
 
-    kind: Literal["corpus", "language"]
+    kind: str
+    """What the utterances of the group share: corpus, language, speaker, or a column of the manifest."""
     name: str
-    """The corpus's name, or the ISO 639-1 code of the spoken language."""
+    """Its value: the corpus's name, or the ISO 639-1 code of the spoken language."""
     num_utterances: int
     num_words: int
     """In the normalized references."""
+    num_units: int | None = None
+    """What ``error_rate`` divides by: ``num_words``, or characters. None in records of older releases, as below."""
+    num_errors: int | None = None
+    """The errors of ``error_rate``."""
     normalizer: str
     """The normalizer before ``wer`` and ``cer``."""
 
@@ -91,26 +101,54 @@ def score_utterances(
     pairs = [(one.text, hypothesis) for one, hypothesis in zip(utterances, hypotheses, strict=True)]
     normalized = normalize_pairs(utterances, hypotheses, normalizer=normalizer, spelling=spelling)
 
-    def score(indices: Sequence[int], published: PublishedRate | None = None) -> Score:
-        chosen = [utterances[index] for index in indices]
-        return score_pairs(
-            [pairs[index] for index in indices],
-            [normalized[index] for index in indices],
-            normalizer=name_normalizer(chosen, normalizer),
-            seed=seed,
-            headline=headline_metric(chosen),
-            published=published,
-        )
-
-    corpora = _indices_by_name(one.corpus or _UNNAMED for one in utterances)
-    languages = _indices_by_name(one.language for one in utterances)
-    return GroupedScore(
-        score=score(range(len(pairs)), score_published(utterances, hypotheses, normalizer, seed, spelling)),
-        groups=(
-            *(_group("corpus", name, score(indices)) for name, indices in corpora.items() if len(corpora) > 1),
-            *(_group("language", name, score(indices)) for name, indices in languages.items() if len(languages) > 1),
-        ),
+    counts = count_errors(utterances, normalized, normalizer=normalizer)
+    score = score_pairs(
+        pairs,
+        normalized,
+        normalizer=name_normalizer(utterances, normalizer),
+        seed=seed,
+        headline=headline_metric(utterances),
+        published=score_published(utterances, hypotheses, normalizer, seed, spelling),
     )
+    corpora = score_groups("corpus", [one.corpus or _UNNAMED for one in utterances], counts, seed=seed)
+    languages = score_groups("language", [one.language for one in utterances], counts, seed=seed)
+    several = (groups for groups in (corpora, languages) if len(groups) > 1)
+    return GroupedScore(score=score, groups=tuple(group for groups in several for group in groups))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorCounts:
+    """The errors of each utterance, counted once for all the groups that it is in."""
+
+    utterances: Sequence[Utterance]
+    words: NDArray[np.int64]
+    """(U, 4) as of ``count_words``."""
+    characters: NDArray[np.int64]
+    """(U, 4) as of ``count_characters``."""
+    normalizer: Normalizer
+
+
+def count_errors(
+    utterances: Sequence[Utterance], normalized: Sequence[tuple[str, str]], *, normalizer: Normalizer
+) -> ErrorCounts:
+    """Count the errors of U pairs of reference and hypothesis that ``normalize_pairs`` returned."""
+    words, characters = count_words(normalized), count_characters(normalized)
+    return ErrorCounts(utterances=utterances, words=words, characters=characters, normalizer=normalizer)
+
+
+def score_groups(kind: str, names: Sequence[str], counts: ErrorCounts, *, seed: int = 0) -> list[GroupScore]:
+    """Score the utterances of each name.
+
+    Args:
+        kind: what the names are of.
+        names: U, the group of each utterance.
+        counts: of the U utterances.
+        seed: of the bootstrap.
+
+    Returns:
+        One score for each name, in the order of the names.
+    """
+    return [_score_group(kind, name, indices, counts, seed) for name, indices in _indices_by_name(names).items()]
 
 
 def normalize_pairs(
@@ -182,18 +220,24 @@ def _indices_by_name(names: Iterable[str]) -> dict[str, list[int]]:
     return dict(sorted(indices.items()))
 
 
-def _group(kind: Literal["corpus", "language"], name: str, score: Score) -> GroupScore:
+def _score_group(kind: str, name: str, indices: Sequence[int], counts: ErrorCounts, seed: int) -> GroupScore:
+    utterances = [counts.utterances[index] for index in indices]
+    wer, cer = (error_rate(of_all[list(indices)], seed=seed) for of_all in (counts.words, counts.characters))
+    headline = headline_metric(utterances)
+    quoted = cer if headline == "cer" else wer
     return GroupScore(
         kind=kind,
         name=name,
-        num_utterances=score.num_utterances,
-        num_words=score.wer.num_reference,
-        wer=score.wer.rate,
-        wer_low=score.wer.low,
-        wer_high=score.wer.high,
-        cer=score.cer.rate,
-        cer_low=score.cer.low,
-        cer_high=score.cer.high,
-        headline=score.headline,
-        normalizer=score.normalizer,
+        num_utterances=len(indices),
+        num_words=wer.num_reference,
+        num_units=quoted.num_reference,
+        num_errors=quoted.substitutions + quoted.deletions + quoted.insertions,
+        wer=wer.rate,
+        wer_low=wer.low,
+        wer_high=wer.high,
+        cer=cer.rate,
+        cer_low=cer.low,
+        cer_high=cer.high,
+        headline=headline,
+        normalizer=name_normalizer(utterances, counts.normalizer),
     )

@@ -1,0 +1,1 @@
+"""The report on models under conditions: a curve and a table for each condition."""

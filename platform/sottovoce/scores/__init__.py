@@ -1,0 +1,1 @@
+"""Scores that say where a model errs, and whether one model is better than another."""
