@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sottovoce.data.dataset import SpeechStream
-from sottovoce.schema import Example, PcmBatch, Utterance
+from sottovoce.schema import Example, PcmBatch, Reject, Utterance, Waveform
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,21 @@ class AuditedStream:
     def utterances(self) -> Sequence[Utterance]:
         """The training split."""
         return self.stream.utterances
+
+    @property
+    def kinds(self) -> Sequence[Utterance]:
+        """See ``SpeechStream``."""
+        return self.stream.kinds
+
+    @property
+    def num_speakers(self) -> int:
+        """See ``SpeechStream``."""
+        return self.stream.num_speakers
+
+    @property
+    def durations_s(self) -> NDArray[np.float64]:
+        """See ``SpeechStream``."""
+        return self.stream.durations_s
 
     @property
     def examples(self) -> Sequence[Example]:
@@ -71,6 +89,10 @@ class AuditedStream:
             _note(file, "read", step=batch.step, microbatch=batch.microbatch, ids=ids)
             time.sleep(self.pause_s)
             yield batch
+
+    def recordings(self, batches: Sequence[Sequence[Utterance]]) -> Iterator[Sequence[Waveform | Reject]]:
+        """See ``SpeechStream``; validation is not recorded."""
+        return self.stream.recordings(batches)
 
 
 def _follow_steps(file: int) -> None:

@@ -31,6 +31,7 @@ from benchmarks.clips import Shape, Workload, draw_durations, save_random_model,
 from benchmarks.common import Row, print_table, time_interleaved, write_result
 from benchmarks.hf_trainer import GuidesCollator, PaddedClips
 from sottovoce.config import Config, load_config, setup_logging
+from sottovoce.data.dataset import decode_here
 from sottovoce.data.manifest import write_manifest
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -88,9 +89,9 @@ def measure(model: Model, workload: Workload, config: EvaluationBenchmark) -> Ro
             ours = build_evaluator(checkpoint, clips, collator=collator, batch_size=config.batch_size)
             objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
             peer = build_peer(folder, max_new_tokens=ours.max_new_tokens, batch_size=config.batch_size)
-            wer = ours.evaluate(objective).score.wer.rate
+            wer = ours.evaluate(objective, decode_here).score.wer.rate
             timings = time_interleaved(
-                {"ours": lambda: ours.evaluate(objective), "predict_with_generate": peer.evaluate},
+                {"ours": lambda: ours.evaluate(objective, decode_here), "predict_with_generate": peer.evaluate},
                 repetitions=config.repetitions,
             )
     mine, theirs = timings["ours"], timings["predict_with_generate"]

@@ -7,10 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.clips import draw_voice
 from sottovoce.audio.waveform import to_pcm
-from sottovoce.schema import Example, PcmBatch, Utterance
+from sottovoce.data.dataset import decode_here
+from sottovoce.schema import Example, PcmBatch, Reject, Utterance, Waveform
 from sottovoce.train.metrics.curves import CURVES_FILE, read_curves
 
 
@@ -62,6 +64,21 @@ class ToneStream:
         return (self.recording,)
 
     @property
+    def kinds(self) -> tuple[Utterance, ...]:
+        """The recording."""
+        return (self.recording,)
+
+    @property
+    def num_speakers(self) -> int:
+        """None is named."""
+        return 0
+
+    @property
+    def durations_s(self) -> NDArray[np.float64]:
+        """(E,) all the same."""
+        return np.full(self.batch_size, self.recording.duration_s)
+
+    @property
     def cpus_per_task(self) -> None:
         """No task decodes."""
 
@@ -92,3 +109,7 @@ class ToneStream:
                 yield PcmBatch(
                     step=step, microbatch=microbatch, epoch=0, examples=self.examples, recordings=recordings, rejects=()
                 )
+
+    def recordings(self, batches: Sequence[Sequence[Utterance]]) -> Iterator[Sequence[Waveform | Reject]]:
+        """Decode validation in this process."""
+        return decode_here(batches)

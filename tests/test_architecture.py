@@ -79,3 +79,14 @@ def test_no_other_file_names_an_entry(what: str, new: list[str], touched: list[s
 def test_every_route_has_its_handler_and_is_served_once() -> None:
     assert all(callable(getattr(Gateway, route.handler)) for route in ROUTES)
     assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
+
+
+def test_no_folder_has_more_than_fifteen_modules() -> None:
+    folders = [
+        folder
+        for package in ("platform/sottovoce", "serve")
+        for folder in [ROOT / package, *(ROOT / package).rglob("*/")]
+    ]
+    modules = {folder: [path for path in folder.glob("*.py") if path.name != "__init__.py"] for folder in folders}
+    assert sum(map(len, modules.values())) > 200
+    assert {folder.name: len(found) for folder, found in modules.items() if len(found) > 15} == {}

@@ -11,7 +11,7 @@ from sottovoce.audio.waveform import to_pcm
 from sottovoce.data.check import Checked, CheckRules, check_row, reject_duplicate
 from sottovoce.data.corpora.read import read_corpus
 from sottovoce.data.corpora.row import CorpusRow
-from sottovoce.schema import Reject, RowWarning, Utterance
+from sottovoce.schema import Reject, RowWarning, Split, Utterance
 
 TONE = (0.3 * np.sin(np.arange(16_000) * 0.2)).astype(np.float32)
 REASONS = {
@@ -44,6 +44,7 @@ RULES = CheckRules(
     empty_text="reject",
     min_duration_s=0.1,
     max_duration_s=30.0,
+    max_test_duration_s=30.0,
     silence_dbfs=-60.0,
     count_tokens=len,
 )
@@ -182,3 +183,33 @@ def test_a_checked_row_can_be_renamed_with_its_warnings(corpus: Path):
 def test_a_duplicate_is_rejected_with_its_id():
     reject = refused(reject_duplicate("a", "a.wav"))
     assert (reject.id, reject.audio, reject.reason) == ("a", "a.wav", "duplicate_id")
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> CorpusRow:
+    """31 s with 500 tokens of text."""
+    soundfile.write(tmp_path / "long.wav", to_pcm(np.tile(TONE, 31)), 16_000)
+    return CorpusRow(id="long", audio=str(tmp_path / "long.wav"), text="w" * 500)
+
+
+@pytest.mark.parametrize("split", [None, "test"])
+def test_a_long_recording_is_kept_for_the_test_split_if_its_limit_allows_it(long: CorpusRow, split: Split | None):
+    rules = dataclasses.replace(RULES, max_test_duration_s=60.0)
+    checked = check_row(dataclasses.replace(long, split=split), rules)
+    assert kept(checked).duration_s == pytest.approx(31.0)
+    assert refused(check_row(dataclasses.replace(long, split="train"), rules)).reason == "too_long"
+    short = dataclasses.replace(long, split=split, duration_s=2.0)
+    assert refused(check_row(short, rules)).reason == "label_too_long"
+
+
+@pytest.mark.parametrize(("split", "remedy"), [(None, "or raise prepare"), ("train", "or move it from train")])
+def test_a_recording_that_is_too_long_is_told_both_ways_to_use_it(long: CorpusRow, split: Split | None, remedy: str):
+    detail = refused(check_row(dataclasses.replace(long, split=split), RULES)).detail
+    assert detail.startswith("it is longer than 30 s; name the start_s, duration_s and text of its parts")
+    assert remedy in detail
+    assert "prepare.max_test_duration_s" in detail
+
+
+def test_mu_law_is_no_coarse_recording(tmp_path: Path):
+    soundfile.write(tmp_path / "call.wav", TONE[::2], 8_000, subtype="ULAW")
+    assert check_row(CorpusRow(id="call", audio=str(tmp_path / "call.wav"), text="said"), RULES).warnings == ()

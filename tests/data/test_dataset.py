@@ -170,8 +170,8 @@ def test_weights_mix_manifests(utterances: list[Utterance]) -> None:
 
 def test_a_stream_keeps_only_the_training_split(utterances: list[Utterance]) -> None:
     stream = stream_of([utterances[0], utterances[1].model_copy(update={"split": "validation"})])
-    assert stream.examples == (Example(utterances=(utterances[0],)),)
-    assert stream.utterances == (utterances[0],)
+    assert list(stream.examples) == [Example(utterances=(utterances[0],))]
+    assert list(stream.utterances) == [utterances[0]]
 
 
 def test_an_empty_training_split_is_a_config_error() -> None:

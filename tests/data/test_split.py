@@ -60,3 +60,29 @@ def test_declared_splits_are_kept_and_validation_is_taken_from_training():
 def test_one_utterance_stays_in_training():
     assert [row.split for row in split(corpus(1, 1))] == ["train"]
     assert split([]) == []
+
+
+def make_long(rows: list[Utterance], *ids: str) -> list[Utterance]:
+    return [row.model_copy(update={"duration_s": 45.0}) if row.id in ids else row for row in rows]
+
+
+def test_recordings_too_long_for_training_go_to_test_with_their_speakers():
+    rows = split(make_long(corpus(20), "3-1", "7-0"))
+    assert {row.split for row in rows if row.speaker in ("s3", "s7")} == {"test"}
+    assert [sum(row.split == name for row in rows) for name in ("train", "validation", "test")] == [140, 20, 40]
+
+
+def test_no_training_data_is_lost_where_every_speaker_has_a_long_recording(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        rows = split(make_long(corpus(5), *(f"{speaker}-0" for speaker in range(5))))
+    assert {row.split for row in rows if row.duration_s > 30.0} == {"test"}
+    assert sum(row.split == "train" for row in rows) > 30
+    assert "splitting by utterance" in caplog.text
+
+
+def test_declared_splits_are_kept_beside_long_recordings():
+    rows = make_long(corpus(4), "0-0")
+    declared: dict[str, Split] = {row.id: "train" for row in rows if row.id != "0-0"}
+    of_id = {row.id: row.split for row in split(rows, declared)}
+    assert of_id.pop("0-0") == "test"
+    assert set(of_id.values()) == {"train", "validation"}

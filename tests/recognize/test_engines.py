@@ -11,7 +11,9 @@ from sottovoce.audio.decode import read_audio
 from sottovoce.audio.features import log_mel
 from sottovoce.errors import ContextError, LanguageError
 from sottovoce.export.onnx import export_onnx
+from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import load_checkpoint, save_checkpoint
+from sottovoce.model.context import set_audio_context
 from sottovoce.model.labels import MAX_PROMPT_TOKENS
 from sottovoce.recognize import encoded_windows
 from sottovoce.recognize.load import load_recognizer
@@ -198,11 +200,11 @@ def test_onnx_fp32_generates_the_tokens_of_torch_on_a_hundred_recordings(shared_
 def test_torch_generates_the_tokens_of_hugging_faces_generate(tiny_checkpoint, speech_like):
     """Over 30 s of context, where Hugging Face's own Whisper can run too."""
     checkpoint = load_checkpoint(tiny_checkpoint)
-    checkpoint.model.config.audio_context_s = [30.0, 30.0]
+    set_audio_context(checkpoint.model.config, AudioContext())
     options = [DecodeOptions(max_new_tokens=10)] * 2
     results = TorchRecognizer(checkpoint).recognize(speech_like[3:5], options)
     model = WhisperForConditionalGeneration.from_pretrained(tiny_checkpoint, local_files_only=True).eval()
-    features = np.stack([log_mel(w, num_mel_bins=80, num_frames=3_000) for w in speech_like[3:5]])
+    features = np.stack([log_mel(w, num_mel_bins=80, num_frames=3_000, padding="frames") for w in speech_like[3:5]])
     generation = model.generation_config
     generation.suppress_tokens = list(range(50_258, 51_865))  # what our rules never write
     prompt = torch.tensor([[50_258, 50_259, 50_359, 50_363]] * 2)

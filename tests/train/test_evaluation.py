@@ -13,7 +13,8 @@ from accelerate import Accelerator
 
 from sottovoce.audio.decode import read_audio
 from sottovoce.checkpoints.run_state import EvaluationRow
-from sottovoce.errors import LabelTooLongError, TrainingMemoryError
+from sottovoce.data.dataset import decode_here
+from sottovoce.errors import ConfigError, LabelTooLongError, TrainingMemoryError
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
 from sottovoce.model.labels import Labels, prefix_ids
@@ -70,7 +71,7 @@ def test_texts_and_loss_are_those_of_the_model_alone(
     prepare_whisper(checkpoint.model, method="full", dropout=0.1, gradient_checkpointing=False)
     objective = WhisperObjective(checkpoint.model, label_smoothing=0.1)
     evaluator = build_evaluator(checkpoint, collator, utterances)
-    evaluation = evaluator.evaluate(objective)
+    evaluation = evaluator.evaluate(objective, decode_here)
     assert objective.training
     options = [DecodeOptions(language="en", max_new_tokens=evaluator.max_new_tokens)] * len(utterances)
     windows = [read_audio(utterance.audio) for utterance in utterances]
@@ -114,7 +115,7 @@ def test_only_windows_with_another_text_than_the_reference_are_decoded(
         return recognize(self, encoded, options)
 
     monkeypatch.setattr(TorchRecognizer, "recognize_encoded", count)
-    evaluation = evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0))
+    evaluation = evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0), decode_here)
     assert decoded == [1, 1], "the batches are those of the windows 4, 1 with 3, 0 with 2"
     texts = [result.text for result in results]
     assert evaluation.score == score_texts([one.text for one in utterances], texts, normalizer="none")
@@ -129,10 +130,10 @@ def test_every_batch_is_noted_and_one_that_takes_too_much_memory_is_named(
 
     evaluator = build_evaluator(checkpoint, collator, utterances)
     noted: list[str] = []
-    evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0), note=noted.append)
+    evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0), decode_here, note=noted.append)
     assert noted == ["evaluating"] * 3 + ["waiting for the other ranks"]
     with pytest.raises(TrainingMemoryError, match=r"evaluating: .* \(4\).*evaluation_batch_size"):
-        evaluator.evaluate(Greedy(checkpoint.model, label_smoothing=0.0))
+        evaluator.evaluate(Greedy(checkpoint.model, label_smoothing=0.0), decode_here)
 
 
 def test_an_entry_in_the_table_is_all_that_a_new_metric_needs(
@@ -140,7 +141,7 @@ def test_an_entry_in_the_table_is_all_that_a_new_metric_needs(
 ) -> None:
     monkeypatch.setitem(VALIDATION_METRICS, "characters", lambda one: float(sum(map(len, one.hypotheses))))
     evaluator = build_evaluator(checkpoint, collator, utterances)
-    evaluation = evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0))
+    evaluation = evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0), decode_here)
     assert evaluation.metrics["wer"] == evaluation.score.wer.rate
     row = evaluation.row(step=3, epoch=1.0, training_loss=None, seconds=2.0)
     assert (row.step, row.wer, row.cer) == (3, evaluation.score.wer.rate, evaluation.score.cer.rate)
@@ -168,6 +169,38 @@ def test_a_transcript_that_does_not_fit_the_decoder_names_its_utterance(
     long = utterances[1].model_copy(update={"text": "word " * 500})
     with pytest.raises(LabelTooLongError, match=r"of validation utterance 1 has \d+ tokens"):
         build_evaluator(checkpoint, collator, [utterances[0], long])
+
+
+def test_recordings_that_cannot_be_read_are_named_and_count_in_no_score(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance], tmp_path: Path
+) -> None:
+    """One has vanished, and one is damaged; the others score as they do by themselves."""
+    (tmp_path / "damaged.wav").write_bytes(b"no audio")
+    vanished = utterances[1].model_copy(update={"id": "vanished", "audio": str(tmp_path / "gone.wav")})
+    damaged = utterances[3].model_copy(update={"id": "damaged", "audio": str(tmp_path / "damaged.wav")})
+    objective = WhisperObjective(checkpoint.model, label_smoothing=0.0)
+    told: list[str] = []
+    evaluation = build_evaluator(checkpoint, collator, [*utterances, vanished, damaged]).evaluate(
+        objective, decode_here, check_rejects=lambda lost: told.extend(one.id for one in lost)
+    )
+    alone = build_evaluator(checkpoint, collator, utterances).evaluate(objective, decode_here)
+    assert evaluation.score == alone.score
+    assert evaluation.validation_loss == pytest.approx(alone.validation_loss, rel=1e-6)
+    assert {one.id: one.reason for one in evaluation.rejects} == {"vanished": "missing_file", "damaged": "unreadable"}
+    assert sorted(told) == ["damaged", "vanished"]
+    row = evaluation.row(step=3, epoch=1.0, training_loss=None, seconds=2.0)
+    assert row.metrics == {"lost_utterances": 2.0}
+    assert describe_row(row).endswith(", lost_utterances 2")
+    assert alone.row(step=3, epoch=1.0, training_loss=None, seconds=2.0).metrics == {}
+
+
+def test_a_validation_split_without_a_readable_recording_is_a_config_error(
+    checkpoint: Checkpoint, collator: Collator, utterances: list[Utterance], tmp_path: Path
+) -> None:
+    lost = [one.model_copy(update={"audio": str(tmp_path / "gone.wav")}) for one in utterances[:3]]
+    evaluator = build_evaluator(checkpoint, collator, lost)
+    with pytest.raises(ConfigError, match=r"none of the 3 validation recordings can be read, .* no file .*gone\.wav"):
+        evaluator.evaluate(WhisperObjective(checkpoint.model, label_smoothing=0.0), decode_here)
 
 
 def test_batches_hold_one_context_each_and_every_utterance_once() -> None:

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from accelerate import Accelerator
@@ -7,7 +9,9 @@ from accelerate import Accelerator
 from sottovoce.errors import TooManyRejectsError
 from sottovoce.schema import Reject
 from sottovoce.train import record as module
+from sottovoce.train.config import TrainingConfig
 from sottovoce.train.record import REJECTS_FILE, gather_rejects
+from sottovoce.train.worker import WorkerLoop
 
 BROKEN = Reject(id="u1", audio="a/1.flac", reason="unreadable", detail="cannot decode a/1.flac: no sync code")
 LONG = Reject(id="u2", audio="a/2.flac", reason="label_too_long", detail="465 tokens")
@@ -64,3 +68,17 @@ def test_only_the_first_rank_writes_and_only_where_there_are_some(tmp_path: Path
     assert gather([BROKEN], tmp_path, accelerator=OtherRank(cpu=True)) == {"u1": BROKEN}
     assert gather([], tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_recordings_have_the_bound_of_their_own_split(tmp_path: Path) -> None:
+    """One of ten may be lost, not two, however many utterances train; both are named before the run ends."""
+    loop: Any = object.__new__(WorkerLoop)
+    loop._rejects, loop._accelerator = {}, Accelerator(cpu=True)
+    loop._config = TrainingConfig(max_reject_fraction=0.1)
+    stream = SimpleNamespace(utterances=range(1_000))
+    loop._task = SimpleNamespace(output=tmp_path, stream=stream, validation=range(10))
+    loop._note_lost([BROKEN])
+    assert read(tmp_path) == [BROKEN]
+    with pytest.raises(TooManyRejectsError, match="2 of 10 rows were rejected"):
+        loop._note_lost([BROKEN, LONG])
+    assert read(tmp_path) == [BROKEN, LONG]

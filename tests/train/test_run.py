@@ -1,14 +1,15 @@
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sottovoce import cluster
+from sottovoce.audio.augmentation.augment import AugmentConfig
 from sottovoce.checkpoints.run_state import Cursor, RunState
 from sottovoce.checkpoints.saver import build_store
 from sottovoce.checkpoints.state import STATE_FILE
 from sottovoce.config import Config
+from sottovoce.data.dataset import SpeechStream
 from sottovoce.errors import ConfigError, PrecisionUnavailableError
 from sottovoce.model.adapter import LoraSettings
 from sottovoce.schema import Example, Reject, Utterance
@@ -33,6 +34,13 @@ def utterance(duration_s: float = 2.0, *, speaker: str | None = None) -> Utteran
 
 def example(*durations_s: float) -> Example:
     return Example(utterances=tuple(utterance(duration_s) for duration_s in durations_s))
+
+
+def stream_of(*examples: Example) -> SpeechStream:
+    return SpeechStream(
+        examples=examples, manifest_sizes=(len(examples),), weights=(1.0,), batch_size=1, batch_s=30.0,
+        augment=AugmentConfig(), steps_per_task=1, tasks_per_worker=4, cpus_per_task=0.5, prefetch_batches=3,
+    )  # fmt: skip
 
 
 def test_auto_is_fp16_on_a_gpu_and_fp32_on_a_cpu() -> None:
@@ -135,7 +143,7 @@ def test_a_run_left_to_the_cluster_resumes_with_the_batches_of_its_checkpoint(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Begun on six GPUs, goes on with one, later with eight; a run of its own begins with all eight."""
-    stream: Any = SimpleNamespace(utterances=[utterance()], examples=[example(2.0)], cpus_per_task=None)
+    stream = stream_of(example(2.0))
     present = {"CPU": 16.0, "GPU": 1.0}
     monkeypatch.setattr(resources, "join_cluster", lambda: None)
     monkeypatch.setattr(resources.ray, "cluster_resources", lambda: present)
@@ -156,22 +164,27 @@ def test_a_run_left_to_the_cluster_resumes_with_the_batches_of_its_checkpoint(
 
 def test_no_validation_utterances_are_a_config_error_with_a_remedy(tiny_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="validation_fraction above 0"):
-        check_durations(TrainingConfig(base=str(tiny_checkpoint)), [example(2.0)], [])
+        check_durations(TrainingConfig(base=str(tiny_checkpoint)), stream_of(example(2.0)), [])
 
 
 def test_speech_longer_than_the_context_is_refused_before_training(tiny_checkpoint: Path) -> None:
     config = TrainingConfig(base=str(tiny_checkpoint))
     with pytest.raises(ConfigError, match=r"1 utterances, first u12.0, exceed the 10 s"):
-        check_durations(config, [example(2.0), example(12.0)], [utterance()])
+        check_durations(config, stream_of(example(2.0), example(12.0)), [utterance()])
     longer = config.model_copy(update={"audio_context_s": (2.0, 15.0)})
-    assert check_durations(longer, [example(12.0)], [utterance()]).max_s == 15.0
+    assert check_durations(longer, stream_of(example(12.0)), [utterance()]).max_s == 15.0
+
+
+def test_a_validation_utterance_longer_than_the_context_is_named(tiny_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"1 utterances, first u11.0, exceed .* up to 11 s"):
+        check_durations(TrainingConfig(base=str(tiny_checkpoint)), stream_of(example(2.0)), [utterance(11.0)])
 
 
 def test_packs_longer_than_the_context_name_the_setting_that_made_them(tiny_checkpoint: Path) -> None:
     config = TrainingConfig(base=str(tiny_checkpoint))
     with pytest.raises(ConfigError, match=r"1 examples, first u6.0, exceed the 10 s .* set pack_s to at most 10, or"):
-        check_durations(config, [example(6.0, 6.5)], [utterance()])
-    assert check_durations(config, [example(6.0, 4.0002)], [utterance()]).max_s == 10.0
+        check_durations(config, stream_of(example(6.0, 6.5)), [utterance()])
+    assert check_durations(config, stream_of(example(6.0, 4.0002)), [utterance()]).max_s == 10.0
 
 
 def test_a_context_the_wrong_way_round_is_refused() -> None:
@@ -182,7 +195,7 @@ def test_a_context_the_wrong_way_round_is_refused() -> None:
 def test_data_is_summarized_with_rejects_by_reason() -> None:
     rejects = [Reject(id=f"r{i}", audio="r.wav", reason="silent", detail="") for i in range(2)]
     train = [utterance(1_800.0, speaker="a"), utterance(1_800.5, speaker="a")]
-    stream: Any = SimpleNamespace(utterances=train, tasks_per_worker=4, prefetch_batches=3)
+    stream = stream_of(*(Example(utterances=(one,)) for one in train))
     summary = summarize_data(stream, [utterance()], rejects)
     assert (summary.num_train, summary.num_speakers, summary.rejects) == (2, 1, {"silent": 2})
     assert (summary.tasks_per_worker, summary.prefetch_batches) == (4, 3)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from made_up_trials import make_row
 
-from sottovoce.train.pruner import Posted, Pruner
+from sottovoce.train.metrics.pruner import Posted, Pruner
 from sottovoce.tune import trial as module
 from sottovoce.tune.trial import TrialRun
 

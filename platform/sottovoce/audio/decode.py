@@ -14,6 +14,7 @@ import soxr
 from sottovoce.audio.encoded import Encoded, EncodedBytes
 from sottovoce.audio.ffmpeg import read_ffmpeg
 from sottovoce.audio.libsndfile import is_length_known, open_libsndfile, read_libsndfile
+from sottovoce.audio.native_messages import NativeMessages
 from sottovoce.audio.reference import open_audio
 from sottovoce.audio.remote import name_fault
 from sottovoce.audio.waveform import AudioFormat, Block, Downmix, to_pcm
@@ -304,7 +305,8 @@ def _read_blocks(
     file: Encoded, *, source: str, start_s: float, duration_s: float | None
 ) -> Generator[tuple[AudioFormat, Block], None, None]:
     """Decode with libsndfile; use FFmpeg's libraries for formats that libsndfile reads worse or not at all."""
-    sound = None if _is_ogg(file) else open_libsndfile(file)
+    messages = NativeMessages()
+    sound = None if _is_ogg(file) else open_libsndfile(file, messages)
     if sound is not None and not is_length_known(sound):
         sound.close()
         sound = None
@@ -312,7 +314,7 @@ def _read_blocks(
         file.seek(0)
         yield from read_ffmpeg(file, source=source, start_s=start_s, duration_s=duration_s)
     else:
-        yield from read_libsndfile(sound, file, source=source, start_s=start_s, duration_s=duration_s)
+        yield from read_libsndfile(sound, file, messages, source=source, start_s=start_s, duration_s=duration_s)
 
 
 def _is_ogg(file: Encoded) -> bool:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import cast
 
 import numpy as np
@@ -16,6 +16,7 @@ import soundfile
 from sottovoce.audio.encoded import Encoded
 from sottovoce.audio.ffmpeg import read_ffmpeg
 from sottovoce.audio.mp3_header import read_mp3_length
+from sottovoce.audio.native_messages import NativeMessages
 from sottovoce.audio.waveform import AudioFormat, Block
 from sottovoce.errors import AudioDecodeError
 
@@ -39,8 +40,8 @@ _DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _BITS = {
     "PCM_S8": 8,
     "PCM_U8": 8,
-    "ULAW": 8,
-    "ALAW": 8,
+    "ULAW": 16,  # 8 bits that are decoded to 16: no coarse recording, the telephone's usual one
+    "ALAW": 16,
     "PCM_16": 16,
     "PCM_24": 24,
     "PCM_32": 32,
@@ -51,12 +52,18 @@ _EXACT_IN_16_BITS = ("PCM_S8", "PCM_U8", "ULAW", "ALAW", "PCM_16")
 """Read as int16, which loses nothing: libsndfile's way to float32 takes 2 ms for 10 s of CD audio (EPYC, 2026)."""
 
 
-def open_libsndfile(file: Encoded) -> soundfile.SoundFile | None:
-    """Open encoded audio; return None if libsndfile does not know the container."""
+def open_libsndfile(file: Encoded, messages: NativeMessages) -> soundfile.SoundFile | None:
+    """Open encoded audio; return None if libsndfile does not know the container.
+
+    Args:
+        file: the container.
+        messages: receives what libmpg123 prints; pass them to ``read_libsndfile``.
+    """
     if file.descriptor is not None:
         os.lseek(file.descriptor, 0, os.SEEK_SET)  # libsndfile ignores the bytes before the position
     try:
-        return soundfile.SoundFile(file if file.descriptor is None else file.descriptor, closefd=False)
+        with messages.captured():
+            return soundfile.SoundFile(file if file.descriptor is None else file.descriptor, closefd=False)
     except (soundfile.SoundFileError, ValueError, TypeError):  # the latter two: values of a forged header
         return None
 
@@ -71,17 +78,24 @@ def is_length_known(sound: soundfile.SoundFile) -> bool:
 
 
 def read_libsndfile(
-    sound: soundfile.SoundFile, file: Encoded, *, source: str, start_s: float, duration_s: float | None
+    sound: soundfile.SoundFile,
+    file: Encoded,
+    messages: NativeMessages,
+    *,
+    source: str,
+    start_s: float,
+    duration_s: float | None,
 ) -> Iterator[tuple[AudioFormat, Block]]:
     """Decode the requested part block by block, and close ``sound``.
 
     For an mp3 without a Xing or Info tag, libsndfile estimates the length from the first frames and stops there. If
     smaller frames follow (speech, then silence), FFmpeg's libraries decode the rest. Where only the end is damaged, all
-    before it is kept, and a warning is logged.
+    before it is kept, and a warning is logged. So are the lines that libmpg123 prints about damage that it conceals.
 
     Args:
         sound: from ``open_libsndfile``.
         file: what it was opened from.
+        messages: of opening it; they are logged with those of reading it.
         source: name for messages.
         start_s: first second wanted; reached by seeking.
         duration_s: seconds wanted; to the end when None.
@@ -98,7 +112,7 @@ def read_libsndfile(
         _check_data_chunk(sound, source)
         audio_format, num_frames, position = _describe(sound), int(sound.frames), start
         stop = num_frames if wanted is None else min(wanted, num_frames)
-        for block in _read_declared(sound, file, start, stop, source=source):
+        for block in _read_declared(sound, file, messages, start, stop, source=source):
             position += len(block)
             yield audio_format, block
         lacks_some = position >= num_frames and (wanted is None or position < wanted)
@@ -112,15 +126,19 @@ def read_libsndfile(
         raise AudioDecodeError(source, f"start_s {start_s:g} lies beyond its end")
 
 
-def _read_declared(sound: soundfile.SoundFile, file: Encoded, start: int, stop: int, *, source: str) -> Iterator[Block]:
+def _read_declared(
+    sound: soundfile.SoundFile, file: Encoded, messages: NativeMessages, start: int, stop: int, *, source: str
+) -> Iterator[Block]:
     """Decode samples that the header declares; raise if more of them are missing than a damaged last frame holds."""
     position, fault = start, None
     try:
-        for block in _read_blocks(sound, start, stop):
+        for block in _with_messages(_read_blocks(sound, start, stop), messages, is_mp3=_is_mp3(sound)):
             position += len(block)
             yield block
     except _FAULTS as error:
         fault = error
+    finally:
+        messages.log(source)
     if fault is not None and len(block := _read_before_damage(file, sound.channels, position, stop)):
         position += len(block)
         yield block
@@ -138,13 +156,28 @@ def _read_before_damage(file: Encoded, num_channels: int, start: int, stop: int)
     """Decode again from ``start`` in small steps up to the damage: libsndfile gives nothing of a block that has one."""
     pieces: list[Block] = []
     file.seek(0)
-    sound = open_libsndfile(file)
+    repeated = NativeMessages()  # the lines are known from the first time
+    sound = open_libsndfile(file, repeated)
     if sound is not None:
         aligned = min(stop, start - start % -_SMALL_SAMPLES)
-        with sound, suppress(*_FAULTS):
+        with sound, suppress(*_FAULTS), repeated.captured() if _is_mp3(sound) else nullcontext():
             for first, last in ((start, aligned), (aligned, stop)):
                 pieces.extend(_read_blocks(sound, first, last, largest=_SMALL_SAMPLES))
     return cast("Block", np.concatenate(pieces or [np.zeros((0, num_channels), np.float32)]))
+
+
+def _with_messages(blocks: Iterator[Block], messages: NativeMessages, *, is_mp3: bool) -> Iterator[Block]:
+    """Read blocks, and keep what libmpg123 prints meanwhile."""
+    while True:
+        with messages.captured() if is_mp3 else nullcontext():
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+def _is_mp3(sound: soundfile.SoundFile) -> bool:
+    return str(sound.format) == "MP3" or str(sound.subtype).startswith("MPEG")
 
 
 def _has_more(file: Encoded) -> bool:
@@ -218,7 +251,7 @@ def _is_placeholder(sound: soundfile.SoundFile, declared: int, present: int) -> 
 def _has_exact_length(sound: soundfile.SoundFile, file: Encoded) -> bool:
     """Whether ``sound.frames`` is exact; it is an estimate for an mp3 if libsndfile found no Xing or Info tag."""
     if sound.format != "MP3":
-        return not sound.subtype.startswith("MPEG")  # mp3 in wav: the header counts the encoder's delay
+        return not _is_mp3(sound)  # mp3 in wav: the header counts the encoder's delay
     length = read_mp3_length(file)
     if length is None or not length.is_xing:
         return False

@@ -1,7 +1,11 @@
-"""Read the audio bytes of single rows of Parquet files, in the Hub's layout or as a plain binary column."""
+"""Read the audio bytes of rows of Parquet files, in the Hub's layout or as a plain binary column: one row, or many.
+
+A single row costs its whole row group. Who needs many, in any order, reads them once by ``read_rows`` and stores them.
+"""
 
 import json
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +114,56 @@ def read_row(location: str, row: int) -> bytes:
     return data
 
 
+def read_rows(location: str, rows: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """Read the recordings in some rows, a few at a time; each row group that holds one of them is read once.
+
+    Args:
+        location: a path or URI of a Parquet file.
+        rows: counted from 0 over the whole file.
+
+    Yields:
+        Each row and its recording, in the order of the file.
+
+    Raises:
+        FileNotFoundError, ConfigError, AudioDecodeError, StorageError: as ``read_row``.
+    """
+    wanted = sorted(set(rows))
+    with retry(lambda: _open(location), location) as raw:
+        stream = PatientFile(raw, location)
+        with _name_damage(stream, location), _open_parquet(stream) as file:
+            column_path = _find_column_path(file, location)
+            for index, first_row, some in _group_rows(file, wanted, location):
+                for row, data in _read_some(file, index, column_path, {row - first_row for row in some}):
+                    if data is None:
+                        raise AudioDecodeError(redact(f"{location}#row={first_row + row}"), "the row holds no audio")
+                    yield first_row + row, data
+
+
+def _group_rows(file: "ParquetFile", rows: list[int], location: str) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield each row group that holds some of these rows, its first row, and those that it holds."""
+    first_row = position = 0
+    for index in range(file.metadata.num_row_groups):
+        stop = first_row + file.metadata.row_group(index).num_rows
+        after = bisect_left(rows, stop)
+        if after > position:
+            yield index, first_row, rows[position:after]
+        first_row, position = stop, after
+    if position < len(rows):
+        raise _outside(rows[position], first_row, location)
+
+
+def _read_some(
+    file: "ParquetFile", index: int, column_path: str, rows: Collection[int]
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield rows of one row group, counted from its first."""
+    first = 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[index], columns=[column_path]):
+        for row in range(first, first + batch.num_rows):
+            if row in rows:
+                yield row, _to_bytes(batch.column(0), row - first)
+        first += batch.num_rows
+
+
 def _identify(location: str) -> tuple[str, int, int]:
     if is_remote(location):
         return location, 0, 0  # size and time would cost one request per row
@@ -184,7 +238,11 @@ def _locate(file: "ParquetFile", row: int, location: str) -> tuple[int, int]:
         if row < first_row + num_rows:
             return index, first_row
         first_row += num_rows
-    raise AudioDecodeError(redact(location), f"row {row} lies outside the table of {first_row} rows")
+    raise _outside(row, first_row, location)
+
+
+def _outside(row: int, num_rows: int, location: str) -> AudioDecodeError:
+    return AudioDecodeError(redact(location), f"row {row} lies outside the table of {num_rows} rows")
 
 
 def _count_bytes(file: "ParquetFile", index: int, column_path: str) -> int:

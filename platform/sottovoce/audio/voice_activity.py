@@ -20,6 +20,8 @@ Probabilities: TypeAlias = NDArray[np.float32]
 Span: TypeAlias = tuple[int, int]
 """First and last-plus-one sample."""
 
+USUAL_THRESHOLD = 0.5
+"""Probability of speech above which a frame counts as speech, as in the package."""
 FRAME_SAMPLES = 512  # 32 ms, the only length the network reads at 16 000 Hz
 
 _NETWORK = "silero_vad/data/silero_vad_16k_sequence.onnx"

@@ -52,7 +52,7 @@ class RunState(Record):
     """The settings that determine its weights, see ``shaping_settings``; empty in checkpoints of older releases."""
     rows: tuple[EvaluationRow, ...] = ()
     rejects: tuple[Reject, ...] = ()
-    """Training recordings that could not be decoded up to this step."""
+    """Recordings of training and validation that could not be decoded up to this step."""
     seconds: float = 0.0
     audio_s: float = 0.0
     """Seconds of speech trained on, summed over workers."""

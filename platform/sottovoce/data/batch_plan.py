@@ -99,6 +99,28 @@ class BatchPlan:
         return np.random.default_rng([self.seed, *key]).permutation(num_items)
 
 
+@dataclass(frozen=True, eq=False)
+class GivenBatches:
+    """Batches that are given, one a step: those of validation, whose speech is not augmented."""
+
+    batches: tuple[NDArray[np.int64], ...]
+    """(B,) indices of examples each."""
+    seed: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def epoch_of(self, step: int) -> int:
+        """Return 0."""
+        return 0
+
+    def batch(self, step: int, *, microbatch: int) -> NDArray[np.int64]:
+        """Return the examples of a step."""
+        return self.batches[step]
+
+
 def build_plan(
     durations_s: ArrayLike,
     *,

@@ -6,7 +6,7 @@ fast with a million utterances as with ten.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 from sottovoce.audio.augmentation.augment import Augmenter
 from sottovoce.audio.decode import read_audio
 from sottovoce.audio.waveform import to_pcm
-from sottovoce.data.batch_plan import BatchPlan
+from sottovoce.data.batch_plan import BatchPlan, GivenBatches
 from sottovoce.data.check import reject_reason
+from sottovoce.data.utterance_table import ExampleTable, Rows
 from sottovoce.errors import AudioError, RowsLostError
-from sottovoce.schema import Example, Pcm, PcmBatch, Reject, RejectReason, Waveform
+from sottovoce.schema import Example, Pcm, PcmBatch, Reject, RejectReason, Utterance, Waveform
+
+Samples: TypeAlias = Pcm | Waveform
 
 BATCH_SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
         ("microbatch", pa.int64()),
-        ("pcm", pa.large_binary()),  # the int16 samples of all recordings, concatenated
+        ("pcm", pa.large_binary()),  # the samples of all recordings, concatenated: int16, or float32 of validation
         ("num_samples", pa.list_(pa.int32())),  # of each recording; 0 if it could not be decoded
         ("rejects", pa.list_(pa.string())),  # JSON of a Reject for each of these
     ]
@@ -34,31 +37,29 @@ BATCH_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class SpeechTable:
-    """The locations of the recordings of all examples, as columns."""
+    """The locations of the recordings of all examples, as columns that may hold other utterances too."""
 
     ids: pa.Array
-    """Ids of the utterances, example after example."""
     audio: pa.Array
     start_s: NDArray[np.float64]
     duration_s: NDArray[np.float64]
-    first: NDArray[np.int64]
+    rows: Rows
+    """Row of each utterance in these columns, example after example."""
+    first: Rows
     """(E + 1,) index of each example's first utterance, and the number of utterances."""
-
-    @property
-    def example_s(self) -> NDArray[np.float64]:
-        """(E,) duration of each example [s]."""
-        return np.add.reduceat(self.duration_s, self.first[:-1])
 
 
 def build_table(examples: Sequence[Example]) -> SpeechTable:
     """Build the columns that tasks need from examples."""
-    utterances = [one for example in examples for one in example.utterances]
+    table = ExampleTable.of(examples)
+    batch = table.utterances.batch
     return SpeechTable(
-        ids=pa.array([one.id for one in utterances], pa.large_string()),
-        audio=pa.array([one.audio for one in utterances], pa.large_string()),
-        start_s=np.array([one.start_s for one in utterances]),
-        duration_s=np.array([one.duration_s for one in utterances]),
-        first=np.concatenate([[0], np.cumsum([len(example.utterances) for example in examples], dtype=np.int64)]),
+        ids=batch.column("id"),
+        audio=batch.column("audio"),
+        start_s=batch.column("start_s").to_numpy(),
+        duration_s=batch.column("duration_s").to_numpy(),
+        rows=table.utterances.rows,
+        first=table.first,
     )
 
 
@@ -67,11 +68,13 @@ class BatchReader:
     """Reads the batches of a plan, on any machine that can read the recordings."""
 
     table: SpeechTable
-    plan: BatchPlan
+    plan: BatchPlan | GivenBatches
     augmenter: Augmenter | None
     """Augments each utterance; None for no augmentation."""
     max_example_s: float
     """Augmentation makes no example longer than this."""
+    is_exact: bool = False
+    """Whether samples stay float32, so that validation measures what a recognizer of its own would."""
 
     def read(self, step: int, *, microbatch: int) -> pa.Table:
         """Decode the recordings of one microbatch of one step; a failed one has no samples and becomes a Reject.
@@ -80,56 +83,60 @@ class BatchReader:
             One row of ``BATCH_SCHEMA``.
         """
         epoch = self.plan.epoch_of(step)
-        recordings: list[Pcm] = []
+        recordings: list[Samples] = []
         rejects: list[str] = []
         for example in self.plan.batch(step, microbatch=microbatch).tolist():
             first, stop = (int(index) for index in self.table.first[example : example + 2])
-            stretch = self.max_example_s / float(self.table.duration_s[first:stop].sum())
-            for index in range(first, stop):
-                outcome = self.read_recording(index, epoch=epoch, stretch=stretch)
+            rows = self.table.rows[first:stop]
+            stretch = self.max_example_s / float(self.table.duration_s[rows].sum())
+            for row in rows.tolist():
+                read = self.read_waveform if self.is_exact else self.read_recording
+                outcome: Samples | Reject = read(row, epoch=epoch, stretch=stretch)
                 if isinstance(outcome, Reject):
                     rejects.append(outcome.model_dump_json())
-                    outcome = np.zeros(0, np.int16)
-                recordings.append(outcome)
+                recordings.append(np.zeros(0, np.int16) if isinstance(outcome, Reject) else outcome)
         num_samples = [len(pcm) for pcm in recordings]
-        columns = [[step], [microbatch], _one_binary(np.concatenate(recordings)), [num_samples], [rejects]]
+        columns = [[step], [microbatch], _one_binary(recordings), [num_samples], [rejects]]
         return pa.table(dict(zip(BATCH_SCHEMA.names, columns, strict=True)), schema=BATCH_SCHEMA)
 
-    def read_recording(self, index: int, *, epoch: int, stretch: float) -> Pcm | Reject:
+    def read_recording(self, row: int, *, epoch: int, stretch: float) -> Pcm | Reject:
+        """Read as ``read_waveform``, and round to int16."""
+        outcome = self.read_waveform(row, epoch=epoch, stretch=stretch)
+        return outcome if isinstance(outcome, Reject) else to_pcm(outcome)
+
+    def read_waveform(self, row: int, *, epoch: int, stretch: float) -> Waveform | Reject:
         """Decode and augment one utterance, or say why it cannot be used.
 
         Args:
-            index: of the utterance in the table.
+            row: of the utterance in the table.
             epoch: determines the augmentation.
             stretch: largest factor by which augmentation may lengthen it.
 
         Returns:
-            (S,) int16.
+            (S,) float32.
         """
-        audio = self.table.audio[index].as_py()
+        audio = self.table.audio[row].as_py()
         try:
             waveform = read_audio(
-                audio, start_s=float(self.table.start_s[index]), duration_s=float(self.table.duration_s[index])
+                audio, start_s=float(self.table.start_s[row]), duration_s=float(self.table.duration_s[row])
             )
         except FileNotFoundError:
-            return self._refuse(index, "missing_file", f"there is no file {audio}")
+            return self._refuse(row, "missing_file", f"there is no file {audio}")
         except AudioError as error:
-            return self._refuse(index, reject_reason(error), str(error))
-        return to_pcm(self._augment(waveform, index, epoch=epoch, stretch=stretch))
+            return self._refuse(row, reject_reason(error), str(error))
+        return self._augment(waveform, row, epoch=epoch, stretch=stretch)
 
-    def _augment(self, waveform: Waveform, index: int, *, epoch: int, stretch: float) -> Waveform:
+    def _augment(self, waveform: Waveform, row: int, *, epoch: int, stretch: float) -> Waveform:
         if self.augmenter is None:
             return waveform
         longest = max(len(waveform), int(len(waveform) * stretch))
-        utterance_id = self.table.ids[index].as_py()
+        utterance_id = self.table.ids[row].as_py()
         return self.augmenter.augment(
             waveform, seed=self.plan.seed, epoch=epoch, utterance_id=utterance_id, max_num_samples=longest
         )
 
-    def _refuse(self, index: int, reason: RejectReason, detail: str) -> Reject:
-        return Reject(
-            id=self.table.ids[index].as_py(), audio=self.table.audio[index].as_py(), reason=reason, detail=detail
-        )
+    def _refuse(self, row: int, reason: RejectReason, detail: str) -> Reject:
+        return Reject(id=self.table.ids[row].as_py(), audio=self.table.audio[row].as_py(), reason=reason, detail=detail)
 
 
 def read_steps(ranges: pa.Table, *, reader: Any, microbatches: Sequence[int]) -> Iterator[pa.Table]:  # noqa: ANN401 - Ray's are untyped
@@ -181,11 +188,24 @@ def to_batch(row: pa.Table, examples: Sequence[Example], *, epoch: int) -> PcmBa
         epoch=epoch,
         examples=tuple(examples),
         recordings=tuple(tuple(next(parts) for _ in example.utterances) for example in examples),
-        rejects=tuple(Reject.model_validate_json(text) for text in row["rejects"][0].as_py()),
+        rejects=_rejects(row),
     )
 
 
-def _one_binary(samples: Pcm) -> pa.Array:
-    """Wrap samples as an array of one binary value, without copying them."""
+def to_recordings(row: pa.Table, utterances: Sequence[Utterance]) -> list[Waveform | Reject]:
+    """Convert one row of an exact reader to a recording (S,) or a reject for each utterance, without copying."""
+    samples = np.frombuffer(row["pcm"][0].as_buffer(), np.float32)
+    parts = np.split(samples, np.cumsum(row["num_samples"][0].as_py())[:-1])
+    rejects = {reject.id: reject for reject in _rejects(row)}
+    return [rejects.get(one.id, part) for one, part in zip(utterances, parts, strict=True)]
+
+
+def _rejects(row: pa.Table) -> tuple[Reject, ...]:
+    return tuple(Reject.model_validate_json(text) for text in row["rejects"][0].as_py())
+
+
+def _one_binary(recordings: Sequence[Samples]) -> pa.Array:
+    """Join the samples of recordings in an array of one binary value."""
+    samples = np.concatenate([np.ascontiguousarray(one).view(np.uint8) for one in recordings])
     offsets = pa.py_buffer(np.array([0, samples.nbytes], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(samples)])

@@ -84,7 +84,10 @@ class CheckRules:
     min_duration_s: float
     """Shorter audio is rejected."""
     max_duration_s: float
-    """Longer audio is rejected; no more than this is decoded."""
+    """Longer audio is rejected, except for the test split; no more than this is decoded."""
+    max_test_duration_s: float
+    """The same limit for the test split, and for rows that declare no split: they join it if they are too long for
+    another one. Below ``max_duration_s`` it has no effect."""
     silence_dbfs: float
     """Audio with a lower peak is rejected, unless its text is empty too."""
     count_tokens: Callable[[str], int]
@@ -132,18 +135,22 @@ def check_row(row: CorpusRow, rules: CheckRules, *, data: bytes | None = None) -
     reject = _check_text(row, text, rules)
     if reject is not None:
         return reject
-    recording = _read(row, rules.max_duration_s, data)
+    recording = _read(row, rules, data)
     if isinstance(recording, Checked):
         return recording
     waveform, audio_format = recording
-    return _check_sound(row, text, waveform, rules) or Checked(
-        outcome=_to_utterance(row, text, waveform, rules),
-        warnings=tuple(
-            RowWarning(id=row.id, audio=row.audio, kind=kind, detail=detail)
-            for kind, detail in find_warnings(waveform, audio_format, declared_s=row.duration_s)
-        ),
-        digest=hashlib.sha256(to_pcm(waveform).tobytes()).hexdigest(),
-        split=row.split,
+    return (
+        _check_sound(row, text, waveform, rules)
+        or _check_label(row, text, waveform, rules)
+        or Checked(
+            outcome=_to_utterance(row, text, waveform, rules),
+            warnings=tuple(
+                RowWarning(id=row.id, audio=row.audio, kind=kind, detail=detail)
+                for kind, detail in find_warnings(waveform, audio_format, declared_s=row.duration_s)
+            ),
+            digest=hashlib.sha256(to_pcm(waveform).tobytes()).hexdigest(),
+            split=row.split,
+        )
     )
 
 
@@ -171,25 +178,51 @@ def _check_text(row: CorpusRow, text: str, rules: CheckRules) -> Checked | None:
     if row.language is not None and find_language(row.language, rules.languages) is None:
         detail = f"Whisper's tokenizer has no token for the language {row.language!r}; write an ISO 639-1 code"
         return _reject(row, "unknown_language", detail)
+    return None
+
+
+def _read(row: CorpusRow, rules: CheckRules, data: bytes | None) -> tuple[Waveform, AudioFormat] | Checked:
+    limit_s = _limit_s(row, rules)
+    try:
+        if data is None:
+            return read_audio_with_format(
+                row.audio, start_s=row.start_s, duration_s=row.duration_s, max_duration_s=limit_s
+            )
+        return decode_audio_with_format(
+            data, source=row.audio, start_s=row.start_s, duration_s=row.duration_s, max_duration_s=limit_s
+        )
+    except FileNotFoundError:
+        return _reject(row, "missing_file", f"there is no file {row.audio}")
+    except AudioTooLongError:
+        return _reject(row, "too_long", _explain_length(row, limit_s))
+    except AudioError as error:
+        return _reject(row, reject_reason(error), str(error))
+
+
+def _limit_s(row: CorpusRow, rules: CheckRules) -> float:
+    """Return the longest audio that a row may have."""
+    may_be_test = row.split in (None, "test")
+    return max(rules.max_duration_s, rules.max_test_duration_s) if may_be_test else rules.max_duration_s
+
+
+def _explain_length(row: CorpusRow, limit_s: float) -> str:
+    """Say what to do about a recording that is too long."""
+    for_training = "name the start_s, duration_s and text of its parts, or lay subtitles (.srt, .vtt) beside it"
+    if row.split in (None, "test"):
+        for_scoring = "raise prepare.max_test_duration_s to score on it whole"
+    else:
+        for_scoring = f"move it from {row.split} to the split test and raise prepare.max_test_duration_s to score on it"
+    return f"it is longer than {limit_s:g} s; {for_training}; or {for_scoring}"
+
+
+def _check_label(row: CorpusRow, text: str, waveform: Waveform, rules: CheckRules) -> Checked | None:
+    """Reject a label that the decoder cannot hold; a recording longer than a window is never one label."""
+    if len(waveform) > rules.max_duration_s * SAMPLING_RATE:
+        return None
     num_tokens = rules.count_tokens(text)
     if num_tokens > MAX_LABEL_TOKENS:
         return _reject(row, "label_too_long", f"{num_tokens} tokens, more than {MAX_LABEL_TOKENS}")
     return None
-
-
-def _read(row: CorpusRow, max_duration_s: float, data: bytes | None) -> tuple[Waveform, AudioFormat] | Checked:
-    try:
-        if data is None:
-            return read_audio_with_format(
-                row.audio, start_s=row.start_s, duration_s=row.duration_s, max_duration_s=max_duration_s
-            )
-        return decode_audio_with_format(
-            data, source=row.audio, start_s=row.start_s, duration_s=row.duration_s, max_duration_s=max_duration_s
-        )
-    except FileNotFoundError:
-        return _reject(row, "missing_file", f"there is no file {row.audio}")
-    except AudioError as error:
-        return _reject(row, reject_reason(error), str(error))
 
 
 def _check_sound(row: CorpusRow, text: str, waveform: Waveform, rules: CheckRules) -> Checked | None:

@@ -8,60 +8,36 @@ read twice.
 
 import hashlib
 import logging
-import time
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
-from ray.data import ExecutionResources, TaskPoolStrategy
-from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from sottovoce.audio.augmentation.augment import AugmentConfig, Augmenter
 from sottovoce.config import Config
-from sottovoce.data.batch_plan import BatchPlan, build_plan
-from sottovoce.data.batch_reader import BatchReader, build_table, in_order, read_steps, to_batch
+from sottovoce.data.batch_plan import BatchPlan, GivenBatches, build_plan
+from sottovoce.data.batch_reader import BatchReader, build_table, in_order, to_batch, to_recordings
 from sottovoce.data.mixing import Speech
 from sottovoce.data.packing import make_examples
+from sottovoce.data.step_dataset import TaskOptions, build_step_dataset, read_rows
+from sottovoce.data.utterance_table import ExampleTable, UtteranceTable
 from sottovoce.errors import ConfigError
-from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, Example, PcmBatch, Utterance
-
-_IDLE_STEP_S = 0.01  # an idle step takes 2 ms; one that waits for tasks up to 100
-_NUM_IDLE_STEPS = 5  # in a row: steps right after the end of a task are short too, and must not be delayed
-_PAUSE_S = 0.05  # short compared to a batch, which takes 0.1 s or more
-
-
-class IdlePause(ExecutionCallback):
-    """Sleeps briefly after several idle scheduling steps in a row.
-
-    When enough is prefetched and no further task may run, Ray 2.60's loop does not wait: its thread takes 93 % of a
-    core of each training worker, and 4 % with this callback (measured on two cores). Remove it when
-    ``StreamingExecutor.run`` waits by itself.
-    """
-
-    def __init__(self) -> None:
-        self._num_idle = 0
-        self._step_started = time.perf_counter()
-
-    def on_execution_step(self, executor: StreamingExecutor) -> None:
-        """Sleep if the last steps were idle; Ray calls this after each step of its loop."""
-        is_idle = time.perf_counter() - self._step_started < _IDLE_STEP_S
-        self._num_idle = self._num_idle + 1 if is_idle else 0
-        if self._num_idle >= _NUM_IDLE_STEPS:
-            time.sleep(_PAUSE_S)
-        self._step_started = time.perf_counter()
-
+from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, Example, PcmBatch, Reject, Utterance, Waveform
 
 logger = logging.getLogger(__name__)
 
-_TASKS_IN_STORE = 3  # for each running task and the one being read: its output and twice that waiting
-_ROWS_PER_DATASET = 4_096  # Ray Data creates all input before it starts; starting a Dataset takes a second
+_VALIDATION_STEPS_PER_TASK = 2  # few, because the first batch waits for its whole task; guess
+_IDS_AT_ONCE = 65_536  # hashed at a time
 
 
 def _as_sequence(value: object) -> object:
@@ -104,9 +80,14 @@ class DatasetConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechStream:
-    """The training split and how it is batched; cheap to send, since only ``batches`` reads audio."""
+    """The training split and how it is batched.
 
-    examples: tuple[Example, ...]
+    The utterances are columns, which reach a worker through the object store without being copied; only ``batches``
+    and ``recordings`` read audio.
+    """
+
+    examples: Sequence[Example]
+    """``build_stream`` gives an ``ExampleTable``."""
     manifest_sizes: tuple[int, ...]
     """Number of examples of each manifest, in order."""
     weights: tuple[float, ...]
@@ -119,15 +100,35 @@ class SpeechStream:
     cpus_per_task: float
     prefetch_batches: int
 
+    @cached_property
+    def table(self) -> ExampleTable:
+        """The examples as columns."""
+        return ExampleTable.of(self.examples)
+
     @property
-    def utterances(self) -> tuple[Utterance, ...]:
+    def utterances(self) -> UtteranceTable:
         """The utterances of the training split, example after example."""
-        return tuple(one for example in self.examples for one in example.utterances)
+        return self.table.utterances
+
+    @property
+    def kinds(self) -> UtteranceTable:
+        """One utterance of each language and task, with speech and without where there are both."""
+        return self.utterances.kinds()
+
+    @property
+    def num_speakers(self) -> int:
+        """How many speakers the training split names."""
+        return self.utterances.count_values("speaker")
+
+    @cached_property
+    def durations_s(self) -> NDArray[np.float64]:
+        """(E,) seconds of each example."""
+        return self.table.durations_s
 
     @property
     def longest_s(self) -> float:
         """Duration of the longest example [s]; augmentation makes none longer, so that all fit the model's context."""
-        return max(example.duration_s for example in self.examples)
+        return float(self.durations_s.max())
 
     def steps_per_epoch(self, num_microbatches: int) -> int:
         """Return the number of steps in an epoch."""
@@ -140,9 +141,19 @@ class SpeechStream:
         """
         plan = self.plan(num_microbatches=num_microbatches, seed=seed)
         digest = hashlib.sha256(repr((plan.num_microbatches, plan.seed, plan.buckets)).encode())
-        for index in plan.order.tolist():
-            digest.update("\n".join(one.id for one in self.examples[index].utterances).encode() + b"\n\n")
+        for first in range(0, len(plan.order), _IDS_AT_ONCE):
+            digest.update(self._join_ids(plan.order[first : first + _IDS_AT_ONCE]).encode())
         return digest.hexdigest()
+
+    def _join_ids(self, indices: NDArray[np.int64]) -> str:
+        """Return the ids of examples, one a line, with an empty line after each example."""
+        firsts, sizes = self.table.first[indices], np.diff(self.table.first)[indices]
+        ends = np.cumsum(sizes)
+        numbers = np.arange(ends[-1]) + np.repeat(firsts - ends + sizes, sizes)
+        breaks = np.full(len(numbers), "\n", "<U2")
+        breaks[ends - 1] = "\n\n"
+        ids = self.utterances.batch.column("id").take(pa.array(self.utterances.rows[numbers]))
+        return "".join(map(operator.add, ids.to_pylist(), breaks.tolist()))
 
     def plan(self, *, num_microbatches: int, seed: int) -> BatchPlan:
         """Plan the batches, assuming the longest duration that augmentation may give each example.
@@ -150,10 +161,9 @@ class SpeechStream:
         Raises:
             ConfigError: see ``build_plan``.
         """
-        durations_s = np.array([example.duration_s for example in self.examples])
         slowest = min(1.0, self.augment.min_speed) if self.augment.speed_probability else 1.0
         return build_plan(
-            np.minimum(durations_s / slowest, self.longest_s),
+            np.minimum(self.durations_s / slowest, self.longest_s),
             batch_size=self.batch_size,
             batch_s=self.batch_s,
             num_microbatches=num_microbatches,
@@ -180,18 +190,55 @@ class SpeechStream:
         if last_step <= first_step or not microbatches:
             return
         reader = self.build_reader(num_microbatches=num_microbatches, seed=seed)
-        plan = reader.plan
-        rows = self._read_rows(ray.put(reader), microbatches=microbatches, first_step=first_step, last_step=last_step)
+        plan, reference = reader.plan, ray.put(reader)
+
+        def build(first: int, last: int) -> ray.data.Dataset:
+            return self.build_dataset(reference, microbatches=microbatches, first=first, last=last)
+
+        first, last = first_step * len(microbatches), last_step * len(microbatches)
+        rows = read_rows(build, first=first, last=last, prefetch_batches=self.prefetch_batches)
         for step, microbatch, row in in_order(
             rows, microbatches=microbatches, first_step=first_step, last_step=last_step
         ):
-            examples = [self.examples[index] for index in plan.batch(step, microbatch=microbatch).tolist()]
+            examples = [self.table[index] for index in plan.batch(step, microbatch=microbatch).tolist()]
             yield to_batch(row, examples, epoch=plan.epoch_of(step))
+
+    def recordings(self, batches: Sequence[Sequence[Utterance]]) -> Iterator[list[Waveform | Reject]]:
+        """Decode batches of utterances as they are, such as those of an evaluation; needs a running Ray.
+
+        The tasks reserve no CPU: training's have reserved theirs, and rest meanwhile.
+
+        Args:
+            batches: of utterances; none is empty.
+
+        Yields:
+            For each batch, the recording (S,) of each utterance, or why it could not be read.
+
+        Raises:
+            RowsLostError: see ``in_order``.
+        """
+        if not batches:
+            return
+        reference = ray.put(build_validation_reader(batches))
+        longest_s = max(len(batch) * max(one.duration_s for one in batch) for batch in batches)
+        options = TaskOptions(
+            steps=_VALIDATION_STEPS_PER_TASK,
+            tasks=self.tasks_per_worker,
+            cpus=0.0,
+            step_bytes=longest_s * SAMPLING_RATE * np.dtype(np.float32).itemsize,
+        )
+
+        def build(first: int, last: int) -> ray.data.Dataset:
+            return build_step_dataset(reference, microbatches=(0,), first=first, last=last, options=options)
+
+        rows = read_rows(build, first=0, last=len(batches), prefetch_batches=self.prefetch_batches)
+        for step, _, row in in_order(rows, microbatches=(0,), first_step=0, last_step=len(batches)):
+            yield to_recordings(row, batches[step])
 
     def build_reader(self, *, num_microbatches: int, seed: int) -> BatchReader:
         """Build the reader that all tasks share."""
         return BatchReader(
-            build_table(self.examples),
+            build_table(self.table),
             self.plan(num_microbatches=num_microbatches, seed=seed),
             augmenter=None if self.augment == AugmentConfig() else Augmenter(self.augment),
             max_example_s=self.longest_s,
@@ -206,40 +253,29 @@ class SpeechStream:
             first: index of the first row among these microbatches of all steps, starting with those of step 0.
             last: index after the last row.
         """
-        size = self.steps_per_task
-        tasks = [{"first": start, "last": min(start + size, last)} for start in range(first, last, size)]
-        # from_items, not range: reading a range is a separate operator, whose tasks request a whole CPU.
-        dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
-            partial(read_steps, reader=reader, microbatches=tuple(microbatches)),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=TaskPoolStrategy(size=self.tasks_per_worker),
-            num_cpus=self.cpus_per_task,
+        step_s = min(self.batch_s, self.batch_size * self.longest_s)
+        options = TaskOptions(
+            steps=self.steps_per_task,
+            tasks=self.tasks_per_worker,
+            cpus=self.cpus_per_task,
+            step_bytes=step_s * SAMPLING_RATE * np.dtype(np.int16).itemsize,
         )
-        options = dataset.context.execution_options
-        options.preserve_order = True
-        options.resource_limits = ExecutionResources(object_store_memory=self._store_bytes)
-        dataset.context.enable_progress_bars = False
-        dataset.context.raise_original_map_exception = True  # otherwise Ray raises its own error, without the cause
-        dataset.context.custom_execution_callback_classes.append(IdlePause)
-        return dataset
+        return build_step_dataset(reader, microbatches=microbatches, first=first, last=last, options=options)
 
-    @property
-    def _store_bytes(self) -> float:
-        """Memory [bytes] for batches that wait or are being read; by default Ray Data would fill half the store."""
-        step_bytes = min(self.batch_s, self.batch_size * self.longest_s) * SAMPLING_RATE * np.dtype(np.int16).itemsize
-        return _TASKS_IN_STORE * (1 + self.tasks_per_worker) * self.steps_per_task * step_bytes
 
-    def _read_rows(self, reader: Any, *, microbatches: Sequence[int], first_step: int, last_step: int) -> Iterator[Any]:  # noqa: ANN401
-        """Yield tables of one row."""
-        stop = last_step * len(microbatches)
-        for first in range(first_step * len(microbatches), stop, _ROWS_PER_DATASET):
-            dataset = self.build_dataset(
-                reader, microbatches=microbatches, first=first, last=min(first + _ROWS_PER_DATASET, stop)
-            )
-            yield from dataset.iter_batches(
-                batch_size=1, batch_format="pyarrow", prefetch_batches=self.prefetch_batches
-            )
+def build_validation_reader(batches: Sequence[Sequence[Utterance]]) -> BatchReader:
+    """Build the reader of batches of utterances, each a step; it does not change the speech."""
+    examples = [Example(utterances=(one,)) for batch in batches for one in batch]
+    ends = np.cumsum([len(batch) for batch in batches])
+    steps = GivenBatches(tuple(np.split(np.arange(len(examples), dtype=np.int64), ends[:-1])))
+    return BatchReader(build_table(examples), steps, augmenter=None, max_example_s=MAX_CONTEXT_S, is_exact=True)
+
+
+def decode_here(batches: Sequence[Sequence[Utterance]]) -> Iterator[list[Waveform | Reject]]:
+    """Decode batches of utterances as ``SpeechStream.recordings``, in this process and without Ray."""
+    reader = build_validation_reader(batches)
+    for step, batch in enumerate(batches):
+        yield to_recordings(reader.read(step, microbatch=0), batch)
 
 
 def build_stream(speech: Speech, config: DatasetConfig) -> SpeechStream:
@@ -252,7 +288,9 @@ def build_stream(speech: Speech, config: DatasetConfig) -> SpeechStream:
     for path, made in zip(config.manifest, manifests, strict=True):
         if not made:
             raise ConfigError(f"{path} has no utterances in its train split; run jobs.prepare_manifest")
-    examples = tuple(example for made in manifests for example in made)
+    examples = ExampleTable.join(manifests)
+    pa.default_memory_pool().release_unused()
+    _warn_of_rows(examples.utterances)
     if config.pack_s is not None:
         _log_packing(examples, pack_s=config.pack_s)
     return SpeechStream(
@@ -269,12 +307,23 @@ def build_stream(speech: Speech, config: DatasetConfig) -> SpeechStream:
     )
 
 
-def _log_packing(examples: Sequence[Example], *, pack_s: float) -> None:
-    seconds = sum(example.duration_s for example in examples)
+def _warn_of_rows(utterances: UtteranceTable) -> None:
+    """Warn about recordings in rows of Parquet files, as older releases prepared them."""
+    num_rows = pc.sum(pc.match_substring_regex(utterances.column("audio"), r"#row=\d+$")).as_py() or 0
+    if num_rows:
+        logger.warning(
+            "%d of %d training recordings are rows of Parquet files, and a whole row group is read for each; prepare "
+            "the corpus again, which stores them so that each is read by itself",
+            num_rows,
+            len(utterances),
+        )
+
+
+def _log_packing(examples: ExampleTable, *, pack_s: float) -> None:
     logger.info(
         "packed %d utterances into %d examples; they fill %.0f %% of %g s on average",
-        sum(len(example.utterances) for example in examples),
+        len(examples.utterances),
         len(examples),
-        100 * seconds / (pack_s * len(examples)),
+        100 * float(examples.durations_s.sum()) / (pack_s * len(examples)),
         pack_s,
     )

@@ -1,17 +1,40 @@
 """Read and write the manifest, one utterance per line of JSON, and the rejects and warnings beside it."""
 
+import mmap
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar, get_args
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
 from pydantic import ValidationError
 
 from sottovoce.atomic_write import atomic_write
+from sottovoce.data.utterance_table import SCHEMA, UtteranceTable, build_batch, combine_batches, combine_columns
 from sottovoce.errors import ManifestError
-from sottovoce.schema import Record, Reject, RowWarning, Utterance
+from sottovoce.schema import Record, Reject, RowWarning, Split, Task, Utterance
 
 RecordT = TypeVar("RecordT", bound=Record)
+
+_BLOCK_BYTES = 16 << 20  # read at a time; no line may be longer, or the manifest is read line by line
+_LINES_AT_ONCE = 4_096  # of a manifest that is read line by line; as objects they take ten times the memory
+_NEWLINE, _OPENING, _CLOSING = ord("\n"), list(b"{\r\n"), list(b"}\r\n")
+_LINE_SCHEMA: Final = pa.schema(
+    [(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type) for field in SCHEMA]
+)
+_REQUIRED: Final = tuple(name for name, field in Utterance.model_fields.items() if field.default is not None)
+"""Fields that are never null."""
+_DEFAULTS: Final = {
+    name: field.default
+    for name, field in Utterance.model_fields.items()
+    if not field.is_required() and field.default is not None
+}
+_CHOICES: Final = {"task": get_args(Task), "split": get_args(Split)}
+_NEEDS_CARE = r"://|(^|/)\.{0,2}(/|$)"  # a URI, an absolute path, or one with parts such as ``..``
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -24,18 +47,25 @@ def read_manifest(path: Path) -> list[Utterance]:
         ManifestError: no such file, a line that is not an utterance (with its number and field), or an id that occurs
             twice.
     """
-    folder = path.resolve().parent
-    utterances: list[Utterance] = []
-    line_of_id: dict[str, int] = {}
-    for number, line in enumerate(_read_lines(path), start=1):
-        if not line.strip():
-            continue
-        utterance = _parse(line, path=path, number=number)
-        first = line_of_id.setdefault(utterance.id, number)
-        if first != number:
-            raise ManifestError(path, f"line {number}, field id: {utterance.id!r} is already on line {first}")
-        utterances.append(utterance.model_copy(update={"audio": _absolute(utterance.audio, folder)}))
-    return utterances
+    return list(read_table(path))
+
+
+def read_table(path: Path) -> UtteranceTable:
+    """Read every utterance as ``read_manifest``, into columns: a million lines take seconds and a quarter of a GB.
+
+    Arrow reads the lines, which is six times as fast as a model for each. What it cannot read, or reads as something
+    that is not an utterance, is read again line by line, which says what is wrong and where.
+
+    Raises:
+        ManifestError: as ``read_manifest``.
+    """
+    columns = _read_columns(path)
+    batch = _read_lines_of(path) if columns is None else combine_columns(columns)
+    folder = str(path.resolve().parent)
+    audio = _to_absolute(batch.column("audio"), folder)
+    batch = batch.set_column(SCHEMA.get_field_index("audio"), SCHEMA.field("audio"), audio)
+    pa.default_memory_pool().release_unused()
+    return UtteranceTable(batch)
 
 
 def read_rejects(path: Path) -> list[Reject]:
@@ -75,6 +105,88 @@ def write_warnings(warnings: Sequence[RowWarning], path: Path) -> None:
     _write_lines(warnings, path)
 
 
+def _read_columns(path: Path) -> dict[str, pa.ChunkedArray] | None:
+    """Read all lines with Arrow; None if a line is no utterance, or an id occurs twice."""
+    if not _has_objects_only(path):
+        return None
+    read = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
+    parse = pyarrow.json.ParseOptions(explicit_schema=_LINE_SCHEMA, unexpected_field_behavior="error")
+    try:
+        table = pyarrow.json.read_json(path, read_options=read, parse_options=parse)
+        table.validate(full=True)  # text that is not UTF-8
+    except (OSError, pa.ArrowException):
+        return None
+    missing = [name for name in _DEFAULTS if table.column(name).null_count]
+    if missing and _has_null(path, missing):
+        return None
+    for name in missing:
+        column = pc.fill_null(table.column(name), _DEFAULTS[name])
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return {name: table.column(name) for name in SCHEMA.names} if _are_utterances(table) else None
+
+
+def _has_objects_only(path: Path) -> bool:
+    """Whether each line that is not empty begins and ends with a brace; Arrow 26 crashes on a line ``null``."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return all(_are_objects(data, start) for start in range(0, len(data), _BLOCK_BYTES))
+    except (OSError, ValueError):  # nothing to read, or nothing in it
+        return False
+
+
+def _are_objects(data: mmap.mmap, start: int) -> bool:
+    """Check the lines that end in one block, and the first after it."""
+    block = np.frombuffer(data[max(start - 1, 0) : start + _BLOCK_BYTES + 1], np.uint8)
+    ends = np.flatnonzero(block == _NEWLINE)
+    begins = block[ends[ends + 1 < len(block)] + 1]
+    lasts = block[ends[ends > 0] - 1]
+    is_first_right = start > 0 or block[0] in _OPENING
+    return bool(is_first_right and np.isin(begins, _OPENING).all() and np.isin(lasts, _CLOSING).all())
+
+
+def _has_null(path: Path, names: Sequence[str]) -> bool:
+    """Whether one of these fields is null, instead of left out."""
+    pattern = re.compile(rb'"(?:%b)"\s*:\s*null' % "|".join(names).encode())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return pattern.search(data) is not None
+
+
+def _are_utterances(table: pa.Table) -> bool:
+    """Whether rows with the right types have the values that ``Utterance`` accepts, and ids that occur once."""
+    if any(table.column(name).null_count for name in _REQUIRED):
+        return False
+    is_known = all(pc.all(pc.is_in(table.column(name), pa.array(values))).as_py() for name, values in _CHOICES.items())
+    is_timed = pc.all(pc.greater_equal(table.column("start_s"), 0.0)).as_py()
+    is_long = pc.all(pc.greater(table.column("duration_s"), 0.0)).as_py()
+    return bool(is_known and is_timed and is_long) and pc.count_distinct(table.column("id")).as_py() == len(table)
+
+
+def _read_lines_of(path: Path) -> pa.RecordBatch:
+    """Read all lines, each as a model.
+
+    Raises:
+        ManifestError: as ``read_manifest``.
+    """
+    line_of_id: dict[str, int] = {}
+    batches: list[pa.RecordBatch] = []
+    some: list[Utterance] = []
+    for number, utterance in _parse_lines(path):
+        first = line_of_id.setdefault(utterance.id, number)
+        if first != number:
+            raise ManifestError(path, f"line {number}, field id: {utterance.id!r} is already on line {first}")
+        some.append(utterance)
+        if len(some) == _LINES_AT_ONCE:
+            batches.append(build_batch(some))
+            some = []
+    return combine_batches([*batches, build_batch(some)])
+
+
+def _parse_lines(path: Path) -> Iterator[tuple[int, Utterance]]:
+    for number, line in enumerate(_read_lines(path), start=1):
+        if line.strip():
+            yield number, _parse(line, path=path, number=number)
+
+
 def _read_records(record_class: type[RecordT], path: Path) -> list[RecordT]:
     if not path.is_file():
         return []
@@ -102,8 +214,16 @@ def _parse(line: str, *, path: Path, number: int) -> Utterance:
         raise ManifestError(path, f"line {number}, field {field}: {first['msg']}") from error
 
 
-def _absolute(audio: str, folder: Path) -> str:
-    return audio if _is_uri(audio) else os.path.normpath(folder / audio)
+def _to_absolute(audio: pa.Array, folder: str) -> pa.Array:
+    """Join relative paths to a folder, and leave URIs."""
+    is_plain = pc.invert(pc.match_substring_regex(audio, _NEEDS_CARE))
+    parent, slash = (pa.scalar(text, audio.type) for text in (folder.rstrip("/"), "/"))
+    joined = pc.if_else(is_plain, pc.binary_join_element_wise(parent, audio, slash), audio)
+    rest = pc.filter(audio, pc.invert(is_plain)).to_pylist()
+    if not rest:
+        return joined
+    normal = [one if _is_uri(one) else os.path.normpath(Path(folder) / one) for one in rest]
+    return pc.replace_with_mask(joined, pc.invert(is_plain), pa.array(normal, joined.type))
 
 
 def _is_uri(audio: str) -> bool:

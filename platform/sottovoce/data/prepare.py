@@ -1,10 +1,11 @@
 """Prepare a corpus: every row ends up in the manifest or in the rejects, and none is lost."""
 
+import dataclasses
 import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,8 +19,9 @@ from sottovoce.data.check_corpus import check_corpus, require_same_rows
 from sottovoce.data.corpora.read import CorpusFormat, describe_formats, table_suffixes
 from sottovoce.data.label_limits import count_label_tokens, load_languages
 from sottovoce.data.manifest import write_manifest, write_rejects, write_warnings
+from sottovoce.data.recording_store import store_recordings
 from sottovoce.errors import LanguageError, TooManyRejectsError
-from sottovoce.schema import MAX_CONTEXT_S, Reject, RowWarning, Split, Task, Utterance
+from sottovoce.schema import MAX_CONTEXT_S, MAX_DURATION_S, Reject, RowWarning, Split, Task, Utterance
 from sottovoce.text.clean import CleaningRule
 from sottovoce.text.languages import find_language
 
@@ -53,12 +55,14 @@ def assign_splits(
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    max_duration_s: float = MAX_CONTEXT_S,
 ) -> list[Utterance]:
     """Assign a split to every utterance; the same input and seed give the same result on any machine.
 
     Splits that the corpus declares are kept, with one exception: if it declares training rows and no validation rows,
     validation is taken from training. All utterances of a speaker go to one split. If there are too few speakers to
-    fill every split, utterances are split individually, and a warning says so.
+    fill every split, utterances are split individually, and a warning says so. A recording too long for training goes
+    to test with its speaker, and counts towards the fraction.
 
     Args:
         utterances: in any order, with unique ids.
@@ -66,6 +70,7 @@ def assign_splits(
         validation_fraction: of the utterances without a declared split.
         test_fraction: of the utterances without a declared split; ignored if the corpus declares any split.
         seed: another seed gives another split.
+        max_duration_s: longer utterances without a declared split go to test.
 
     Returns:
         The utterances in the given order.
@@ -79,17 +84,29 @@ def assign_splits(
         fractions["test"] = 0.0
     if "validation" in present:
         fractions["validation"] = 0.0
-    divided = _divide(pool, {split: fraction for split, fraction in fractions.items() if fraction > 0.0}, seed=seed)
-    return [
-        utterance.model_copy(update={"split": divided.get(utterance.id) or declared.get(utterance.id, "train")})
-        for utterance in utterances
-    ]
+    long = {one.id for one in pool if one.id not in declared and one.duration_s > max_duration_s}
+    wanted = {split: fraction for split, fraction in fractions.items() if fraction > 0.0}
+    divided = _divide(pool, wanted, seed=seed, only_test=long)
+    moved = {row_id: split for row_id, split in divided.items() if split == "validation" or row_id not in declared}
+    chosen: Mapping[str, Split] = {**declared, **moved}
+    return [utterance.model_copy(update={"split": chosen.get(utterance.id, "train")}) for utterance in utterances]
 
 
-def _divide(pool: Sequence[Utterance], fractions: Mapping[Split, float], *, seed: int) -> dict[str, Split]:
-    """Choose the utterances that leave training; return their splits by id."""
+def _divide(
+    pool: Sequence[Utterance], fractions: Mapping[Split, float], *, seed: int, only_test: Set[str]
+) -> dict[str, Split]:
+    """Choose the utterances that leave training; return their splits by id.
+
+    Args:
+        pool: the utterances to divide.
+        fractions: of the pool, by split; each above 0.
+        seed: another seed gives another split.
+        only_test: ids that must be in test, with all others of their speakers.
+    """
     keys = {utterance.id: _speaker_key(utterance) for utterance in pool}
-    if len(set(keys.values())) <= len(fractions) < len(pool):
+    left = set(keys.values()) - {keys[row_id] for row_id in only_test}
+    unfilled = [split for split in fractions if split != "test" or not only_test]
+    if len(left) <= len(unfilled) < len(pool) - len(only_test):
         logger.warning(
             "%d speakers cannot fill %d splits: splitting by utterance, so speakers occur in several splits",
             len(set(keys.values())),
@@ -98,9 +115,9 @@ def _divide(pool: Sequence[Utterance], fractions: Mapping[Split, float], *, seed
         keys = {utterance.id: utterance.id for utterance in pool}
     sizes = Counter(keys.values())
     order = sorted(sizes, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-    split_of_key: dict[str, Split] = {}
+    split_of_key: dict[str, Split] = {keys[row_id]: "test" for row_id in only_test}
     for split, fraction in fractions.items():
-        filled = 0
+        filled = sum(sizes[key] for key, chosen in split_of_key.items() if chosen == split)
         for key in [key for key in order if key not in split_of_key]:
             leaves_training = len(split_of_key) + 1 < len(order)
             # A group is added if at least half of it fits below the target; every split gets at least one.
@@ -135,7 +152,10 @@ class PrepareConfig(Config):
     min_duration_s: float = Field(default=0.1, gt=0.0)
     """Shorter recordings are rejected."""
     max_duration_s: float = Field(default=MAX_CONTEXT_S, gt=0.0, le=MAX_CONTEXT_S)
-    """Longer recordings are rejected; Whisper reads at most 30 s at once."""
+    """Longer recordings are rejected for training and validation; Whisper reads at most 30 s at once."""
+    max_test_duration_s: float = Field(default=MAX_CONTEXT_S, gt=0.0, le=MAX_DURATION_S)
+    """Longer recordings are rejected for the test split. Above max_duration_s, a long recording that declares no split
+    goes to test, with all others of its speaker."""
     silence_dbfs: float = Field(default=SILENCE_DBFS, le=0.0)
     """Recordings whose peak stays below this are rejected as silent."""
     validation_fraction: float = Field(default=0.1, ge=0.0, lt=0.5)
@@ -144,6 +164,9 @@ class PrepareConfig(Config):
     """Fraction of the utterances for the test split, unless the corpus declares splits."""
     seed: int = 0
     """Another seed gives another split."""
+    store_recordings: bool = True
+    """Copy recordings that are rows of Parquet files into tar files beside the manifest, so that training reads each by
+    itself. Otherwise it reads a whole row group, some 15 MB, for each utterance."""
     max_reject_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     """The job fails, after writing all files, if a larger fraction of the rows is rejected."""
 
@@ -169,6 +192,9 @@ def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> P
     rules = build_rules(config, name=config.name or name_of(corpus))
     checked = check_corpus(corpus, config.format, rules)
     data = divide(checked, config, name=rules.corpus, started=started)
+    if config.store_recordings:
+        stored = store_recordings(data.utterances, output / "recordings")
+        data = dataclasses.replace(data, utterances=tuple(stored))
     _write(data, output)
     _log_summary(data)
     return data
@@ -205,6 +231,7 @@ def build_rules(config: PrepareConfig, *, name: str) -> CheckRules:
         empty_text=config.empty_text,
         min_duration_s=config.min_duration_s,
         max_duration_s=config.max_duration_s,
+        max_test_duration_s=config.max_test_duration_s,
         silence_dbfs=config.silence_dbfs,
         count_tokens=partial(count_label_tokens, tokenizer=config.tokenizer),
     )
@@ -230,6 +257,7 @@ def divide(checked: Sequence[Checked], config: PrepareConfig, *, name: str, star
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.seed,
+        max_duration_s=config.max_duration_s,
     )
     rejects = [each.outcome for each in checked if isinstance(each.outcome, Reject)]
     ids_out = [utterance.id for utterance in utterances] + [reject.id for reject in rejects]

@@ -5,7 +5,7 @@ stage.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +46,7 @@ class WalkConfig(Config):
 class Walk:
     """Results of the stages."""
 
-    test: list[Utterance]
+    test: Sequence[Utterance]
     baseline: RecognizerScore
     """Score of the embedded base model on the test utterances."""
     training: TrainingRecord

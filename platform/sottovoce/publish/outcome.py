@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from sottovoce.words.alignment_heads import AlignmentRecord, derive_alignment_he
 
 logger = logging.getLogger(__name__)
 
+_MAX_FOR_HEADS = 2_000  # training utterances to choose from; a few hundred are read, a million would fill the memory
 _GPU_WAIT_S = 300.0
 """How long the derivation of alignment heads may wait for a GPU and compute. Guess: a free GPU needs seconds."""
 
@@ -44,7 +46,7 @@ def save_result(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Train
         CheckpointWriteError: the output folder cannot be written to.
     """
     outcome = _publish(run, prepare_rejects)
-    utterances = (*run.task.validation, *run.task.stream.utterances)
+    utterances = (*run.task.validation, *islice(run.task.stream.utterances, _MAX_FOR_HEADS))
     alignment = derive_after_run(outcome.checkpoint, utterances, device=run.task.device)
     record = outcome.record.model_copy(update={"alignment": alignment})
     curves = read_curves(run.task.output / CURVES_FILE)

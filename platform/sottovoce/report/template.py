@@ -1,6 +1,6 @@
 """Load the templates of pages with the shared frame and style, and format numbers for them.
 
-A page is one self-contained file: no requests, and no script but one that its content security policy names by its hash.
+A page is one self-contained file: no requests, and no script but one that its content security policy names by hash.
 """
 
 from collections.abc import Callable, Mapping

@@ -91,7 +91,7 @@ class TrainingConfig(Config):
     pointed is for Yiddish. english and basic are those of published results: english uses basic for texts in other
     languages, and basic cuts words at their marks."""
     max_reject_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Stop if a larger fraction of the training recordings cannot be decoded."""
+    """Stop if a larger fraction of the recordings, or of those of the validation split, cannot be decoded."""
     max_failures: int = Field(default=3, ge=0)
     """How often the run resumes by itself after a worker died."""
     stuck_after_s: float | None = Field(default=300.0, gt=0.0)

@@ -1,4 +1,7 @@
-"""Evaluate the model in training on the validation split: every rank decodes its share, every rank gets the scores.
+"""Evaluate the model in training on the validation split: every rank reads its share, every rank gets the scores.
+
+Recordings are decoded ahead of the model, by whoever gives them. One that cannot be read is a reject, as in training:
+it counts in no score of this evaluation, on any rank.
 
 The encoder runs once, for the loss and for the text. The loss reads the whole reference at once, and its logits show
 which token greedy decoding would choose at each position. Where these are the reference itself, from the first token
@@ -11,10 +14,10 @@ Shapes: B batch, P positions, D model width.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -22,35 +25,45 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import WhisperTokenizerFast
 
-from sottovoce.audio.decode import read_audio
 from sottovoce.checkpoints.run_state import EvaluationRow
-from sottovoce.errors import LabelTooLongError
+from sottovoce.errors import ConfigError, LabelTooLongError
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import Checkpoint
 from sottovoce.model.labels import Labels, encode_example
 from sottovoce.recognize.torch_engine import TorchRecognizer
-from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Utterance, Waveform
+from sottovoce.schema import MAX_LABEL_TOKENS, DecodeOptions, Example, Reject, Utterance, Waveform
 from sottovoce.text.group_score import GroupScore, score_utterances
 from sottovoce.text.normalize import Normalizer
 from sottovoce.text.score import Score
-from sottovoce.train.batches import Collator, TrainBatch
+from sottovoce.train.batches import Collator, TrainBatch, prefetched
 from sottovoce.train.health.failure import describe_batch, memory_explained
 from sottovoce.train.health.heartbeat import Phase
 from sottovoce.train.objective import WhisperObjective
 
 _PREFIX_LENGTH = 4  # start, language, task, no-timestamps
 _MARGIN = 1.5  # a hypothesis may have this many times the tokens of the longest reference; untrained models ramble
+_PREFETCH_BATCHES = 2
 _TRUSTED = -float(DecodeOptions().logprob_threshold or 0.0)
 """Nats per token. A text below this surprise is never taken for silence, whatever the no-speech probability is."""
+
+Recordings: TypeAlias = Callable[[Sequence[Sequence[Utterance]]], Iterator[Sequence[Waveform | Reject]]]
+"""Reads batches of utterances; see ``TrainingStream.recordings``."""
+
+LOST_METRIC: Final = "lost_utterances"
+"""In the metrics of a row, where recordings could not be read: how many."""
 
 
 def _ignore(_: Phase) -> None:
     """Note nothing."""
 
 
+def _allow(_: Sequence[Reject]) -> None:
+    """Accept any rejects."""
+
+
 @dataclass(frozen=True)
 class Transcribed:
-    """The validation split with what the model recognized: the input of a validation metric."""
+    """What could be read of the validation split, with what the model recognized: the input of a validation metric."""
 
     utterances: Sequence[Utterance]
     """U, with their references."""
@@ -80,6 +93,8 @@ class Evaluation:
     """Corpora and languages, where there are several."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """All of ``VALIDATION_METRICS``."""
+    rejects: tuple[Reject, ...] = ()
+    """The recordings that could not be read, of all ranks; no score counts them."""
 
     def row(self, *, step: int, epoch: float, training_loss: float | None, seconds: float) -> EvaluationRow:
         """Build the row of a run's record.
@@ -104,8 +119,19 @@ class Evaluation:
             headline=self.score.headline,
             seconds=seconds,
             groups=self.groups,
-            metrics={name: value for name, value in self.metrics.items() if name not in _ROW_FIELDS},
+            metrics={name: value for name, value in self.metrics.items() if name not in _ROW_FIELDS}
+            | ({LOST_METRIC: float(len(self.rejects))} if self.rejects else {}),
         )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A batch of validation, with the utterances that could be read."""
+
+    indices: Sequence[int]
+    made: TrainBatch | None
+    """None if no recording could be read."""
+    rejects: Sequence[Reject]
 
 
 class Evaluator:
@@ -150,42 +176,89 @@ class Evaluator:
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)
         self._recognizer = TorchRecognizer(checkpoint, autocast=dtype, max_batch_size=batch_size)
 
-    def evaluate(self, objective: WhisperObjective, *, note: Callable[[Phase], object] = _ignore) -> Evaluation:
+    def evaluate(
+        self,
+        objective: WhisperObjective,
+        recordings: Recordings,
+        *,
+        note: Callable[[Phase], object] = _ignore,
+        check_rejects: Callable[[Sequence[Reject]], object] = _allow,
+    ) -> Evaluation:
         """Compute the loss and all metrics over the whole split, and WER and CER also by corpus and language.
 
         Args:
             objective: around the model.
+            recordings: decodes the utterances of batches.
             note: called with the phase at each batch, and when only other ranks' shares are left.
+            check_rejects: called before the scores with the recordings of all ranks that could not be read, if there
+                are some; it may end the run.
 
         Raises:
-            AudioError: a validation recording cannot be decoded.
+            ConfigError: no recording could be read.
             TrainingMemoryError: a batch does not fit.
         """
         objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self._accelerator.device)
         hypotheses: list[tuple[int, str]] = []
-        for indices in self._share:
-            waveforms = [_read(self._utterances[index]) for index in indices]
-            batch = self._collator.validation_batch(waveforms, [self.labels[index] for index in indices])
-            note("evaluating")
-            named = replace(batch, ids=tuple(self._utterances[index].id for index in indices))
-            with memory_explained("evaluating", partial(describe_batch, named), evaluates=True):
-                encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the text
-                loss, is_right = self._read_references(objective, encoded, batch)
-                sums += loss
-                hypotheses += zip(indices, self._recognize(indices, encoded, is_right), strict=True)
+        rejects: list[Reject] = []
+        with prefetched(self._batches(recordings), depth=_PREFETCH_BATCHES) as batches:
+            for batch in batches:
+                note("evaluating")
+                rejects += batch.rejects
+                if batch.made is not None:
+                    loss, recognized = self._evaluate_batch(objective, batch.indices, batch.made)
+                    sums += loss
+                    hypotheses += zip(batch.indices, recognized, strict=True)
         objective.train()
         note("waiting for the other ranks")
         sums = self._accelerator.reduce(sums)
-        by_index = dict(gather_object(hypotheses))
-        texts = [by_index[index] for index in range(len(self._utterances))]
-        scored = score_utterances(self._utterances, texts, normalizer=self._normalizer, spelling=self._spelling)
-        transcribed = Transcribed(self._utterances, texts, scored.score)
+        texts, lost = dict(gather_object(hypotheses)), gather_object(rejects)
+        if lost:
+            check_rejects(lost)
+        return self._score(sums, texts, lost)
+
+    def _batches(self, read: Recordings) -> Iterator[_Batch]:
+        """Yield this rank's batches; those of a batch that cannot be read are left out of it."""
+        recordings = read([[self._utterances[index] for index in indices] for indices in self._share])
+        for indices, outcomes in zip(self._share, recordings, strict=True):
+            good = [(index, one) for index, one in zip(indices, outcomes, strict=True) if not isinstance(one, Reject)]
+            kept, made = [index for index, _ in good], None
+            if kept:
+                labels = [self.labels[index] for index in kept]
+                made = self._collator.validation_batch([waveform for _, waveform in good], labels)
+                made = replace(made, ids=tuple(self._utterances[index].id for index in kept))
+            yield _Batch(kept, made, [one for one in outcomes if isinstance(one, Reject)])
+
+    def _evaluate_batch(
+        self, objective: WhisperObjective, indices: Sequence[int], batch: TrainBatch
+    ) -> tuple[Tensor, list[str]]:
+        """Return the loss and the number of labels, (2,) float64, and the text of each utterance."""
+        with memory_explained("evaluating", partial(describe_batch, batch), evaluates=True):
+            encoded = self._recognizer.encode(batch.input_features)  # once, for the loss and for the text
+            loss, is_right = self._read_references(objective, encoded, batch)
+            return loss, self._recognize(indices, encoded, is_right)
+
+    def _score(self, sums: Tensor, texts: Mapping[int, str], rejects: Sequence[Reject]) -> Evaluation:
+        """Score what all ranks recognized.
+
+        Raises:
+            ConfigError: nothing could be read.
+        """
+        if not texts:
+            raise ConfigError(
+                f"none of the {len(self._utterances)} validation recordings can be read, the first because "
+                f"{rejects[0].detail}; put them back, or prepare the corpus again"
+            )
+        utterances = [self._utterances[index] for index in sorted(texts)]
+        hypotheses = [texts[index] for index in sorted(texts)]
+        scored = score_utterances(utterances, hypotheses, normalizer=self._normalizer, spelling=self._spelling)
+        transcribed = Transcribed(utterances, hypotheses, scored.score)
         return Evaluation(
             validation_loss=float(sums[0] / sums[1]),
             score=scored.score,
             groups=scored.groups,
             metrics={name: compute(transcribed) for name, compute in VALIDATION_METRICS.items()},
+            rejects=tuple(rejects),
         )
 
     def _read_references(
@@ -263,7 +336,3 @@ def _encode(tokenizer: WhisperTokenizerFast, utterance: Utterance) -> Labels | N
     except LabelTooLongError as error:
         num_tokens, limit, _ = error.args
         raise LabelTooLongError(num_tokens, limit, f"validation utterance {utterance.id}") from error
-
-
-def _read(utterance: Utterance) -> Waveform:
-    return read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import yaml
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from sottovoce.errors import ConfigError
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.model.checkpoint import read_model_config
 from sottovoce.model.source import resolve_folder
-from sottovoce.schema import Example, Reject, Utterance
+from sottovoce.schema import Reject, Utterance
 from sottovoce.text.group_score import name_normalizer
 from sottovoce.train import resources
 from sottovoce.train.config import TrainingConfig, describe_changes, settle_rate
@@ -33,7 +34,7 @@ from sottovoce.train.health.progress import has_started, shown_progress
 from sottovoce.train.methods import check_method, find_rate_warnings
 from sottovoce.train.metrics.trackers import check_trackers, tracker_environment
 from sottovoce.train.record import DataSummary, TrainingRecord, read_last_state, write_started
-from sottovoce.train.task import TrainingStream, WorkerTask, train_worker
+from sottovoce.train.task import TrainingStream, WorkerTask, model_utterances, train_worker
 from sottovoce.train.worker_model import ParameterCount, count_parameters
 
 logger = logging.getLogger(__name__)
@@ -140,15 +141,15 @@ def build_run(
     if config.device == "auto":
         resources.check_room(config, device, cpus_per_task=train.cpus_per_task)
     check_method(config.method, base=config.base, has_gpu=device == "cuda")
-    check_durations(config, train.examples, validation)
-    parameters = count_parameters(config, train.utterances)
+    check_durations(config, train, validation)
+    parameters = count_parameters(config, model_utterances(config, train))
     config = settle_rate(config, parameters.base)
     task = WorkerTask(
         training=config.model_dump(mode="json"),
         device=device,
         precision=precision,
         stream=train,
-        validation=tuple(validation),
+        validation=validation,
         output=output,
         board=f"progress-{uuid.uuid4().hex}",
     )
@@ -183,7 +184,7 @@ def worker_environment(device: str) -> dict[str, str]:
     return _CPU_ENVIRONMENT if device == "cpu" else {}
 
 
-def check_durations(config: TrainingConfig, train: Sequence[Example], validation: Sequence[Utterance]) -> AudioContext:
+def check_durations(config: TrainingConfig, train: TrainingStream, validation: Sequence[Utterance]) -> AudioContext:
     """Check that the data fits the model, and return the audio context the run trains on.
 
     Raises:
@@ -196,16 +197,19 @@ def check_durations(config: TrainingConfig, train: Sequence[Example], validation
             "a validation_fraction above 0, or set split to validation on some lines"
         )
     context = config.audio_context or AudioContext.of(read_model_config(resolve_folder(config.base)))
-    examples = (*train, *(Example(utterances=(one,)) for one in validation))
-    too_long = [one for one in examples if one.duration_s > context.max_s + _ROUNDING_S]
+    durations_s = np.concatenate([train.durations_s, [one.duration_s for one in validation]])
+    too_long = np.flatnonzero(durations_s > context.max_s + _ROUNDING_S).tolist()
     if too_long:
-        is_packed = any(len(one.utterances) > 1 for one in too_long)
+        num_train = len(train.examples)
+        first = too_long[0]
+        named = train.examples[first] if first < num_train else validation[first - num_train]
+        is_packed = any(len(train.examples[index].utterances) > 1 for index in too_long if index < num_train)
         what, remedy = "utterances", f"prepare the manifest with max_duration_s={context.max_s:g}"
         if is_packed:
             what, remedy = "examples", f"set pack_s to at most {context.max_s:g}"
         raise ConfigError(
-            f"{len(too_long)} {what}, first {too_long[0].id}, exceed the {context.max_s:g} s the model reads; "
-            f"{remedy}, or set audio_context_s up to {max(one.duration_s for one in too_long):g} s"
+            f"{len(too_long)} {what}, first {named.id}, exceed the {context.max_s:g} s the model reads; "
+            f"{remedy}, or set audio_context_s up to {durations_s.max():g} s"
         )
     return context
 
@@ -237,7 +241,7 @@ def run_training(run: TrainingRun, *, is_shown: bool = True) -> None:
 def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> TrainingRecord:
     """Build the record of a run as it is before its first step."""
     config, task = run.config, run.task
-    context = check_durations(config, task.stream.examples, task.validation)
+    context = check_durations(config, task.stream, task.validation)
     return TrainingRecord(
         base=config.base,
         training=config,
@@ -256,14 +260,13 @@ def describe_run(run: TrainingRun, *, prepare_rejects: Sequence[Reject]) -> Trai
 
 def summarize_data(stream: TrainingStream, validation: Sequence[Utterance], rejects: Sequence[Reject]) -> DataSummary:
     """Count what a run learns from."""
-    train = stream.utterances
     return DataSummary(
-        num_train=len(train),
-        train_hours=sum(one.duration_s for one in train) / 3600,
+        num_train=len(stream.utterances),
+        train_hours=float(stream.durations_s.sum()) / 3600,
         num_validation=len(validation),
         validation_hours=sum(one.duration_s for one in validation) / 3600,
-        languages=tuple(sorted({one.language for one in train})),
-        num_speakers=len({one.speaker for one in train if one.speaker is not None}),
+        languages=tuple(sorted({one.language for one in stream.kinds})),
+        num_speakers=stream.num_speakers,
         rejects=dict(Counter(reject.reason for reject in rejects)),
         tasks_per_worker=stream.tasks_per_worker,
         prefetch_batches=stream.prefetch_batches,

@@ -7,21 +7,42 @@ not wait for a model stack that the controller never uses.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sottovoce.schema import Example, PcmBatch, Utterance
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.schema import Example, PcmBatch, Reject, Utterance, Waveform
+
+if TYPE_CHECKING:  # its module imports torch; see above
+    from sottovoce.train.config import TrainingConfig
 
 
 class TrainingStream(Protocol):
-    """The source of training batches; ``data.dataset.SpeechStream`` is one."""
+    """The source of training batches and of validation speech; ``data.dataset.SpeechStream`` is one.
+
+    A training split may have millions of utterances: what is asked of all of them has a property of its own.
+    """
 
     @property
     def utterances(self) -> Sequence[Utterance]:
         """The training split."""
 
     @property
+    def kinds(self) -> Sequence[Utterance]:
+        """One utterance of each language and task, with speech and without where there are both."""
+
+    @property
+    def num_speakers(self) -> int:
+        """How many speakers the training split names."""
+
+    @property
     def examples(self) -> Sequence[Example]:
         """The training split as examples: what the model reads at once."""
+
+    @property
+    def durations_s(self) -> NDArray[np.float64]:
+        """(E,) seconds of each example."""
 
     @property
     def tasks_per_worker(self) -> int | None:
@@ -46,17 +67,23 @@ class TrainingStream(Protocol):
     ) -> Iterator[PcmBatch]:
         """Read these microbatches of a range of steps, step by step."""
 
+    def recordings(self, batches: Sequence[Sequence[Utterance]]) -> Iterator[Sequence[Waveform | Reject]]:
+        """Decode batches of utterances as they are: the recording (S,) of each, or why it could not be read."""
+
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """All that a worker gets; it crosses processes as the only value of the loop's config."""
+    """All that a worker gets; it crosses processes as the only value of the loop's config.
+
+    Ray Train puts it into the object store once; workers read the columns of stream and validation split there.
+    """
 
     training: dict[str, Any]
     """``TrainingConfig.model_dump()``, validated again here."""
     device: Literal["cpu", "cuda"]
     precision: Literal["fp16", "bf16", "fp32"]
     stream: TrainingStream
-    validation: tuple[Utterance, ...]
+    validation: Sequence[Utterance]
     output: Path
     board: str
     """Name of the progress board."""
@@ -67,6 +94,14 @@ class WorkerTask:
     def hyperparameters(self) -> dict[str, object]:
         """What trackers record about the run."""
         return {**self.training, "device": self.device, "precision": self.precision}
+
+
+def model_utterances(config: "TrainingConfig", stream: TrainingStream) -> Sequence[Utterance]:
+    """Return the utterances on which the start of a model depends: all, if an adapter trains the rows of their tokens.
+
+    Otherwise one of each kind says as much: which languages and tasks there are, and whether a text is empty.
+    """
+    return stream.utterances if config.trains_adapter and config.lora.token_rows else stream.kinds
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:

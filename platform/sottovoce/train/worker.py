@@ -5,7 +5,7 @@ with exactly the batch that would have come next.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -14,6 +14,8 @@ import torch
 from sottovoce.checkpoints.run_state import RunState
 from sottovoce.checkpoints.saver import Saver, build_store, found_checkpoint
 from sottovoce.checkpoints.state import read_resumed, read_run_state
+from sottovoce.errors import TooManyRejectsError
+from sottovoce.schema import Reject
 from sottovoce.text.scoring_table import headline_metric
 from sottovoce.train.batches import Collator, LabelMix, TrainBatch, prefetched
 from sottovoce.train.config import TrainingConfig, check_settings, shaping_settings
@@ -23,13 +25,13 @@ from sottovoce.train.health.heartbeat import HeartbeatSender
 from sottovoce.train.health.progress import ProgressPost, build_heartbeat, find_board
 from sottovoce.train.metrics.curves import Curves
 from sottovoce.train.metrics.meter import Meter
+from sottovoce.train.metrics.pruner import PrunerClient
 from sottovoce.train.microbatches import MicrobatchShare, check_cursor, fill_steps, find_cursor
 from sottovoce.train.objective import count_steps, is_due, learning_rate_scale
-from sottovoce.train.pruner import PrunerClient
-from sottovoce.train.record import decide, describe_row, gather_rejects
+from sottovoce.train.record import REJECTS_FILE, decide, describe_row, gather_rejects
 from sottovoce.train.resources import is_node_leaving
 from sottovoce.train.step import SkippedSteps, Stepper, settle_buckets
-from sottovoce.train.task import WorkerTask
+from sottovoce.train.task import WorkerTask, model_utterances
 from sottovoce.train.worker_model import WorkerModel, build_worker_model, quieten_libraries, read_base_spelling
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def run_worker(task: WorkerTask) -> None:
                 check_settings(read_run_state(folder).settings, settings, location=store.location)
                 state = read_resumed(folder)
             model = build_worker_model(
-                training, task.stream.utterances,
+                training, model_utterances(training, task.stream),
                 device=task.device, precision=task.precision, resume_folder=folder,
             )  # fmt: skip
         saver = Saver(model.checkpoint, model.accelerator, model.optimizer, store=store, keep_best=training.keep_best)
@@ -89,9 +91,9 @@ class WorkerLoop:
         )
         self._collator = Collator.of(model.checkpoint, accelerator.device, num_threads=config.threads_per_worker)
         self._evaluator = Evaluator(
-            model.checkpoint, task.validation, collator=self._collator, accelerator=accelerator,
-            batch_size=config.evaluation_batch_size, normalizer=config.normalizer,
-            spelling=read_base_spelling(config.base),
+            model.checkpoint, task.validation,
+            collator=self._collator, accelerator=accelerator, batch_size=config.evaluation_batch_size,
+            normalizer=config.normalizer, spelling=read_base_spelling(config.base),
         )  # fmt: skip
         self._skipped = SkippedSteps(
             accelerator, config.max_skipped_in_a_row, total=state.skipped_steps, in_a_row=state.skipped_in_a_row
@@ -195,7 +197,12 @@ class WorkerLoop:
         self._post.update(phase="evaluating" if step else "measuring the base model")
         self._heartbeat.note("evaluating", step=step)
         training_loss = self._meter.take_mean_loss() if step else None
-        evaluation = self._evaluator.evaluate(self._model.objective, note=self._heartbeat.note)
+        evaluation = self._evaluator.evaluate(
+            self._model.objective,
+            self._task.stream.recordings,
+            note=self._heartbeat.note,
+            check_rejects=self._note_lost,
+        )
         row = evaluation.row(
             step=step,
             epoch=round(step / self._cursor.steps_per_epoch, 4),
@@ -212,17 +219,34 @@ class WorkerLoop:
             logger.info("stopped early: %s", decision.reason)
         return stops
 
-    def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
-        """Write a checkpoint; every rank must call it."""
-        self._skipped.settle()
-        self._meter.collect()
+    def _note_lost(self, lost: Sequence[Reject]) -> None:
+        """Name validation recordings that could not be read beside training's. Every rank must call it with the same.
+
+        Raises:
+            TooManyRejectsError: more than allowed of the validation split, or of all.
+        """
+        self._rejects.update({reject.id: reject for reject in lost})
+        self._gather_rejects()
+        num_validation, allowed = len(self._task.validation), self._config.max_reject_fraction
+        if len(lost) > allowed * num_validation:
+            self._accelerator.wait_for_everyone()  # the first rank to raise ends the run, whoever is still writing
+            raise TooManyRejectsError(self._task.output / REJECTS_FILE, len(lost), num_validation, allowed)
+
+    def _gather_rejects(self) -> None:
+        """Gather all ranks' rejects, and check that there are not too many; every rank must call it."""
         self._rejects = gather_rejects(
             self._rejects.values(),
             self._accelerator,
             output=self._task.output,
-            num_utterances=len(self._task.stream.utterances),
+            num_utterances=len(self._task.stream.utterances) + len(self._task.validation),
             allowed=self._config.max_reject_fraction,
         )
+
+    def _save(self, step: int, *, wer: float | None, is_finished: bool) -> None:
+        """Write a checkpoint; every rank must call it."""
+        self._skipped.settle()
+        self._meter.collect()
+        self._gather_rejects()
         self._heartbeat.note("saving", step=step)
         self._state = RunState(
             step=step,

@@ -106,7 +106,7 @@ def build_context_search(
     if not scored:
         raise ConfigError(f"the manifest has no utterances in split {config.split}; name another as search.split")
     output = output.resolve()
-    durations = [*(one.duration_s for one in train.examples), *(one.duration_s for one in (*validation, *scored))]
+    durations = [*train.durations_s.tolist(), *(one.duration_s for one in (*validation, *scored))]
     arms = []
     for context_s in config.contexts or (FULL_CONTEXT, needed_context(durations)):
         settings = [

@@ -17,7 +17,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from sottovoce.checkpoints.run_state import EvaluationRow
 from sottovoce.checkpoints.saver import build_store
-from sottovoce.train.pruner import Posted, start_pruner
+from sottovoce.train.metrics.pruner import Posted, start_pruner
 from sottovoce.train.run import TrainingRun, build_trainer, run_training
 
 RATE = "error_rate"

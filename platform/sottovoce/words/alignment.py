@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sottovoce.audio.silence import find_pauses
 from sottovoce.schema import POSITIONS_PER_SECOND, SAMPLING_RATE, Waveform, WordTime
+from sottovoce.words.long_pauses import find_long_pauses, keep_to_speech, may_hold_pauses
 from sottovoce.words.word_tokens import WordTokens
 
 _DIAGONAL, _DOWN, _RIGHT = 0, 1, 2
@@ -113,7 +114,9 @@ def place_segments(
     *,
     waveform: Waveform,
 ) -> list[list[WordTime]]:
-    """Time the words of one window from its tokens' times, and correct them by ``leave_pauses_out``.
+    """Time the words of one window from its tokens' times, and correct them at its pauses.
+
+    The corrections are those of ``leave_pauses_out`` and, if a word is longer than any is said, ``keep_to_speech``.
 
     Args:
         starts: (N + 1,) seconds at which each text token starts, and the end of the last one.
@@ -129,7 +132,11 @@ def place_segments(
         return [[] for _ in segments]
     timed = iter(_time_all(starts, probabilities, words))
     joined = [_join_punctuation(list(islice(timed, len(segment)))) for segment in segments]
-    moved = iter(leave_pauses_out([word for segment in joined for word in segment], find_pauses(waveform)))
+    flat, pauses = [word for segment in joined for word in segment], find_pauses(waveform)
+    if may_hold_pauses(flat):
+        long = find_long_pauses(waveform, pauses)
+        flat = keep_to_speech(joined, long, duration_s=len(waveform) / SAMPLING_RATE)
+    moved = iter(leave_pauses_out(flat, pauses))
     return [list(islice(moved, len(segment))) for segment in joined]
 
 

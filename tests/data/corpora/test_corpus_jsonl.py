@@ -57,6 +57,26 @@ def test_a_nemo_manifest_is_read_locally_and_remotely(place: Place, encode: Call
     assert len(waveform) == 8_000
 
 
+def test_segments_become_rows_of_their_own(tmp_path: Path):
+    segments = [
+        {"id": 0, "start": 0.0, "end": 12.5, "text": " One.", "words": []},
+        {"start_s": 12.5, "end_s": 31.0, "text": "Two.", "speaker": "b"},
+        "three",
+    ]
+    record = {"id": "talk", "audio": "talk.wav", "text": "One. Two.", "duration_s": 31, "speaker": "a"}
+    first, second, third = _read(tmp_path, {**record, "split": "train", "segments": segments})
+    assert [row.id.removeprefix(str(tmp_path)) for row in (first, second)] == ["talk.wav", "talk.wav@000012.500"]
+    assert [(row.start_s, row.duration_s, row.text) for row in (first, second)] == [
+        (0.0, 12.5, " One."),
+        (12.5, 18.5, "Two."),
+    ]
+    assert [(row.speaker, row.recording, row.split) for row in (first, second)] == [
+        ("a", "talk", "train"),
+        ("b", "talk", "train"),
+    ]
+    assert "a segment that is str" in str(third.fault)
+
+
 def test_nemo_tasks_and_languages_are_read(tmp_path: Path):
     audio = {"audio_filepath": "a.wav", "text": "x", "source_lang": "de"}
     rows = _read(

@@ -42,6 +42,9 @@ def _write(folder: Path, *names: str) -> Path:
         (("data/train-00000-of-00001.parquet", "README.md"), "parquet"),
         (("shards/train-000000.tar",), "webdataset"),
         (("train-000000.tar.gz",), "webdataset"),
+        (("talk.mp4", "talk.srt"), "subtitles"),
+        (("metadata.csv", "talk.wav", "talk.vtt"), "audio_folder"),
+        (("train.jsonl", "talk.wav", "talk.vtt"), "jsonl"),
     ],
 )
 def test_the_layout_is_detected_from_the_files(tmp_path: Path, names: tuple[str, ...], layout: CorpusLayout):

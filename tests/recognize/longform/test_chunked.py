@@ -16,7 +16,9 @@ WINDOW = 5 * SAMPLING_RATE
 BEFORE, AFTER = int(0.3 * SAMPLING_RATE), int(0.2 * SAMPLING_RATE)
 
 
-def plan(recording: Recording, speech, *, before: int = BEFORE, after: int = AFTER) -> list[tuple[int, int]]:
+def plan(
+    recording: Recording, speech, *, before: int = BEFORE, after: int = AFTER, least_speech: int = 0
+) -> list[tuple[int, int]]:
     return list(
         plan_windows(
             recording,
@@ -25,6 +27,7 @@ def plan(recording: Recording, speech, *, before: int = BEFORE, after: int = AFT
             shortest_samples=WINDOW // 2,
             before_samples=before,
             after_samples=after,
+            least_speech_samples=least_speech,
         )
     )
 
@@ -61,6 +64,14 @@ def test_speech_is_gathered_until_a_window_is_full_and_keeps_its_margins():
 
 def test_a_long_silence_is_left_out():
     assert plan(quiet(20.0), seconds((1.0, 1.5), (4.0, 4.5))) == seconds((0.7, 1.7), (3.7, 4.7))
+
+
+def test_single_words_are_gathered_with_the_silence_between_them():
+    words = seconds((1.0, 1.5), (4.0, 4.5), (7.5, 8.0), (12.0, 12.5), (20.0, 20.5))
+    expected = seconds((0.7, 4.7), (7.2, 8.2), (11.7, 12.7), (19.7, 20.7))
+    assert plan(quiet(30.0), words, least_speech=2 * SAMPLING_RATE) == expected
+    sentence = seconds((1.0, 3.2), (5.3, 5.8))
+    assert plan(quiet(30.0), sentence, least_speech=2 * SAMPLING_RATE) == seconds((0.7, 3.4), (5.0, 6.0))
 
 
 def test_speech_longer_than_a_window_is_cut_at_its_quietest_point():

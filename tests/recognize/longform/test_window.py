@@ -1,9 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from spoken_numbers import result
 
+from sottovoce.audio.decode import read_audio
+from sottovoce.audio.waveform import to_pcm
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.window import WindowRequest, read_segments, unheard_rest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, TokenLogprob, WindowSegment, WordTime
@@ -64,3 +67,27 @@ def test_a_text_that_repeats_itself_or_a_window_too_short_is_not_divided():
     assert unheard_rest(REQUEST, result((), token_ids=FULL, compression_ratio=3.0), QUIET) == []
     short = replace(REQUEST, end=REQUEST.start + SAMPLING_RATE // 4)
     assert unheard_rest(short, result((), token_ids=FULL), QUIET) == []
+
+
+def heard_until(end_s: float, *, written_s: float = 1.0):
+    words = (WordTime("ab", 0.0, 0.5, 1.0), WordTime("c", 0.5, end_s, 1.0))
+    return result((WindowSegment(0.0, end_s, " ab c", (9000, 1, 2, 9050), words, written_s=(0.0, written_s)),))
+
+
+def test_speech_that_a_text_passes_over_at_its_end_is_decoded(shared_data: Path):
+    speech = to_pcm(read_audio(shared_data / "jfk.flac"))
+    recording = Recording(np.concatenate([speech[: 2 * SAMPLING_RATE], np.zeros(3 * SAMPLING_RATE, np.int16), speech]))
+    request = replace(REQUEST, start=0, end=recording.num_samples)
+    (rest,) = unheard_rest(request, heard_until(2.0), recording)
+    assert rest.start / SAMPLING_RATE == pytest.approx(5.0, abs=0.4)
+    assert rest.end == request.end
+    assert unheard_rest(rest, heard_until(10.6), recording) == []
+    assert unheard_rest(request, heard_until(2.0, written_s=15.6), recording) == []
+    untimed = result((WindowSegment(0.0, 2.0, " ab c", (9000, 1, 2, 9050)),))
+    assert unheard_rest(request, untimed, recording) == []
+
+
+def test_silence_and_noise_after_a_text_are_left_alone():
+    assert unheard_rest(REQUEST, heard_until(2.0), QUIET) == []
+    noise = np.random.default_rng(0).normal(0.0, 500.0, 200 * SAMPLING_RATE).astype(np.int16)
+    assert unheard_rest(REQUEST, heard_until(2.0), Recording(noise)) == []

@@ -27,6 +27,17 @@ def test_a_transcript_of_something_longer_is_found_and_the_worst_comes_first():
     assert rates.num_odd == 3
 
 
+@pytest.mark.parametrize(("text", "duration_s", "num_odd"), [("no", 4.1, 0), ("eight", 0.14, 0), ("no", 20.0, 1)])
+def test_one_right_word_in_a_short_recording_is_plausible(text: str, duration_s: float, num_odd: int):
+    utterances = [*make_clean_corpus(), make_utterance("one word", text=text, duration_s=duration_s)]
+    assert find_rates(utterances).num_odd == num_odd
+
+
+def test_a_sentence_for_a_word_is_implausible():
+    utterances = [*make_clean_corpus(), make_utterance("sentence", text="what joy there is in living", duration_s=0.4)]
+    assert [odd.id for odd in find_rates(utterances).worst] == ["sentence"]
+
+
 def test_characters_are_counted_in_languages_without_spaces():
     rates = find_rates([make_utterance("a", language="zh", text="今天 天气 很好。", duration_s=2.0)])
     (language,) = rates.languages

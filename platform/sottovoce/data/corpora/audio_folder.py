@@ -7,7 +7,7 @@ is relative to the folder of the metadata.
 import posixpath
 from collections.abc import Iterator
 
-from sottovoce.data.corpora.fields import AUDIO_KEYS, fault_row, parse_record, split_of_folder
+from sottovoce.data.corpora.fields import AUDIO_KEYS, fault_row, parse_record, split_of_folder, split_segments
 from sottovoce.data.corpora.files import CorpusFiles
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.data.corpora.tables import read_csv, read_jsonl
@@ -45,7 +45,8 @@ def read_table(files: CorpusFiles, name: str, *, split: Split | None) -> Iterato
     records = read_csv(data, source=files.shown(name), one_of=AUDIO_KEYS) if is_csv else read_jsonl(data)
     for number, record in records:
         location = f"{name}:{number}"
-        if isinstance(record, ValueError):
-            yield fault_row(record, location=location, row_id=location)
-        else:
-            yield parse_record(record, location=location, folder=posixpath.dirname(name), files=files, split=split)
+        for part in [record] if isinstance(record, ValueError) else split_segments(record):
+            if isinstance(part, ValueError):
+                yield fault_row(part, location=location, row_id=location)
+            else:
+                yield parse_record(part, location=location, folder=posixpath.dirname(name), files=files, split=split)

@@ -1,7 +1,7 @@
 """Convert a record of metadata to a row: the keys that corpora use, times, languages, splits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from sottovoce.data.corpora.files import CorpusFiles
@@ -60,6 +60,28 @@ def parse_record(
     if not audio:
         return fault_row(ValueError("names no audio file"), location=location, row_id=_id_of(record) or location)
     return parse_fields(record, location=location, row_id=files.id_of(audio), audio=audio, split=split)
+
+
+def split_segments(record: Mapping[str, object]) -> Iterator[Mapping[str, object] | ValueError]:
+    """Yield a record for each of the record's ``segments``, as speech recognizers write them; without any, itself.
+
+    A segment has ``text`` and ``start`` and ``end``, or ``start_s`` and ``end_s``, in seconds; it may have its own
+    ``speaker``. Everything else is the record's.
+    """
+    segments = record.get("segments")
+    if not isinstance(segments, list):
+        yield record
+        return
+    own = (*TEXT_KEYS, *ID_KEYS, *TIME_KEYS, *_NEMO_TIME_KEYS, "segments")
+    common = {key: value for key, value in record.items() if key not in own}
+    recording = _first(record, (*RECORDING_KEYS, *ID_KEYS, *AUDIO_KEYS))
+    for segment in segments:
+        if isinstance(segment, dict):
+            spoken = {key: segment[key] for key in ("text", *SPEAKER_KEYS) if key in segment}
+            times = {f"{name}_s": segment.get(f"{name}_s", segment.get(name)) for name in ("start", "end")}
+            yield {**common, "recording": recording, **spoken, **times}
+        else:
+            yield ValueError(f"has a segment that is {type(segment).__name__}, not an object with start, end and text")
 
 
 def parse_fields(

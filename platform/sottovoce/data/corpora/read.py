@@ -16,6 +16,7 @@ from sottovoce.data.corpora.files import CorpusFiles, CorpusLocation, list_files
 from sottovoce.data.corpora.jsonl import read_jsonl_manifests
 from sottovoce.data.corpora.librispeech import TRANSCRIPT, read_librispeech
 from sottovoce.data.corpora.row import CorpusRow
+from sottovoce.data.corpora.subtitles import SUBTITLES, read_subtitles
 from sottovoce.data.corpora.webdataset import COMPRESSED, read_webdataset
 from sottovoce.errors import ManifestError
 
@@ -36,29 +37,50 @@ class Layout:
     """Layouts whose signs often lie in a corpus of this one, and do not count there."""
 
 
+_SUBTITLES = frozenset({"subtitles"})  # whose recordings a table or a shard already lists
+
 LAYOUTS: Final[dict[str, Layout]] = {
     "audio_folder": Layout(
         summary="metadata.csv or metadata.jsonl beside the audio",
         signs=TABLES,
         signs_of_file=(".csv", "metadata.jsonl"),
         read=read_audio_folder,
-        often_holds=frozenset({"jsonl"}),  # a manifest made from the folder
+        often_holds=frozenset({"jsonl", "subtitles"}),  # a manifest made from the folder
     ),
     "jsonl": Layout(
         summary="one JSON object per line, with our keys or NeMo's",
         signs=(".jsonl",),
         signs_of_file=(".jsonl", ".json"),
         read=read_jsonl_manifests,
+        often_holds=_SUBTITLES,
     ),
     "common_voice": Layout(
         summary="clips/ and one table per split",
         signs=(*SPLIT_TABLES, VALIDATED_TABLE),
         signs_of_file=(".tsv",),
         read=read_common_voice,
+        often_holds=_SUBTITLES,
     ),
-    "librispeech": Layout(summary="trees of .trans.txt", signs=(TRANSCRIPT,), read=read_librispeech),
-    "parquet": Layout(summary="files that contain the audio, as on the Hub", signs=(".parquet",), read=None),
-    "webdataset": Layout(summary="uncompressed .tar shards", signs=(".tar", *COMPRESSED), read=read_webdataset),
+    "librispeech": Layout(
+        summary="trees of .trans.txt", signs=(TRANSCRIPT,), read=read_librispeech, often_holds=_SUBTITLES
+    ),
+    "parquet": Layout(
+        summary="files that contain the audio, as on the Hub",
+        signs=(".parquet",),
+        read=None,
+        often_holds=_SUBTITLES,
+    ),
+    "webdataset": Layout(
+        summary="uncompressed .tar shards",
+        signs=(".tar", *COMPRESSED),
+        read=read_webdataset,
+        often_holds=_SUBTITLES,
+    ),
+    "subtitles": Layout(
+        summary="long recordings, each with .srt or .vtt beside it, cut at the cues",
+        signs=SUBTITLES,
+        read=read_subtitles,
+    ),
 }
 
 if TYPE_CHECKING:

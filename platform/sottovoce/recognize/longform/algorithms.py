@@ -15,6 +15,9 @@ from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, DecodeOptions
 # training speech is shorter. Four minutes of sentences with micro (2 to 10 s): WER 3.9 % in windows of up to 10 s,
 # 0.3 % in windows of up to 6 s, 0.8 % for the sentences alone (2026-11).
 _SHARE_OF_TRIMMED = 0.6
+# Of a window that stock Whisper reads. In windows of one digit each, between pauses of 1 to 8 s, whisper-base got half
+# of 24 digits right; in windows of several, all (slow_speech, 2026-12). Sentences are better alone (guess).
+_LEAST_SPEECH_S = 5.0
 
 
 def build_reader(
@@ -50,6 +53,7 @@ def build_reader(
             whole_samples=round(max_window_s * SAMPLING_RATE),
             window_samples=window_samples,
             shortest_samples=shortest_samples,
+            least_speech_s=0.0 if is_trimmed else _LEAST_SPEECH_S,
         )
         return ChunkedReader(recording, options, windows)
     before_s, after_s = long_form.prefix_padding_s, long_form.min_silence_s
@@ -72,6 +76,7 @@ def _plan(
     whole_samples: int,
     window_samples: int,
     shortest_samples: int,
+    least_speech_s: float,
 ) -> Iterator[Span]:
     """Cut a recording into windows. One that fits the model's context is one window, or none if it has no speech."""
     if recording.is_silent(0, recording.num_samples):
@@ -90,4 +95,5 @@ def _plan(
         shortest_samples=shortest_samples,
         before_samples=round(long_form.prefix_padding_s * SAMPLING_RATE),
         after_samples=round(long_form.min_silence_s * SAMPLING_RATE),
+        least_speech_samples=round(least_speech_s * SAMPLING_RATE),
     )

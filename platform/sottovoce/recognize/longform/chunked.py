@@ -11,7 +11,9 @@ from sottovoce.recognize.longform.segment import Segment
 from sottovoce.recognize.longform.window import SpokenLanguage, WindowRequest, read_segments, unheard_rest
 from sottovoce.schema import SAMPLING_RATE, DecodeOptions, WindowResult
 
-LONGEST_SILENCE_S = 2.0  # inside a window; a model invents words for longer ones (guess)
+LONGEST_SILENCE_S = 2.0
+"""Longer silence is left out where it can be: models invent words in it, or take it for the end of speech (guess)."""
+_CLEAR_PAUSE_S = 0.5  # a shorter pause is looked for in the sound: the ends of detected speech are 0.2 s late
 
 
 def plan_windows(
@@ -22,19 +24,21 @@ def plan_windows(
     shortest_samples: int,
     before_samples: int,
     after_samples: int,
+    least_speech_samples: int = 0,
 ) -> Iterator[Span]:
     """Gather speech into windows, and yield each one as soon as it is full.
 
-    Windows share no sample, and every sample of speech is in a window. Speech longer than a window is cut in the
-    longest pause that leaves the window long enough.
+    Windows share no sample, and every sample of speech is in a window. Speech that does not fit into one window is cut
+    in the longest pause that leaves the window long enough.
 
     Args:
-        recording: used to find pauses for cuts.
+        recording: used to find pauses within a span of speech.
         speech: spans in order, without margins.
         window_samples: the longest window.
         shortest_samples: the shortest window that is cut off longer speech.
         before_samples: kept before speech if there is room.
         after_samples: kept after speech if there is room.
+        least_speech_samples: silence ends a window if it is longer than 2 s and the window has so much speech.
 
     Yields:
         Spans of windows, in order.
@@ -43,19 +47,41 @@ def plan_windows(
     longest = window_samples - before - after
     shortest = min(shortest_samples, longest // 2)
     free_from = 0  # the first sample that is in no window
-    window: Span | None = None
-    for start, end in speech:
-        if window is not None and start - window[1] > LONGEST_SILENCE_S * SAMPLING_RATE:
-            last = min(window[1] + after, start)
-            yield max(free_from, window[0] - before), last
-            free_from, window = last, None
-        window = (start if window is None else window[0]), end
-        while window[1] - window[0] > longest:
-            cut = recording.find_pause(window[0] + shortest, window[0] + longest)
-            yield max(free_from, window[0] - before), cut
-            free_from, window = cut, (cut, window[1])
-    if window is not None:
-        yield max(free_from, window[0] - before), min(window[1] + after, recording.num_samples)
+    spans: list[Span] = []  # of the next window
+    for span in speech:
+        is_apart = bool(spans) and span[0] - spans[-1][1] > LONGEST_SILENCE_S * SAMPLING_RATE
+        if is_apart and sum(end - start for start, end in spans) >= least_speech_samples:
+            last = min(spans[-1][1] + after, span[0])
+            yield max(free_from, spans[0][0] - before), last
+            free_from, spans = last, []
+        spans.append(span)
+        while spans[-1][1] - spans[0][0] > longest:
+            first = spans[0][0]
+            end, spans = _cut(recording, spans, first + shortest, first + longest)
+            last = min(end + after, spans[0][0])
+            yield max(free_from, first - before), last
+            free_from = last
+    if spans:
+        yield max(free_from, spans[0][0] - before), min(spans[-1][1] + after, recording.num_samples)
+
+
+def _cut(recording: Recording, spans: list[Span], low: int, high: int) -> tuple[int, list[Span]]:
+    """Cut speech in the longest of its pauses that reach into [low, high].
+
+    Returns:
+        Where the window's speech ends, and the spans after it.
+    """
+    pauses = [(spans[index][1], spans[index + 1][0], index + 1) for index in range(len(spans) - 1)]
+    inside = [pause for pause in pauses if pause[0] <= high and pause[1] >= low]
+    if not inside or max(end - start for start, end, _ in inside) < _CLEAR_PAUSE_S * SAMPLING_RATE:
+        cut = recording.find_pause(low, high)
+        return cut, [(max(start, cut), end) for start, end in spans if end > cut]
+    start, end, index = max(inside, key=lambda pause: (pause[1] - pause[0], pause[0]))
+    rest = spans[index:]
+    if end - start > LONGEST_SILENCE_S * SAMPLING_RATE:
+        return start, rest
+    middle = min(max((start + end) // 2, low), high)
+    return middle, [(middle, rest[0][1]), *rest[1:]]
 
 
 @dataclass

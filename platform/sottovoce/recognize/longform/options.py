@@ -4,6 +4,7 @@ from typing import Literal, TypedDict
 
 from pydantic import Field
 
+from sottovoce.audio.voice_activity import USUAL_THRESHOLD
 from sottovoce.config import Config
 from sottovoce.schema import DecodeOptions, Task
 
@@ -51,7 +52,7 @@ class LongFormOptions(Config):
     context, or 0.6 of it for a model with trimmed contexts. Never longer than the context."""
     condition_on_previous_text: bool = True
     """Of sequential: condition each window on the text of those before, unless that text was sampled."""
-    threshold: float = Field(default=0.5, ge=0.0, le=1.0)
+    threshold: float = Field(default=USUAL_THRESHOLD, ge=0.0, le=1.0)
     """Probability of speech above which a frame counts as speech."""
     skip_without_voice: bool = True
     """Do not decode a window, or a recording that fits one, without detected speech: models invent words for noise.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sottovoce.audio.voice_activity import USUAL_THRESHOLD
 from sottovoce.recognize.longform.recording import Recording
 from sottovoce.recognize.longform.segment import Segment
 from sottovoce.schema import MAX_LABEL_TOKENS, SAMPLING_RATE, DecodeOptions, WindowResult, WordTime
@@ -12,6 +13,10 @@ UNHEARD_LANGUAGE = "en"
 MIN_WINDOW_SAMPLES = SAMPLING_RATE // 10  # 0.1 s: less contains no word
 # tokens of text that fit a decoder behind the longest prompt and a prefix of 4
 _LEAST_ROOM = MAX_LABEL_TOKENS // 2 - 4
+_LEAST_PASSED_SAMPLES = 2 * SAMPLING_RATE  # after a window's text: a shorter rest holds no word behind a pause
+_LEAST_SPEECH_SAMPLES = SAMPLING_RATE // 4  # about the shortest word
+_LEAST_PAUSE_SAMPLES = SAMPLING_RATE // 2  # before speech that was passed over: nearer, it is the last word's end
+_SILENCE_S = 0.2  # that ends speech
 _MAX_COMPRESSION_RATIO = 2.4  # Whisper's threshold: text above it repeats itself, and its length shows nothing
 
 
@@ -64,8 +69,9 @@ def unheard_rest(request: WindowRequest, result: WindowResult, recording: Record
         recording: used to find pauses for cuts.
 
     Returns:
-        Nothing for a window that was transcribed to its end; the rest of one whose last segment is unfinished; all of
-        it, without timestamps, if the timestamps do not advance; two parts if the text fills the decoder.
+        Nothing for a window that was transcribed to its end; the rest of one whose last segment is unfinished, or whose
+        words end seconds before speech does; all of it, without timestamps, if the timestamps do not advance; two parts
+        if the text fills the decoder.
     """
     if result.heard_s is not None:
         heard = request.start + round(result.heard_s * SAMPLING_RATE)
@@ -73,13 +79,34 @@ def unheard_rest(request: WindowRequest, result: WindowResult, recording: Record
             return [replace(request, options=replace(request.options, timestamps=False))]
         return [replace(request, start=heard)] if request.end - heard >= MIN_WINDOW_SAMPLES else []
     fills_decoder = len(result.token_ids) >= min(request.options.max_new_tokens, _LEAST_ROOM)
-    if request.is_final or not fills_decoder or result.compression_ratio > _MAX_COMPRESSION_RATIO:
+    if not fills_decoder:
+        return _passed_over(request, result, recording)
+    if request.is_final or result.compression_ratio > _MAX_COMPRESSION_RATIO:
         return []
     quarter = (request.end - request.start) // 4
     if quarter < MIN_WINDOW_SAMPLES:
         return []
     middle = recording.find_pause(request.start + quarter, request.end - quarter)
     return [replace(request, end=middle, is_final=True), replace(request, start=middle, is_final=True)]
+
+
+def _passed_over(request: WindowRequest, result: WindowResult, recording: Recording) -> list[WindowRequest]:
+    """Return the end of a window from the speech on that its text leaves out.
+
+    After a long pause Whisper often takes the window for finished: it writes a timestamp and ends. openai-whisper and
+    faster-whisper believe it. Only word times show it: the last timestamp may lie seconds before the last word.
+    """
+    if not request.options.timestamps or not result.segments or not result.segments[-1].words:
+        return []
+    last = result.segments[-1]
+    start = request.start + round(max(last.end_s, (last.written_s or (0.0, 0.0))[1]) * SAMPLING_RATE)
+    if request.end - start < _LEAST_PASSED_SAMPLES or recording.is_silent(start, request.end):
+        return []
+    spans = recording.find_speech(start, request.end, threshold=USUAL_THRESHOLD, min_silence_s=_SILENCE_S)
+    spoken = [span for span in spans if span[0] - start >= _LEAST_PAUSE_SAMPLES]
+    if sum(end - begin for begin, end in spoken) < _LEAST_SPEECH_SAMPLES:
+        return []
+    return [replace(request, start=spoken[0][0] - _LEAST_PAUSE_SAMPLES // 2)]
 
 
 def _later(word: WordTime, offset_s: float) -> WordTime:

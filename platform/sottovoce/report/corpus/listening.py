@@ -12,7 +12,7 @@ from markupsafe import Markup
 from sottovoce.audio.decode import read_audio
 from sottovoce.errors import AudioError
 from sottovoce.report.corpus.plots import draw_spectrogram
-from sottovoce.schema import SAMPLING_RATE, Utterance, Waveform
+from sottovoce.schema import MAX_CONTEXT_S, SAMPLING_RATE, Utterance, Waveform
 
 NUM_EXAMPLES = 10
 
@@ -50,7 +50,7 @@ def choose_examples(utterances: Sequence[Utterance], number: int = NUM_EXAMPLES)
 
 
 def load_examples(utterances: Sequence[Utterance]) -> tuple[list[AudibleExample], list[str]]:
-    """Decode and encode each utterance, and draw its spectrogram.
+    """Decode and encode each utterance, at most its first 30 s, and draw its spectrogram.
 
     Returns:
         The examples, and a note for each utterance that cannot be decoded any more.
@@ -58,11 +58,12 @@ def load_examples(utterances: Sequence[Utterance]) -> tuple[list[AudibleExample]
     examples, notes = [], []
     for utterance in utterances:
         try:
-            waveform = read_audio(utterance.audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
+            shown_s = min(utterance.duration_s, MAX_CONTEXT_S)  # a lecture of the test split would make a huge page
+            waveform = read_audio(utterance.audio, start_s=utterance.start_s, duration_s=shown_s)
         except (AudioError, OSError) as error:  # OSError: deleted, or its storage does not answer
             notes.append(f"{utterance.id} is left out: {error}")
             continue
-        description = f"Spectrogram of {utterance.id}, {utterance.duration_s:.1f} s"
+        description = f"Spectrogram of {utterance.id}, {shown_s:.1f} s"
         spectrogram = draw_spectrogram(waveform, description=description)
         examples.append(AudibleExample(utterance=utterance, sound=encode_sound(waveform), spectrogram=spectrogram))
     return examples, notes

@@ -22,10 +22,17 @@ _FAST_FACTOR, _SLOW_FACTOR = (
 # 4 words/s of conversation; Vietnamese writes syllables apart and reaches 7, Thai writes 3 letters per syllable.
 _SLOW_LIMITS: dict[RateUnit, tuple[float, float]] = {"words/s": (0.1, 0.5), "characters/s": (0.2, 1.0)}
 _FAST_LIMITS: dict[RateUnit, tuple[float, float]] = {"words/s": (7.0, 14.0), "characters/s": (12.0, 40.0)}
+# What a right transcript of a short recording may differ by: a digit can be cut to 0.14 s, and "no" be recorded with
+# 4 s of silence around it. Guesses: a word, and the silence that recorders leave before an answer and after it.
+_MORE: dict[RateUnit, int] = {"words/s": 1, "characters/s": 4}
+_SILENCE_S = 5.0
 
 
 def find_rates(utterances: Sequence[Utterance]) -> Rates:
-    """Measure speaking rates, and list the utterances that are spoken implausibly fast or slow, the worst first."""
+    """Measure speaking rates, and list the utterances that are spoken implausibly fast or slow, the worst first.
+
+    An utterance is implausible only if it stays so with a word less, or with 5 s of its duration taken as silence.
+    """
     spoken: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     for index, utterance in enumerate(utterances):
         amount = _count_spoken(utterance)
@@ -39,8 +46,8 @@ def find_rates(utterances: Sequence[Utterance]) -> Rates:
         languages.append(limits)
         by_unit[limits.unit] += [rate for rate, _ in rates]
         for rate, index in rates:
-            factor = max(rate / limits.fast_limit, limits.slow_limit / rate)
-            if factor > 1.0:
+            if _is_odd(rate, utterances[index].duration_s, limits):
+                factor = max(rate / limits.fast_limit, limits.slow_limit / rate)
                 odd.append((factor, index, rate, limits))
     odd.sort(key=lambda entry: (-entry[0], entry[1]))
     ends = {limits.unit: max(of.fast_limit for of in languages if of.unit == limits.unit) for limits in languages}
@@ -73,6 +80,13 @@ def _set_limits(language: str, rates: Sequence[float]) -> LanguageRate:
         slow_limit=float(np.clip(median / _SLOW_FACTOR, *_SLOW_LIMITS[unit])),
         fast_limit=float(np.clip(median * _FAST_FACTOR, *_FAST_LIMITS[unit])),
     )
+
+
+def _is_odd(rate: float, duration_s: float, limits: LanguageRate) -> bool:
+    """Whether a rate is outside the limits by more than a right transcript of a short recording may be."""
+    amount = rate * duration_s
+    is_fast = amount - _MORE[limits.unit] > limits.fast_limit * duration_s
+    return is_fast or amount < limits.slow_limit * (duration_s - _SILENCE_S)
 
 
 def _describe(utterance: Utterance, factor: float, rate: float, limits: LanguageRate) -> OddRate:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sottovoce.checkpoints.run_state import EvaluationRow
-from sottovoce.train.pruner import Posted, Pruner, PrunerClient
+from sottovoce.train.metrics.pruner import Posted, Pruner, PrunerClient
 
 
 def row(step: int) -> EvaluationRow:
@@ -19,9 +19,11 @@ def row(step: int) -> EvaluationRow:
 def client_of(pruner: Pruner, monkeypatch: pytest.MonkeyPatch, *, is_main_process: bool = True) -> PrunerClient:
     """A worker's end whose calls reach the pruner at once, and whose rank is the only one."""
     methods = {name: SimpleNamespace(remote=getattr(pruner, name)) for name in ("post", "read", "verdict")}
-    monkeypatch.setattr("sottovoce.train.pruner.ray.get_actor", lambda name, namespace: SimpleNamespace(**methods))
-    monkeypatch.setattr("sottovoce.train.pruner.ray.get", lambda value: value)
-    monkeypatch.setattr("sottovoce.train.pruner.broadcast_object_list", lambda values: values)
+    monkeypatch.setattr(
+        "sottovoce.train.metrics.pruner.ray.get_actor", lambda name, namespace: SimpleNamespace(**methods)
+    )
+    monkeypatch.setattr("sottovoce.train.metrics.pruner.ray.get", lambda value: value)
+    monkeypatch.setattr("sottovoce.train.metrics.pruner.broadcast_object_list", lambda values: values)
     accelerator: Any = SimpleNamespace(is_main_process=is_main_process)
     return PrunerClient("trial", accelerator)
 
@@ -62,7 +64,7 @@ def test_a_run_waits_for_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         if len(waits) == 3:
             pruner.allow(0)
 
-    monkeypatch.setattr("sottovoce.train.pruner.time.sleep", sleep)
+    monkeypatch.setattr("sottovoce.train.metrics.pruner.time.sleep", sleep)
     assert not client.stops([row(0)], is_last=False)
     assert len(waits) == 3
 
