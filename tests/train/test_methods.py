@@ -2,6 +2,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from sottovoce.checkpoints.run_state import EvaluationRow
@@ -107,7 +108,8 @@ def norms(monkeypatch: pytest.MonkeyPatch) -> str:
 def run_of(config: TrainingConfig, output: Path) -> driver.TrainingRun:
     stream: Any = SimpleNamespace(
         utterances=UTTERANCES, examples=[Example(utterances=tuple(UTTERANCES))], cpus_per_task=None,
-        tasks_per_worker=None, prefetch_batches=None,
+        tasks_per_worker=None, prefetch_batches=None, kinds=UTTERANCES, num_speakers=0,
+        durations_s=np.array([sum(one.duration_s for one in UTTERANCES)]),
     )  # fmt: skip
     return build_run(config, train=stream, validation=UTTERANCES, output=output)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -29,7 +30,11 @@ def speech(*durations_s: float) -> list[Utterance]:
 
 def build(tiny_checkpoint: Path, output: Path, config: ContextSearchConfig, **training: object) -> ContextSearch:
     train: Any = SimpleNamespace(
-        examples=[Example(utterances=(one,)) for one in speech(1.2, 4.1)], utterances=speech(1.2, 4.1)
+        examples=[Example(utterances=(one,)) for one in speech(1.2, 4.1)],
+        utterances=speech(1.2, 4.1),
+        durations_s=np.array([1.2, 4.1]),
+        kinds=speech(1.2),
+        num_speakers=0,
     )
     return build_context_search(
         config,

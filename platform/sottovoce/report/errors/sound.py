@@ -10,7 +10,7 @@ from sottovoce.report.corpus.listening import encode_sound
 from sottovoce.schema import Utterance
 
 MAX_SOUND_S = 300.0  # s of one utterance on a page: of an hour's recording the first minutes tell how it sounds
-MAX_PAGE_SOUND_S = 7_200.0  # s on one page: 60 MB at 50 kbit/s, 41 MB at the 34 kbit/s of real speech (2026-12)
+MAX_PAGE_SOUND_S = 2 * 3600.0  # s on one page: 60 MB at 50 kbit/s, 41 MB at the 34 kbit/s of real speech (2026-12)
 
 
 @dataclass(frozen=True)
