@@ -18,7 +18,7 @@ def spoken(micro) -> SpokenWindows:
     return speak_windows(micro, 16)
 
 
-@pytest.mark.parametrize("assistant", ["itself", "half of its layers", "shaken"])
+@pytest.mark.parametrize("assistant", ["half of its layers", "shaken"])
 def test_windows_of_several_batches_have_the_same_tokens(micro, spoken, assistant):
-    helpers = {"itself": micro, "half of its layers": halved(micro), "shaken": shaken(micro, 1.0)}
+    helpers = {"half of its layers": halved(micro), "shaken": shaken(micro, 1.0)}
     spoken.assert_same_with(micro, helpers[assistant], max_batch_size=8)
