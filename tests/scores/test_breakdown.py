@@ -1,7 +1,7 @@
 """Error rates by everything that is known of the utterances."""
 
 import pytest
-from scored_texts import align
+from scored_utterances import align
 
 from sottovoce.scores.breakdown import MISSING, break_down, name_bucket, worst_speakers
 

@@ -1,7 +1,7 @@
 """Casing, punctuation, and digits against words."""
 
 import pytest
-from scored_texts import align
+from scored_utterances import align
 
 from sottovoce.scores.formatting import measure_formatting
 

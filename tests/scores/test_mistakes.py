@@ -1,7 +1,7 @@
 """Invented words, loops, substitutions, and the recall of terms."""
 
 import pytest
-from scored_texts import align
+from scored_utterances import align
 
 from sottovoce.scores.mistakes import (
     count_invented,

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from scored_texts import align
+from scored_utterances import align
 
 from sottovoce.errors import ManifestError
 from sottovoce.scores.verdict import OtherScore, judge, read_score
