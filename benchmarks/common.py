@@ -16,6 +16,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from sottovoce.atomic_write import atomic_write
+
 PACKAGES = (
     "numpy",
     "torch",
@@ -109,7 +111,7 @@ def write_result(
         "machine": dict(machine if machine is not None else describe_machine()),
         "results": [dict(row) for row in results],
     }
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    atomic_write(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def print_table(title: str, rows: Sequence[Row]) -> None:

@@ -16,6 +16,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -97,19 +98,18 @@ async def _measure(settings: ServeLoad, service: ServeConfig, base_url: str) -> 
     """Load the service, and read its memory meanwhile."""
     uploads = read_uploads(settings.recordings, seed=settings.seed)
     samples: list[MemorySample] = []
-    async with build_client(base_url, deadline_s=service.limits.deadline_s) as client:
-        load = Load(
-            client,
-            draw_uploads(uploads, seed=settings.seed),
-            model=service.model_id,
-            duration_s=settings.duration_s or _DURATION_S[settings.mode],
-        )
-        sampling = asyncio.create_task(_sample(load, samples))
-        if settings.mode == "open":
-            await load.run_open(settings.requests_per_s, seed=settings.seed)
-        else:
-            await load.run_closed(settings.num_clients or _NUM_CLIENTS[settings.mode])
-        sampling.cancel()
+    load = Load(
+        partial(build_client, base_url, deadline_s=service.limits.deadline_s),
+        draw_uploads(uploads, seed=settings.seed),
+        model=service.model_id,
+        duration_s=settings.duration_s or _DURATION_S[settings.mode],
+    )
+    sampling = asyncio.create_task(_sample(load, samples))
+    if settings.mode == "open":
+        await load.run_open(settings.requests_per_s, seed=settings.seed)
+    else:
+        await load.run_closed(settings.num_clients or _NUM_CLIENTS[settings.mode])
+    sampling.cancel()
     samples.append(sample_memory(load.elapsed_s()))
     return load, samples
 

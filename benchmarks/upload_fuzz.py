@@ -1,26 +1,25 @@
 """Does any broken upload crash the gateway, hang it, or get a 5xx?
 
 ``python -m benchmarks.upload_fuzz --num-uploads 1000000 --output FILE`` sends mutated recordings and forms to the
-gateway's application, decoded in its own processes; only the transcribers are stand-ins that answer at once.
+gateway's application, decoded in its own processes; only the transcribers are stand-ins that answer at once. The file
+is written after every ten thousand; stopped before its end, the same command goes on from there.
 """
 
 import asyncio
-import io
+import json
 import logging
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Generator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-import soundfile
-from numpy.random import Generator as Random
 from pydantic import Field
+from rich.progress import track
 
-from benchmarks.abusive_clients import encode_av
+from benchmarks.broken_uploads import Upload, mutated_uploads
 from benchmarks.common import Row, print_table, write_result
 from serve.gateway import Gateway
 from serve.models.model_plan import ModelEntry, ModelPlan
@@ -33,18 +32,10 @@ from sottovoce.schema import DecodeOptions, WindowResult
 Application: TypeAlias = Callable[..., Any]
 HANG_S = 10.0
 """An upload that is not answered within so many seconds hangs."""
+_QUESTION = "Does any broken upload crash the gateway, hang it, or get a 5xx?"
+_CHUNK = 10_000
+"""Uploads that one gateway receives, before the next begins."""
 _NUM_AT_ONCE = 4
-_SECONDS = 0.2  # of audio in each recording
-_BOUNDARY = b"fuzzed"
-_ODD_TEXTS = (
-    *("", "0", "-1", "1e400", "nan", "true", "[]", "{}", "{", "null", "\x00", "../../etc/passwd", "sottovoce@int8"),
-    *("\ud83d", "a" * 20_000, "en", "xx", "segment", "word", "json", "srt", "verbose_json", "auto", '{"type":1}', "%s"),
-)
-_FIELDS = (
-    *("model", "language", "prompt", "response_format", "temperature", "stream", "include[]", "file"),
-    *("timestamp_granularities[]", "chunking_strategy", "chunking_strategy[type]", "nope", ""),
-)
-_HEADER_BYTES = 64  # first bytes of a container, where most mutations go
 
 
 class UploadFuzz(Config):
@@ -57,15 +48,7 @@ class UploadFuzz(Config):
     seed: int = 0
     """Of the mutations; the same seed sends the same uploads."""
     output: Path
-    """JSON file that receives the result."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One request."""
-
-    body: bytes
-    content_type: bytes
+    """JSON file that receives the result; one that holds fewer uploads of the same seed is gone on with."""
 
 
 @dataclass
@@ -75,121 +58,31 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter)
     num_hangs: int = 0
     num_crashes: int = 0
-    """Decoder processes that died, and exceptions that left the application."""
+    """Exceptions that left the application."""
+    num_deaths: int = 0
+    """Decoder processes that died."""
     slowest_s: float = 0.0
+    seconds: float = 0.0
+    """In which a gateway was sent uploads, from its start to its end."""
 
     def add(self, other: "Tally") -> None:
-        """Add the uploads of another process."""
+        """Add the uploads of another gateway."""
         self.statuses.update(other.statuses)
         self.num_hangs += other.num_hangs
         self.num_crashes += other.num_crashes
+        self.num_deaths += other.num_deaths
         self.slowest_s = max(self.slowest_s, other.slowest_s)
+        self.seconds += other.seconds
+
+    @property
+    def num_uploads(self) -> int:
+        """Uploads with an outcome."""
+        return self.statuses.total() + self.num_hangs + self.num_crashes
 
     @property
     def num_5xx(self) -> int:
         """Answers that blame the service."""
         return sum(count for status, count in self.statuses.items() if status >= 500)
-
-
-def recordings() -> list[bytes]:
-    """Encode a fifth of a second of noise in every container that people send."""
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, round(48_000 * _SECONDS)).astype(np.float32)
-    encoded = []
-    for container, subtype in (
-        *(("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")),
-        *(("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16"), ("W64", "PCM_16")),
-    ):
-        buffer = io.BytesIO()
-        soundfile.write(buffer, noise, 48_000, format=container, subtype=subtype)
-        encoded.append(buffer.getvalue())
-    for container, codec in (("mp4", "aac"), ("webm", "libopus"), ("ogg", "libopus"), ("adts", "aac"), ("avi", "mp3")):
-        encoded.append(encode_av(noise, container, codec, rate=48_000))
-    return encoded
-
-
-def mutated_uploads(num_uploads: int, *, seed: int) -> Generator[Upload, None, None]:
-    """Yield uploads: three of four with a mutated recording, the others with a mutated form."""
-    random = np.random.default_rng(seed)
-    encoded = recordings()
-    for _ in range(num_uploads):
-        data = encoded[random.integers(len(encoded))]
-        if random.random() < 0.75:
-            yield Upload(form(_mutate(data, encoded, random), {"model": "sottovoce"}), _content_type(_BOUNDARY))
-        else:
-            yield _mutate_form(data, random)
-
-
-def form(data: bytes, fields: Mapping[str, str]) -> bytes:
-    """Return a multipart body with a file and text fields."""
-    parts = [_part(name, value.encode("utf-8", "surrogatepass")) for name, value in fields.items()]
-    parts.append(_part("file", data, filename="a.wav"))
-    return b"".join(parts) + b"--" + _BOUNDARY + b"--\r\n"
-
-
-def _part(name: str, value: bytes, filename: str | None = None) -> bytes:
-    head = f'content-disposition: form-data; name="{name}"' + (f'; filename="{filename}"' if filename else "")
-    return b"--" + _BOUNDARY + b"\r\n" + head.encode("utf-8", "surrogatepass") + b"\r\n\r\n" + value + b"\r\n"
-
-
-def _content_type(boundary: bytes) -> bytes:
-    return b"multipart/form-data; boundary=" + boundary
-
-
-def _mutate(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-    """Flip, overwrite, cut, insert, repeat or splice bytes, mostly those of the header."""
-    array = bytearray(data)
-    for _ in range(random.integers(1, 4)):
-        span = max(1, min(_HEADER_BYTES, len(array)) if random.random() < 0.6 else len(array))
-        _MUTATIONS[random.integers(len(_MUTATIONS))](array, int(random.integers(span)), others, random)
-    return bytes(array)
-
-
-def _flip(array: bytearray, place: int, _: Sequence[bytes], random: Random) -> None:
-    for index in random.integers(0, place + 1, size=random.integers(1, 8)):
-        array[index : index + 1] = random.bytes(1)
-
-
-def _overwrite(array: bytearray, place: int, _: Sequence[bytes], random: Random) -> None:
-    array[place : place + 4] = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"][random.integers(3)]
-
-
-def _cut(array: bytearray, place: int, _others: Sequence[bytes], _random: Random) -> None:
-    del array[place:]
-
-
-def _insert(array: bytearray, place: int, _: Sequence[bytes], random: Random) -> None:
-    array[place:place] = random.bytes(int(random.integers(1, 64)))
-
-
-def _repeat(array: bytearray, place: int, _others: Sequence[bytes], _random: Random) -> None:
-    array += array[place : place + 4096]
-
-
-def _splice(array: bytearray, place: int, others: Sequence[bytes], random: Random) -> None:
-    array[place:] = others[int(random.integers(len(others)))][place:]
-
-
-_MUTATIONS = (_flip, _overwrite, _cut, _insert, _repeat, _splice)
-
-
-def _mutate_form(data: bytes, random: Random) -> Upload:
-    fields = {"model": "sottovoce"} if random.random() < 0.9 else {}
-    for _ in range(random.integers(0, 4)):
-        fields[_FIELDS[random.integers(len(_FIELDS))]] = _ODD_TEXTS[random.integers(len(_ODD_TEXTS))]
-    body = bytearray(form(data, fields))
-    boundary = _BOUNDARY
-    kind = random.random()
-    if kind < 0.4:
-        for index in random.integers(0, min(len(body), 400), size=random.integers(1, 6)):
-            body[index] = random.integers(256)
-    elif kind < 0.5:
-        del body[random.integers(len(body)) :]
-    elif kind < 0.6:
-        boundary = random.bytes(int(random.integers(0, 80))).replace(b"\n", b"").replace(b"\r", b"")
-    charset = (
-        b"" if random.random() < 0.9 else b"; charset=" + [b"utf-16", b"undefined", b"utf-7"][int(random.integers(3))]
-    )
-    return Upload(bytes(body), _content_type(boundary) + charset)
 
 
 async def send_all(application: Application, uploads: Generator[Upload, None, None]) -> Tally:
@@ -319,10 +212,11 @@ class _CountDeaths(logging.Handler):
         self.num_deaths += 1
 
 
-def fuzz_gateway(num_uploads: int, seed: int) -> Tally:
+def fuzz_gateway(num_uploads: int, seed: tuple[int, int]) -> Tally:
     """Send mutated uploads to one gateway with decoder processes."""
     deaths = _CountDeaths(level=logging.ERROR)
     logging.getLogger("serve.decoding").addHandler(deaths)
+    started = time.monotonic()
 
     async def main() -> Tally:
         gateway = Gateway(InstantTranscriber(), source=OneModel(), limits=Limits(), api_keys_env=None)
@@ -331,32 +225,57 @@ def fuzz_gateway(num_uploads: int, seed: int) -> Tally:
             return await send_all(application, mutated_uploads(num_uploads, seed=seed))
 
     tally = asyncio.run(main())
-    tally.num_crashes += deaths.num_deaths
+    logging.getLogger("serve.decoding").removeHandler(deaths)
+    tally.num_deaths = deaths.num_deaths
+    tally.seconds = time.monotonic() - started
     return tally
 
 
-def main(settings: UploadFuzz) -> None:
-    """Share the uploads among processes and write what became of them."""
-    shares = [settings.num_uploads // settings.num_processes] * settings.num_processes
-    shares[0] += settings.num_uploads - sum(shares)
-    started = time.monotonic()
-    total = Tally()
-    with multiprocessing.get_context("spawn").Pool(settings.num_processes) as pool:
-        given = [(share, settings.seed + index) for index, share in enumerate(shares)]
-        for tally in pool.starmap(fuzz_gateway, given):
-            total.add(tally)
-    seconds = time.monotonic() - started
-    row: Row = {
-        "uploads": settings.num_uploads,
-        "5xx": total.num_5xx,
-        "crashes": total.num_crashes,
-        "hangs": total.num_hangs,
-        "slowest_s": round(total.slowest_s, 3),
-        "uploads_per_s": round(settings.num_uploads / seconds, 1),
-        "statuses": {str(status): count for status, count in sorted(total.statuses.items())},
+def _fuzz_chunk(given: tuple[int, tuple[int, int]]) -> Tally:
+    return fuzz_gateway(*given)
+
+
+def read_tally(settings: UploadFuzz) -> Tally:
+    """Read what an earlier run of the same seed that was stopped had sent; nothing where there was none."""
+    if not settings.output.exists():
+        return Tally()
+    (row,) = json.loads(settings.output.read_text(encoding="utf-8"))["results"]
+    if row["seed"] != settings.seed or row["uploads"] >= settings.num_uploads or row["uploads"] % _CHUNK:
+        return Tally()
+    return Tally(
+        statuses=Counter({int(status): count for status, count in row["statuses"].items()}),
+        num_hangs=row["hangs"],
+        num_crashes=row["exceptions"],
+        num_deaths=row["decoders_died"],
+        slowest_s=row["slowest_s"],
+        seconds=row["gateway_s"],
+    )
+
+
+def _row(tally: Tally, seed: int) -> Row:
+    return {
+        "seed": seed,
+        "uploads": tally.num_uploads,
+        "5xx": tally.num_5xx,
+        "exceptions": tally.num_crashes,
+        "decoders_died": tally.num_deaths,
+        "hangs": tally.num_hangs,
+        "slowest_s": round(tally.slowest_s, 3),
+        "gateway_s": round(tally.seconds, 1),
+        "statuses": {str(status): count for status, count in sorted(tally.statuses.items())},
     }
-    write_result(settings.output, "Does any broken upload crash the gateway, hang it, or get a 5xx?", [row])
-    print_table("Mutated uploads", [row])
+
+
+def main(settings: UploadFuzz) -> None:
+    """Share the uploads among processes and write what became of them, chunk by chunk."""
+    total = read_tally(settings)
+    starts = range(total.num_uploads, settings.num_uploads, _CHUNK)
+    given = [(min(_CHUNK, settings.num_uploads - start), (settings.seed, start)) for start in starts]
+    with multiprocessing.get_context("spawn").Pool(settings.num_processes) as pool:
+        for tally in track(pool.imap(_fuzz_chunk, given), f"Uploads by {_CHUNK}", total=len(given)):
+            total.add(tally)
+            write_result(settings.output, _QUESTION, [_row(total, settings.seed)])
+    print_table("Mutated uploads", [_row(total, settings.seed)])
 
 
 if __name__ == "__main__":

@@ -20,20 +20,24 @@ UPLOAD = Upload("a", "utterance", 2.0, b"audio")
 
 
 def run(
-    answer: Callable[[httpx.Request], httpx.Response], use: Callable[[Load], object], duration_s: float = 0.2
+    answer: Callable[[httpx.Request], httpx.Response],
+    use: Callable[[Load, httpx.AsyncClient], object],
+    duration_s: float = 0.2,
 ) -> Load:
     """Load a service that is a function."""
+
+    def build() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://service/v1")
 
     async def main() -> Load:
         async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: text_answer())) as client:
             await client.post(
                 "http://service", files={"file": b"x"}
             )  # the first request imports for a third of a second
-        transport = httpx.MockTransport(answer)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service/v1") as client:
-            load = Load(client, itertools.repeat(UPLOAD), model="m", duration_s=duration_s)
-            await use(load)
-            return load
+        load = Load(build, itertools.repeat(UPLOAD), model="m", duration_s=duration_s)
+        async with build() as client:
+            await use(load, client)
+        return load
 
     return asyncio.run(main())
 
@@ -57,7 +61,7 @@ def test_clients_of_a_closed_loop_wait_for_each_answer():
         at_once -= 1
         return text_answer()
 
-    load = run(answer, lambda load: load.run_closed(3))
+    load = run(answer, lambda load, _: load.run_closed(3))
     assert most == 3
     assert len(load.outcomes) >= 6
     assert all(one.is_answered and one.is_same for one in load.outcomes)
@@ -65,7 +69,7 @@ def test_clients_of_a_closed_loop_wait_for_each_answer():
 
 def test_a_refused_client_comes_back_when_it_was_told_to():
     answers = iter([refusal(**{"retry-after": "0.1"}), *[text_answer()] * 1000])
-    load = run(lambda _: next(answers), lambda load: load.run_closed(1))
+    load = run(lambda _: next(answers), lambda load, _: load.run_closed(1))
     first, second = load.outcomes[:2]
     assert (first.is_refused, first.is_lost, first.reason) == (True, False, "overloaded")
     assert second.started_s >= first.started_s + 0.1
@@ -76,7 +80,7 @@ def test_an_open_loop_sends_whether_or_not_there_are_answers():
         await asyncio.sleep(0.3)
         return text_answer()
 
-    load = run(answer, lambda load: load.run_open(100.0, seed=0))
+    load = run(answer, lambda load, _: load.run_open(100.0, seed=0))
     assert len(load.outcomes) > 5
     assert all(one.started_s < 0.2 for one in load.outcomes)
 
@@ -95,7 +99,7 @@ def broken(request: httpx.Request) -> httpx.Response:
     ids=["connection", "no-retry-after", "500"],
 )
 def test_what_is_neither_answered_nor_refused_properly_is_lost(answer, reason):
-    load = run(answer, lambda load: load.send_one())
+    load = run(answer, lambda load, client: load.send_one(client))
     (outcome,) = load.outcomes
     assert (outcome.is_lost, outcome.reason) == (True, reason)
 
@@ -103,9 +107,9 @@ def test_what_is_neither_answered_nor_refused_properly_is_lost(answer, reason):
 def test_a_recording_that_gets_another_text_is_counted():
     texts = iter(["one", "one", "two"])
 
-    async def thrice(load: Load) -> None:
+    async def thrice(load: Load, client: httpx.AsyncClient) -> None:
         for _ in range(3):
-            await load.send_one()
+            await load.send_one(client)
 
     load = run(lambda _: text_answer(next(texts)), thrice)
     assert [one.is_same for one in load.outcomes] == [True, True, False]

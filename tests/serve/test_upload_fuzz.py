@@ -1,10 +1,13 @@
 """Thousands of broken uploads: none crashes the gateway, hangs it, or gets a 5xx. The script sends a million."""
 
 import asyncio
+import json
 
 import pytest
 
-from benchmarks.upload_fuzz import InstantTranscriber, OneModel, Tally, mutated_uploads, recordings, send_all
+from benchmarks.broken_uploads import mutated_uploads, recordings
+from benchmarks.common import write_result
+from benchmarks.upload_fuzz import InstantTranscriber, OneModel, Tally, UploadFuzz, main, send_all
 from serve.gateway import Gateway
 from serve.settings import Limits
 
@@ -35,3 +38,22 @@ def test_the_recordings_are_whole_before_they_are_broken():
 
     for data in recordings():
         assert 0.15 < len(decode_pcm(data, source="test")) / 16_000 < 0.4
+
+
+@pytest.mark.slow
+def test_a_fuzz_that_was_stopped_goes_on(tmp_path):
+    output = tmp_path / "fuzz.json"
+    main(UploadFuzz(num_uploads=20, num_processes=1, output=output))
+    first = read_row(output)
+    assert first["uploads"] == 20
+    write_result(output, "", [first | {"uploads": 10_000, "statuses": {"200": 10_000}}])
+    main(UploadFuzz(num_uploads=10_020, num_processes=1, output=output))
+    row = read_row(output)
+    assert row["uploads"] == 10_020
+    assert row["statuses"]["200"] > 10_000
+    assert row["gateway_s"] > first["gateway_s"]
+
+
+def read_row(path):
+    (row,) = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return row
