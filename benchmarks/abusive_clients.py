@@ -151,14 +151,23 @@ def hang_ups(body: bytes, num_clients: int) -> Abuse:
     return abuse
 
 
-async def crowd(port: int, body: bytes, *, num_clients: int, seconds: float) -> list[Answer]:
-    """Let so many clients ask again and again; one that gets 503 comes again after Retry-After."""
-    answers: list[Answer] = []
+async def crowd(port: int, body: bytes, *, num_clients: int, seconds: float) -> list[Answer | None]:
+    """Let so many clients ask again and again; one that gets 503 comes again after Retry-After.
+
+    Returns:
+        The answers; None for a connection that was lost.
+    """
+    answers: list[Answer | None] = []
 
     async def client() -> None:
         end = monotonic() + seconds
         while monotonic() < end:
-            answer = await post(port, body)
+            try:
+                answer = await post(port, body)
+            except OSError:
+                answers.append(None)
+                await asyncio.sleep(_AFTER_LOSS_S)
+                continue
             answers.append(answer)
             if answer.status != 200:
                 await asyncio.sleep(float(answer.headers.get("retry-after", "1")))

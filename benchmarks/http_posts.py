@@ -73,12 +73,16 @@ class Connection:
         Raises:
             ConnectionError: the server closed the connection without one.
         """
-        received = await self._reader.read()
-        head, _, body = received.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        if not first.startswith("HTTP/1.1 "):
-            raise ConnectionError("the server closed the connection without an answer")
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionError("the server closed the connection without an answer") from error
+        first, *lines = head.decode("latin-1").rstrip().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if "content-length" in headers:  # to the end of the connection, a reset would take the answer with it
+            body = await self._reader.readexactly(int(headers["content-length"]))
+        else:
+            body = await self._reader.read()
         return Answer(status=int(first.split()[1]), seconds=monotonic() - self._started, headers=headers, body=body)
 
 
@@ -86,6 +90,7 @@ async def post(port: int, body: bytes) -> Answer:
     """Send one request and wait for its answer; an answer may come before the body has been sent."""
     async with Connection(port) as connection:
         await connection.send_head(len(body))
+        answering = asyncio.create_task(connection.answer())
         with suppress(ConnectionError):  # refused early: the answer is there
             await connection.send(body)
-        return await connection.answer()
+        return await answering

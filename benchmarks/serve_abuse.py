@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from benchmarks.http_posts import Answer, post, speech_form
 from sottovoce.config import Config, load_config
 from sottovoce.schema import SAMPLING_RATE
 
+_QUESTION = "Do other clients notice while some abuse the service?"
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
 _RECOVERY_S = 5.0
@@ -185,15 +186,18 @@ async def _abuse(name: str, abuse: Abuse, port: int, body: bytes, settings: Serv
 
 async def _crowd(port: int, body: bytes, settings: ServeAbuse, memory: GatewayMemory) -> Row:
     memory.reset()
-    answers = await crowd(port, body, num_clients=settings.num_crowd, seconds=settings.seconds)
+    outcomes = await crowd(port, body, num_clients=settings.num_crowd, seconds=settings.seconds)
+    answers = [answer for answer in outcomes if answer is not None]
     accepted = [answer.seconds for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status == 503]
     refused_s = [answer.seconds for answer in refused]
     return {
         "abuse": f"{settings.num_crowd} clients",
         "statuses": {str(status): count for status, count in Counter(answer.status for answer in answers).items()},
+        "connections_lost": len(outcomes) - len(answers),
         "accepted_p95_s": float(np.percentile(accepted, 95)) if accepted else None,
         "accepted_max_s": max(accepted, default=None),
+        "refused_p50_s": float(np.percentile(refused_s, 50)) if refused_s else None,
         "refused_p95_s": float(np.percentile(refused_s, 95)) if refused_s else None,
         "refused_max_s": max(refused_s, default=None),
         "refused_with_retry_after": sum("retry-after" in answer.headers for answer in refused),
@@ -201,7 +205,8 @@ async def _crowd(port: int, body: bytes, settings: ServeAbuse, memory: GatewayMe
     }
 
 
-async def _run_all(port: int, settings: ServeAbuse, memory: GatewayMemory) -> list[Row]:
+async def _run_all(port: int, settings: ServeAbuse, memory: GatewayMemory, machine: Mapping[str, str]) -> list[Row]:
+    """Measure each abuse and the crowd; the file is written after each."""
     spoken = wav(spoken_minute()[: round(_SPOKEN_S * SAMPLING_RATE)])
     body = speech_form(spoken)
     await _measure(port, body, _RECOVERY_S)  # the first requests start decoders
@@ -210,8 +215,10 @@ async def _run_all(port: int, settings: ServeAbuse, memory: GatewayMemory) -> li
         if settings.only in name:
             rows.append(await _abuse(name, abuse, port, body, settings, memory))
             print(rows[-1], flush=True)
+            write_result(settings.output, _QUESTION, rows, machine=machine)
     if settings.num_crowd:
         rows.append(await _crowd(port, body, settings, memory))
+        write_result(settings.output, _QUESTION, rows, machine=machine)
     return rows
 
 
@@ -221,9 +228,8 @@ def main(settings: ServeAbuse) -> None:
     memory = GatewayMemory()
     with tempfile.TemporaryDirectory() as folder, running_server(settings, Path(folder)) as port:
         memory.start()
-        rows = asyncio.run(_run_all(port, settings, memory))
+        rows = asyncio.run(_run_all(port, settings, memory, machine))
         memory.stop()
-    write_result(settings.output, "Do other clients notice while some abuse the service?", rows, machine=machine)
     print_table("Abuse", rows)
 
 

@@ -12,11 +12,12 @@ from ray import serve as ray_serve
 from ray.serve.config import ControllerOptions, HTTPOptions
 
 from serve.app import build_app, settle_device
+from serve.lifecycle.crowd import MAX_WORKING_VARIABLE
 from serve.lifecycle.resending import MIDDLEWARE_PATH
 from serve.lifecycle.starting import explain_failure
 from serve.models.file_digests import describe_files, digest_contents
 from serve.models.repository import open_repository
-from serve.settings import ServeConfig
+from serve.settings import Autoscaling, ServeConfig
 from sottovoce.assets import MICRO_FOLDER
 from sottovoce.cluster import explained_token
 from sottovoce.errors import ConfigError
@@ -88,7 +89,10 @@ def local_cpus() -> int:
 
 
 def fit_to_cpus(config: ServeConfig, num_cpus: int) -> ServeConfig:
-    """Return settings with no more transcribers than have CPUs: one that waits for a CPU for ever serves nobody.
+    """Return settings with no more replicas than have CPUs.
+
+    A transcriber that waits for a CPU for ever serves nobody. A gateway reserves none, but one that is added to a busy
+    machine takes seconds of both cores for its start, and then does not make it faster.
 
     Args:
         config: the service's settings.
@@ -104,8 +108,17 @@ def fit_to_cpus(config: ServeConfig, num_cpus: int) -> ServeConfig:
             f"{least} transcriber(s) with num_threads {config.num_threads} need {least * config.num_threads} CPUs, and "
             f"there are {num_cpus}; lower --num-threads or --transcriber-scaling.min-replicas"
         )
-    fitting = scaling.model_copy(update={"max_replicas": min(most, scaling.max_replicas)})
-    return config.model_copy(update={"transcriber_scaling": fitting})
+    gateways = config.gateway_scaling
+    return config.model_copy(
+        update={
+            "transcriber_scaling": scaling.model_copy(update={"max_replicas": min(most, scaling.max_replicas)}),
+            "gateway_scaling": gateways.model_copy(update={"max_replicas": _most_gateways(gateways, num_cpus)}),
+        }
+    )
+
+
+def _most_gateways(scaling: Autoscaling, num_cpus: int) -> int:
+    return max(scaling.min_replicas, min(num_cpus, scaling.max_replicas))
 
 
 def fit_to_gpus(config: ServeConfig, num_gpus: float) -> ServeConfig:
@@ -172,11 +185,13 @@ def start_server(config: ServeConfig, *, host: str, port: int) -> None:
     """
     if not ray.is_initialized():
         raise ConfigError("no Ray runs in this process; call ray.init() or start_ray() first")
+    num_gateways = _most_gateways(config.gateway_scaling, int(_cluster_resource("CPU")))
+    environment = _SERVE_ENVIRONMENT | {MAX_WORKING_VARIABLE: str(num_gateways * config.limits.max_concurrent_requests)}
     ray_serve.start(
         http_options=HTTPOptions(
             host=host, port=port, request_timeout_s=config.limits.longest_deadline_s + _TIMEOUT_MARGIN_S
         ),
-        controller_options=ControllerOptions(runtime_env={"env_vars": _SERVE_ENVIRONMENT}),
+        controller_options=ControllerOptions(runtime_env={"env_vars": environment}),
     )
 
 
@@ -197,10 +212,9 @@ def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8
     """
     described = describe_default(config)
     start_server(config, host=host, port=port)
-    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    num_gpus = cluster.get("GPU", 0.0)
+    num_gpus = _cluster_resource("GPU")
     settled = settle_device(config, open_repository(config).default_plan().variant, num_gpus=num_gpus)
-    fitting = fit_to_gpus(fit_to_cpus(settled, int(cluster.get("CPU", 0))), num_gpus)
+    fitting = fit_to_gpus(fit_to_cpus(settled, int(_cluster_resource("CPU"))), num_gpus)
     try:
         ray_serve.run(build_app(fitting), name=APP_NAME, route_prefix="/")
     except RuntimeError as error:
@@ -210,6 +224,11 @@ def start_service(config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8
     url = base_url(host, port)
     _log.info("serving at %s: %s", url, described)
     return url
+
+
+def _cluster_resource(name: str) -> float:
+    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return cluster.get(name, 0.0)
 
 
 def stop_service() -> None:

@@ -46,7 +46,7 @@ class Limits(Config):
     upload_timeout_s: float = Field(default=120.0, gt=0.0)
     """Longest time from a request's first byte to its last one; 408 after it."""
     min_upload_bytes_per_s: float = Field(default=2048.0, gt=0.0)
-    """Lowest mean rate of an upload after its first 20 seconds; 408 below it."""
+    """Lowest mean rate of an upload after its first 20 seconds, or 2 if it comes in pieces below 1 KiB; else 408."""
     num_decoders: int = Field(default=2, gt=0)
     """Recordings whose first ten seconds one gateway replica decodes at a time, each in a process. What is longer goes
     on in a process for short recordings, or in one for long ones."""
@@ -92,7 +92,7 @@ class Autoscaling(Config):
     min_replicas: int = Field(default=1, ge=0)
     """Replicas without load. 0, for transcribers only, frees their memory: the next request waits until one runs."""
     max_replicas: int = Field(default=1, ge=1)
-    """Most replicas. Each transcriber needs its CPUs, and there are never more than fit."""
+    """Most replicas. Never more transcribers than have their CPUs, nor more gateways than CPUs."""
     target_ongoing_requests: float = Field(default=8.0, gt=0.0)
     """Requests (for the transcriber: windows) per replica that scaling aims at."""
     upscale_delay_s: float = Field(default=10.0, ge=0.0)

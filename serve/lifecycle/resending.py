@@ -1,8 +1,6 @@
 """Middleware of Serve's HTTP proxy: send a request to another gateway when its gateway died, before anything was sent.
 
-A crowd is refused here, too. Where a gateway has no room left, its refusal comes after the proxy has read the request
-and a busy gateway has taken its turn: seconds, when hundreds of clients share the processor. So after such a refusal
-the proxy itself refuses further uploads for a moment, before it reads them.
+A crowd is refused here, too; see ``crowd``.
 
 Serve answers such a request with a bare 500, and its own refusals are plain text. Here the request is sent again, with
 the part of its body that has been read, and what cannot be answered has OpenAI's error format.
@@ -19,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import CrowdedError, DeadlineError, UnavailableError
 from serve.http.problems import CROWDED_HEADER, problem_response
+from serve.lifecycle.crowd import Crowd, Visit, max_working_from_environment
 
 MIDDLEWARE_PATH = "serve.lifecycle.resending:proxy_middleware"
 """What Serve's proxy imports; see ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``."""
@@ -28,12 +27,10 @@ _MAX_ATTEMPTS = 6  # gateways may die one after the other while a request is wit
 _BACKOFF_S = 0.1  # doubled each time
 _NO_ROUTE_S = 10.0  # a restarted proxy learns its routes from the controller, which may be restarting as well
 _NO_ROUTE_POLL_S = 0.1
-# Refused by the proxy after a gateway's refusal. A gateway has windows for longer than this in its queue, so that the
-# transcribers stay busy (guess).
-_CROWDED_S = 0.2
 _UPLOADS = "POST"
 _SERVES_REFUSALS = frozenset({404, 408, 429, 503})
 _REQUEST_ID_HEADER = "x-request-id"
+_RETRY_AFTER_HEADER = "retry-after"
 _SERVES_PATHS = "/-/"  # health and routes of the proxy itself
 
 _log = logging.getLogger("ray.serve")  # the proxy's own log
@@ -47,16 +44,17 @@ def proxy_middleware() -> list[Middleware]:
 class Resending:
     """ASGI middleware around Serve's proxy. The deadline of a request counts anew with each gateway."""
 
-    def __init__(self, app: ASGIApp, *, max_kept_bytes: int = _MAX_KEPT_BYTES) -> None:
+    def __init__(self, app: ASGIApp, *, max_kept_bytes: int = _MAX_KEPT_BYTES, crowd: Crowd | None = None) -> None:
         """Wrap the proxy.
 
         Args:
             app: the proxy.
             max_kept_bytes: memory for the bodies of unanswered requests.
+            crowd: by default one with the limit that the environment names.
         """
         self._app = app
         self._budget = _Budget(max_kept_bytes)
-        self._crowded_until = 0.0
+        self._crowd = crowd or Crowd(max_working_from_environment())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -64,21 +62,45 @@ class Resending:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        if time.monotonic() < self._crowded_until and scope["method"] == _UPLOADS:
-            await _refuse(CrowdedError(), request_id, scope, receive, send)
+        if scope["method"] != _UPLOADS:
+            await self._pass_on(scope, _KeptBody(receive, self._budget), send, request_id)
             return
-        body = _KeptBody(receive, self._budget)
+        if self._crowd.is_full:
+            wait_s = self._crowd.retry_after_s()
+            await _refuse(CrowdedError(), request_id, scope, receive, send, retry_after_s=wait_s)
+            return
+        visit = Visit(self._crowd)
+        try:
+            body = _KeptBody(receive, self._budget, visit)
+            await self._pass_on(scope, body, self._crowd_control(send), request_id)
+        finally:
+            visit.end()
+
+    def _crowd_control(self, send: Send) -> Send:
+        """Note what becomes of an upload; one that is refused for lack of room learns when to come again."""
+
+        async def noting_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if CROWDED_HEADER in headers:
+                    self._crowd.note_refusal()
+                    headers[_RETRY_AFTER_HEADER] = str(self._crowd.retry_after_s())
+                elif message["status"] == 200:
+                    self._crowd.note_answer()
+            await send(message)
+
+        return noting_send
+
+    async def _pass_on(self, scope: Scope, body: "_KeptBody", send: Send, request_id: str) -> None:
         started = time.monotonic()
         try:
             answer = await self._try_gateways(scope, body, send)
         finally:
             body.drop()
-        if answer.is_crowded:
-            self._crowded_until = time.monotonic() + _CROWDED_S
         if answer.has_started or body.client_has_left:
             return
         _log.warning("request %s got no answer from a gateway (%s)", request_id, answer.refusal or "it died")
-        await _refuse(answer.problem(time.monotonic() - started), request_id, scope, receive, send)
+        await _refuse(answer.problem(time.monotonic() - started), request_id, scope, body.replay(), send)
 
     async def _try_gateways(self, scope: Scope, body: "_KeptBody", send: Send) -> "_Answer":
         """Send the request until a gateway answers. Return the last answer, which may be Serve's refusal or none."""
@@ -104,8 +126,6 @@ class _Answer:
         self.has_started = False
         self.refusal: int | None = None
         """Status of Serve's own refusal."""
-        self.is_crowded = False
-        """Whether the gateway had no room for the request, nor for any other."""
         self._send = send
         self._body = body
 
@@ -113,7 +133,6 @@ class _Answer:
         if message["type"] == "http.response.start":
             headers = Headers(raw=message.get("headers", []))
             is_text = headers.get("content-type", "").startswith("text/plain")
-            self.is_crowded = CROWDED_HEADER in headers
             if message["status"] in _SERVES_REFUSALS and is_text:
                 self.refusal = message["status"]
             else:
@@ -143,12 +162,13 @@ class _Budget:
 class _KeptBody:
     """The part of a request's body that was read, until its answer starts."""
 
-    def __init__(self, receive: Receive, budget: _Budget) -> None:
+    def __init__(self, receive: Receive, budget: _Budget, visit: Visit | None = None) -> None:
         self.is_whole = True
         """False when a part was not kept for lack of memory."""
         self.client_has_left = False
         self._receive = receive
         self._budget = budget
+        self._visit = visit
         self._messages: list[Message] = []
         self._num_bytes = 0
         self._is_dropped = False
@@ -178,6 +198,8 @@ class _KeptBody:
         if message["type"] == "http.disconnect":
             self.client_has_left = True
             return
+        if self._visit is not None and not message.get("more_body", False):
+            self._visit.arrived()
         if self._is_dropped:
             return
         size = len(message.get("body", b""))
@@ -190,10 +212,14 @@ class _KeptBody:
         self._messages.append(message)
 
 
-async def _refuse(error: Exception, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(
+    error: Exception, request_id: str, scope: Scope, receive: Receive, send: Send, *, retry_after_s: int | None = None
+) -> None:
     """Answer in OpenAI's shape, without a gateway."""
     response = problem_response(error, request_id=request_id)
     response.headers[_REQUEST_ID_HEADER] = request_id
+    if retry_after_s is not None:
+        response.headers[_RETRY_AFTER_HEADER] = str(retry_after_s)
     await response(scope, receive, send)
 
 

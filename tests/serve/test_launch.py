@@ -65,6 +65,11 @@ def test_there_are_never_more_transcribers_than_have_cpus():
     assert launch.fit_to_cpus(config, 64).transcriber_scaling == Autoscaling(max_replicas=4)
 
 
+def test_gateways_are_not_added_to_a_machine_without_cores_for_them():
+    config = ServeConfig(gateway_scaling=Autoscaling(min_replicas=2, max_replicas=4))
+    assert [launch.fit_to_cpus(config, cores).gateway_scaling.max_replicas for cores in (1, 2, 3, 64)] == [2, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("config", "needed"),
     [

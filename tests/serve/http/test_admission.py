@@ -19,6 +19,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(upload, "_SLOW_AFTER_S", 0.05)
     monkeypatch.setattr(upload, "_TRICKLING_AFTER_S", 0.01)
     monkeypatch.setattr(upload, "_GRACE_S", 0.2)
+    monkeypatch.setattr(upload, "_TRICKLING_GRACE_S", 0.2)
 
 
 def admit(*, max_uploads=4, max_per_client=None, has_keys=False, timeout_s=30.0, min_bytes_per_s=1.0) -> Admission:
@@ -59,6 +60,22 @@ def test_a_body_below_the_lowest_rate_and_one_after_its_time_end_with_408():
         await asyncio.sleep(0.4)
         done.set()
         assert await all_of([quick]) == [None]
+
+    asyncio.run(main())
+
+
+def test_a_body_that_comes_in_small_pieces_must_reach_the_lowest_rate_sooner(monkeypatch):
+    monkeypatch.setattr(upload, "_GRACE_S", 30.0)
+
+    async def main() -> None:
+        slow, done = admit(min_bytes_per_s=1e9), asyncio.Event()
+        trickling = asyncio.create_task(send_slowly(slow, "a", bytes_each=100, done=done))
+        waited_for = asyncio.create_task(send_slowly(slow, "a", bytes_each=4096, done=done))
+        await asyncio.sleep(0.4)
+        assert trickling.done()
+        done.set()
+        outcomes = await all_of([trickling, waited_for])
+        assert [type(outcome) for outcome in outcomes] == [SlowUploadError, type(None)]
 
     asyncio.run(main())
 

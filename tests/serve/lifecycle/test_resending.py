@@ -9,7 +9,8 @@ import pytest
 
 from serve.errors import AddressLimitError, CrowdedError, DecodedAudioError, OverloadedError, RateLimitError
 from serve.http.problems import CROWDED_HEADER, problem_response
-from serve.lifecycle import resending
+from serve.lifecycle import crowd, resending
+from serve.lifecycle.crowd import MAX_WORKING_VARIABLE, Crowd
 from serve.lifecycle.resending import Resending, proxy_middleware
 
 BODY = [b"first part, ", b"second part"]
@@ -137,7 +138,7 @@ def test_the_memory_of_a_body_is_given_back():
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b"0123456789", "more_body": True}
 
-        asyncio.run(middleware({"type": "http", "path": "/", "headers": []}, receive, send))
+        asyncio.run(middleware({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send))
     assert budget.free_bytes == 100
 
 
@@ -184,7 +185,7 @@ def test_after_a_refusal_for_lack_of_room_the_proxy_refuses_uploads_by_itself_fo
 
 
 def test_a_moment_later_uploads_reach_a_gateway_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(resending, "_CROWDED_S", 0.01)
+    monkeypatch.setattr(crowd, "_CROWDED_S", 0.01)
     gateways = Gateways(is_full(OverloadedError(64)), answers)
     assert requests_in_turn(gateways, "POST", "POST", pause_s=0.05) == [503, 200]
 
@@ -193,6 +194,54 @@ def test_a_moment_later_uploads_reach_a_gateway_again(monkeypatch: pytest.Monkey
 def test_a_refusal_of_one_client_or_recording_shuts_nobody_else_out(error):
     gateways = Gateways(is_full(error), answers)
     assert requests_in_turn(gateways, "POST", "POST")[1] == 200
+
+
+def test_the_proxy_passes_on_no_more_than_the_gateways_can_work_on():
+    async def run() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        gateways, free, parts = Gateways(waits_then_answers), asyncio.Event(), [[], []]
+        gateways.free = free
+        proxy = Resending(gateways, crowd=Crowd(1))
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        def send_to(sent: list[dict[str, Any]]) -> Callable[..., Any]:
+            async def send(message) -> None:
+                sent.append(message)
+
+            return send
+
+        scope = {"type": "http", "path": "/v1/audio/transcriptions", "headers": [], "method": "POST"}
+        first = asyncio.create_task(proxy(dict(scope), receive, send_to(parts[0])))
+        await asyncio.sleep(0)
+        await proxy(dict(scope), receive, send_to(parts[1]))
+        free.set()
+        await first
+        return parts[0], parts[1]
+
+    first, second = asyncio.run(run())
+    assert first[0]["status"] == 200
+    status, error, headers = problem(second)
+    assert (status, error["code"]) == (503, "overloaded")
+    assert int(headers[b"retry-after"]) >= 1
+
+
+async def waits_then_answers(gateways: Gateways, receive, send) -> None:
+    await gateways.free.wait()
+    await answers(gateways, receive, send)
+
+
+def test_a_gateways_refusal_for_lack_of_room_says_when_to_come_again():
+    crowded = Crowd(None)
+    waits = [int(problem(request(Gateways(is_full(OverloadedError(64))), crowd=crowded))[2][b"retry-after"])]
+    crowded.note_refusal = lambda: None
+    assert waits[0] == 1
+    assert [crowded.retry_after_s() for _ in range(3)] == [2, 3, 4]
+
+
+def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(MAX_WORKING_VARIABLE, "0")
+    assert problem(request(Gateways(answers)))[0] == 503
 
 
 def test_the_proxys_own_refusal_has_openais_shape_and_a_time_to_retry():
