@@ -28,6 +28,9 @@ APP_NAME = "sottovoce"
 _TIMEOUT_MARGIN_S = 30.0  # Serve's own timeout lies above the gateway's, which answers 504 in OpenAI's shape
 
 _MIN_CPUS = 2  # logical: a training worker and what else a job starts fit on one core as well
+_REFUSED_BY_GATEWAY = (
+    32  # a gateway may refuse so many at a time, with a reason of its own; the proxy refuses the others
+)
 # Of Serve's controller and the proxies that it starts. By default Ray notices a dead proxy after three checks, one
 # every 10 s, and kills one that is not ready within 15 s, which a busy machine may not manage.
 _SERVE_ENVIRONMENT = {
@@ -186,7 +189,8 @@ def start_server(config: ServeConfig, *, host: str, port: int) -> None:
     if not ray.is_initialized():
         raise ConfigError("no Ray runs in this process; call ray.init() or start_ray() first")
     num_gateways = _most_gateways(config.gateway_scaling, int(_cluster_resource("CPU")))
-    environment = _SERVE_ENVIRONMENT | {MAX_WORKING_VARIABLE: str(num_gateways * config.limits.max_concurrent_requests)}
+    max_working = num_gateways * (config.limits.max_concurrent_requests + _REFUSED_BY_GATEWAY)
+    environment = _SERVE_ENVIRONMENT | {MAX_WORKING_VARIABLE: str(max_working)}
     ray_serve.start(
         http_options=HTTPOptions(
             host=host, port=port, request_timeout_s=config.limits.longest_deadline_s + _TIMEOUT_MARGIN_S

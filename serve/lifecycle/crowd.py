@@ -1,8 +1,8 @@
 """How Serve's HTTP proxy meets a crowd: whom it refuses itself, and when those who were refused shall come again.
 
 A gateway's refusal comes after the proxy has passed the request on and a busy gateway has taken its turn: seconds, when
-hundreds of clients share the processor. So the proxy passes on no more than the gateways can work on, and none for a
-moment after a gateway has refused one for lack of room.
+hundreds of clients share the processor. So the proxy passes on little more than the gateways can work on, and nothing
+for a moment after a gateway has refused a request for lack of room.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 MAX_WORKING_VARIABLE = "SOTTOVOCE_PROXY_MAX_WORKING"
-"""Environment variable of the proxies: the requests that all gateways together work on at a time."""
+"""Environment variable of the proxies: the requests that it passes on to all gateways together at a time."""
 # Refused by the proxy after a gateway's refusal. A gateway has windows for longer than this in its queue, so that the
 # transcribers stay busy (guess).
 _CROWDED_S = 0.2
@@ -65,7 +65,7 @@ class Crowd:
         """Start with nobody.
 
         Args:
-            max_working: requests that all gateways work on at a time; None for no limit.
+            max_working: requests that may be with the gateways at a time; None for no limit.
             clock: seconds, never back.
         """
         self.num_working = 0
