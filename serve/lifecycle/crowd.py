@@ -35,18 +35,19 @@ class Visit:
 
     def __init__(self, crowd: "Crowd") -> None:
         self._crowd = crowd
-        self._counts = self._is_whole = False
+        self._counts = self._is_whole = self._is_over = False
         self._count(True)
         self._timer = asyncio.get_running_loop().call_later(_UPLOADING_S, self._end_of_grace)
 
     def arrived(self) -> None:
-        """Note that its body has arrived."""
+        """Note that its body has arrived; also one that was refused is read to its end."""
         self._is_whole = True
-        self._count(True)
+        self._count(not self._is_over)
 
     def end(self) -> None:
         """Note that it is over."""
         self._timer.cancel()
+        self._is_over = True
         self._count(False)
 
     def _end_of_grace(self) -> None:

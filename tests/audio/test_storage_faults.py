@@ -1,8 +1,6 @@
 import errno
-import http.server
 import io
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import soundfile
 from aiohttp import ClientPayloadError
 from fsspec.implementations.memory import MemoryFileSystem
+from storage_server import storage_server
 
 from sottovoce.audio import parquet_rows
 from sottovoce.audio.decode import decode_audio, read_audio
@@ -159,51 +158,20 @@ def test_what_is_gone_is_not_found(faults: list[Exception], pauses: list[float],
     assert not pauses
 
 
-class Answer(http.server.BaseHTTPRequestHandler):
-    """Serves one recording, under names that say which status comes first and how often."""
-
-    data = encode(0.1)
-    counts: dict[str, int] = {}  # noqa: RUF012
-
-    def do_GET(self) -> None:
-        _, status, times = self.path.split("/")
-        self.counts[self.path] = self.counts.get(self.path, 0) + 1
-        if self.counts[self.path] <= int(times):
-            self.send_response(int(status))
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(self.data)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *_arguments: object) -> None:
-        """Do nothing."""
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as served:
-        thread = threading.Thread(target=served.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{served.server_port}"
-        served.shutdown()
-        thread.join()
+    with storage_server(encode(0.1)) as url:
+        yield url
 
 
 @pytest.mark.parametrize("duration_s", [None, 0.05])
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("503/2", None), ("503/999", StorageError), ("403/999", StorageError), ("404/999", FileNotFoundError)],
+    [("503/2/a", None), ("503/999/a", StorageError), ("403/999/a", StorageError), ("404/999/a", FileNotFoundError)],
 )
 def test_a_real_web_server_says_what_it_means(
     server: str, pauses: list[float], path: str, expected: type[Exception] | None, duration_s: float | None
 ):
-    Answer.counts.clear()
     if expected is None:
         assert len(read_audio(f"{server}/{path}", duration_s=duration_s)) == (1_600 if duration_s is None else 800)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from storage_server import storage_server
 from tone_training import tone_job
 
 from jobs.train_whisper import main
@@ -33,14 +34,16 @@ def change_one(tones: Path, name: str, **changes: str) -> Path:
     return tones.with_name(name)
 
 
-def test_storage_that_does_not_answer_ends_the_run_with_that_very_error(
+def test_storage_that_denies_access_ends_the_run_with_that_very_error(
     local_ray: str, in_process: None, tones: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    faulty = change_one(tones, "storage.jsonl", audio="http://127.0.0.1:9/5.wav")
-    with pytest.raises(StorageError) as caught:
-        main(tone_job(faulty, tiny_checkpoint, tmp_path / "out", max_failures=3, num_workers=1))
+    with storage_server(b"") as url:
+        faulty = change_one(tones, "storage.jsonl", audio=f"{url}/403/999/5.wav")
+        job = tone_job(faulty, tiny_checkpoint, tmp_path / "out", max_failures=3, num_workers=1)
+        with pytest.raises(StorageError) as caught:
+            main(job)
     assert type(caught.value) is StorageError
-    assert str(caught.value).startswith("the storage of http://127.0.0.1:9/5.wav does not answer")
+    assert str(caught.value).startswith(f"the storage of {url}/403/999/5.wav does not answer")
     assert "\n" not in str(caught.value)
 
 

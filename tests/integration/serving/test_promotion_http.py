@@ -20,7 +20,7 @@ pytestmark = pytest.mark.serve
 
 PROMOTED = "promoted"
 TIMEOUT_S = 120.0
-NUM_ROUNDS = 3
+NUM_ROUNDS = 2
 
 
 def promote(models_folder: Path, **settings: object) -> None:

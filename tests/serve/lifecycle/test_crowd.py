@@ -24,6 +24,7 @@ def test_requests_count_until_they_end():
         assert not room.is_full
         second.arrived()
         second.end()
+        first.arrived()  # it was refused early, and read to its end all the same
         assert room.num_working == 0
 
     asyncio.run(main())
