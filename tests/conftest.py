@@ -6,7 +6,7 @@ What takes seconds to import stands in the fixtures: xdist reads this file befor
 import gc
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,9 @@ INTEGRATION = ROOT / "tests" / "integration"
 ENDURANCE = ROOT / "tests" / "endurance"
 INTEGRATION_MARKS = ("ray", "serve", "slow")
 """Each test there has one of them."""
-RAY_FOLDERS = (INTEGRATION, ROOT / "tests" / "data" / "corpora")
-"""What `make test` looks through for tests with Ray or the server: reading all other files takes half a minute."""
+LOWEST_PRIORITY = 19
+YIELDS = pytest.StashKey[bool]()
+"""Whether a test yields the processor to those with Ray."""
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 """Take a folder's name and what writes it."""
@@ -69,9 +70,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: the mark endurance and the folder tests/endurance belong together")
         if INTEGRATION in item.path.parents and not any(map(item.get_closest_marker, INTEGRATION_MARKS)):
             raise pytest.UsageError(f"{item.nodeid} has none of the marks {', '.join(INTEGRATION_MARKS)}")
-        is_found = any(folder in item.path.parents for folder in RAY_FOLDERS)
-        if not is_found and any(map(item.get_closest_marker, ("ray", "serve"))):
-            raise pytest.UsageError(f"{item.nodeid} needs Ray, and `make test` would not look for it there")
+    group_for_workers(items)
+
+
+def group_for_workers(items: Sequence[pytest.Item]) -> None:
+    """Keep the tests of a file on one of xdist's workers, and all that need Ray or the server on one, which share both.
+
+    Ray's tests wait for processes a quarter of the time, so others run beside them, and yield the processor to them.
+    """
+    with_ray = [item for item in items if needs_ray(item)]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else str(item.path.relative_to(ROOT))))
+    if with_ray:
+        for item in items:
+            if not needs_ray(item):
+                item.stash[YIELDS] = True
+
+
+def needs_ray(item: pytest.Item) -> bool:
+    return any(map(item.get_closest_marker, ("ray", "serve")))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Lower this worker's priority for good: once it has a test without Ray, it gets hardly any with it."""
+    if item.stash.get(YIELDS, False) and "PYTEST_XDIST_WORKER" in os.environ:
+        os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -127,7 +127,7 @@ def test_without_the_token_nothing_can_be_submitted(head: Head, root: Path, tmp_
 
 SMALL = {
     "jobs.prepare_manifest": "",
-    "jobs.train_whisper": " --training.max-steps 2 --data.batch-size 4",
+    "jobs.train_whisper": " --training.max-steps 2 --data.batch-size 4 --training.base $TINY",
     "jobs.export_model": " --export.max-wer-rise 1",  # two steps leave a poor model, and int8 may make it poorer
 }
 """What the test adds to the commands, so that they take seconds."""
@@ -156,11 +156,13 @@ def write_corpus(folder: Path) -> None:
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_readmes_jobs_prepare_train_and_export_on_the_cluster(head: Head, root: Path, tmp_path: Path) -> None:
+def test_readmes_jobs_prepare_train_and_export_on_the_cluster(
+    head: Head, root: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     write_corpus(tmp_path / "audio")
     commands = submissions((root / "docs" / "cluster.md").read_text(encoding="utf-8"))
     assert [module for module, _ in commands] == list(SMALL)
-    environment = head.environment | {"WORK": str(tmp_path)}
+    environment = head.environment | {"WORK": str(tmp_path), "TINY": str(tiny_checkpoint)}
     for module, command in commands:
         answer = subprocess.run(
             ["bash", "-c", command + SMALL[module]],
