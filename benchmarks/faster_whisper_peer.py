@@ -16,6 +16,7 @@ from sottovoce.schema import SAMPLING_RATE, DecodeOptions, Waveform
 logger = logging.getLogger(__name__)
 
 _MAX_NEW_TOKENS = DecodeOptions().max_new_tokens  # ours; the peer alone would write up to 448
+_MAX_TOKENS_AFTER_TEXT = 448 - 227  # beside the longest prompt of earlier text, 227, the peer refuses more
 
 
 def convert_checkpoint(checkpoint: Path, output: Path) -> Path:
@@ -62,42 +63,58 @@ class FasterWhisper:
         self._model = WhisperModel(str(folder), device="cpu", compute_type=compute_type, cpu_threads=num_threads)
         self._batched = BatchedInferencePipeline(self._model)
 
-    def recognize(self, waveforms: Sequence[Waveform], *, batch_size: int, beam_size: int) -> list[str]:
-        """Transcribe English utterances of at most 30 s, without times.
+    def recognize(
+        self,
+        waveforms: Sequence[Waveform],
+        *,
+        batch_size: int,
+        beam_size: int,
+        language: str = "en",
+        long_form: bool = False,
+    ) -> list[str]:
+        """Transcribe utterances of one language.
 
         Args:
             waveforms: each (S,) float32, 16 000 Hz.
             batch_size: utterances decoded at once. One at a time has Whisper's fallback to higher temperatures; the
                 batched pipeline has none.
             beam_size: texts kept while searching at temperature 0; 1 is greedy.
+            language: ISO 639-1 code of the speech.
+            long_form: transcribe recordings of any length with times, window after window, one recording at a time.
+                Otherwise utterances last 30 s at most and are transcribed without times.
 
         Returns:
             One text for each waveform.
         """
-        if batch_size == 1:
-            return [self._recognize_one(waveform, beam_size) for waveform in waveforms]
-        return self._recognize_batched(waveforms, batch_size=batch_size, beam_size=beam_size)
+        if long_form or batch_size == 1:
+            return [
+                self._recognize_one(one, beam_size=beam_size, language=language, long_form=long_form)
+                for one in waveforms
+            ]
+        return self._recognize_batched(waveforms, batch_size=batch_size, beam_size=beam_size, language=language)
 
-    def _recognize_one(self, waveform: Waveform, beam_size: int) -> str:
+    def _recognize_one(self, waveform: Waveform, *, beam_size: int, language: str, long_form: bool) -> str:
         segments, _ = self._model.transcribe(
             waveform,
-            language="en",
+            language=language,
             beam_size=beam_size,
             best_of=1,
             temperature=list(FALLBACK_TEMPERATURES),
-            condition_on_previous_text=False,
-            without_timestamps=True,
-            max_new_tokens=_MAX_NEW_TOKENS,
+            condition_on_previous_text=long_form,
+            without_timestamps=not long_form,
+            max_new_tokens=_MAX_TOKENS_AFTER_TEXT if long_form else _MAX_NEW_TOKENS,
         )
         return " ".join(segment.text.strip() for segment in segments).strip()
 
-    def _recognize_batched(self, waveforms: Sequence[Waveform], *, batch_size: int, beam_size: int) -> list[str]:
+    def _recognize_batched(
+        self, waveforms: Sequence[Waveform], *, batch_size: int, beam_size: int, language: str
+    ) -> list[str]:
         """Hand all utterances over as clips of one recording, which is how the pipeline takes several."""
         ends = np.cumsum([waveform.shape[0] for waveform in waveforms]) / SAMPLING_RATE
         clips = [{"start": float(start), "end": float(end)} for start, end in zip([0.0, *ends[:-1]], ends, strict=True)]
         segments, _ = self._batched.transcribe(
             np.concatenate(waveforms),
-            language="en",
+            language=language,
             beam_size=beam_size,
             clip_timestamps=clips,
             batch_size=batch_size,

@@ -1,12 +1,15 @@
-"""A checkpoint of ours in openai-whisper's own model: what decoding and word times are compared with."""
+"""A checkpoint of ours in openai-whisper's own model: what decoding, word times and texts are compared with."""
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from sottovoce.model.checkpoint import Checkpoint
-from sottovoce.schema import MAX_LABEL_TOKENS
+from sottovoce.model.checkpoint import Checkpoint, load_checkpoint
+from sottovoce.recognize.longform.options import FALLBACK_TEMPERATURES
+from sottovoce.schema import MAX_LABEL_TOKENS, Waveform
 
 _RENAMED = (
     (r"\.layers\.", ".blocks."),
@@ -57,6 +60,56 @@ def as_openai_whisper(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - openai-w
     heads = torch.ones(config.decoder_layers, config.decoder_attention_heads, dtype=torch.bool)
     model.register_buffer("alignment_heads", heads.to_sparse(), persistent=False)
     return model.eval()
+
+
+class OpenAIWhisper:
+    """A checkpoint in openai-whisper's own transcription, in float32; it pads whatever it reads to 30 s."""
+
+    def __init__(self, checkpoint: Path, *, num_threads: int) -> None:
+        """Load a checkpoint on the CPU.
+
+        Args:
+            checkpoint: its folder.
+            num_threads: threads of torch, in the whole process.
+
+        Raises:
+            CheckpointError: a checkpoint that cannot be loaded.
+        """
+        torch.set_num_threads(num_threads)
+        self._model = as_openai_whisper(load_checkpoint(checkpoint))
+
+    def recognize(
+        self, waveforms: Sequence[Waveform], *, beam_size: int, language: str = "en", long_form: bool = False
+    ) -> list[str]:
+        """Transcribe utterances of one language, one at a time, with Whisper's fallback to higher temperatures.
+
+        Args:
+            waveforms: each (S,) float32, 16 000 Hz.
+            beam_size: texts kept while searching at temperature 0; 1 is greedy.
+            language: ISO 639-1 code of the speech.
+            long_form: transcribe recordings of any length with times, window after window. Otherwise utterances last
+                30 s at most and are transcribed without times.
+
+        Returns:
+            One text for each waveform.
+        """
+        from whisper.transcribe import transcribe  # here: an optional package, in the extras dev and benchmarks
+
+        texts: list[str] = []
+        for waveform in waveforms:
+            torch.manual_seed(0)  # of sampling: a text does not depend on the recordings before
+            result = transcribe(
+                self._model,
+                waveform,
+                language=language,
+                beam_size=beam_size if beam_size > 1 else None,
+                temperature=FALLBACK_TEMPERATURES,
+                condition_on_previous_text=long_form,
+                without_timestamps=not long_form,
+                fp16=False,
+            )
+            texts.append(str(result["text"]).strip())
+        return texts
 
 
 def _widened(name: str, value: torch.Tensor, *, width: int) -> torch.Tensor:

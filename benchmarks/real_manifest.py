@@ -24,6 +24,8 @@ class RealManifest(Config):
     """Manifest to write."""
     source: Path = Path("../shared/data/real")
     """Folder with recordings and ``manifest.jsonl``: audio, text, language and source of each."""
+    max_duration_s: float = MAX_CONTEXT_S
+    """Longest recording that is taken."""
 
 
 def main(config: RealManifest) -> None:
@@ -42,12 +44,13 @@ def main(config: RealManifest) -> None:
                 duration_s=round(len(read_audio(path)) / SAMPLING_RATE, 3),
                 text=row["text"],
                 language=row["language"],
+                speaker=row.get("speaker"),
                 corpus=row["source"].split("/")[-1],
                 split=_choose_split(row["language"], row["source"], seen[row["language"], row["source"]]),
             )
         )
     config.output.parent.mkdir(parents=True, exist_ok=True)
-    write_manifest([one for one in utterances if one.duration_s <= MAX_CONTEXT_S], config.output)
+    write_manifest([one for one in utterances if one.duration_s <= config.max_duration_s], config.output)
 
 
 def _choose_split(language: str, source: str, number: int) -> Split:
