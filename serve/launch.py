@@ -28,9 +28,7 @@ APP_NAME = "sottovoce"
 _TIMEOUT_MARGIN_S = 30.0  # Serve's own timeout lies above the gateway's, which answers 504 in OpenAI's shape
 
 _MIN_CPUS = 2  # logical: a training worker and what else a job starts fit on one core as well
-_REFUSED_BY_GATEWAY = (
-    32  # a gateway may refuse so many at a time, with a reason of its own; the proxy refuses the others
-)
+_REFUSED_BY_GATEWAY = 8  # so many at a time are refused by a gateway, with its own reason; the proxy refuses others
 # Of Serve's controller and the proxies that it starts. By default Ray notices a dead proxy after three checks, one
 # every 10 s, and kills one that is not ready within 15 s, which a busy machine may not manage.
 _SERVE_ENVIRONMENT = {
