@@ -3,8 +3,10 @@
 Shapes: S samples, M mel bins, F frames, T tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from operator import not_
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,9 @@ Pcm: TypeAlias = NDArray[np.int16]
 
 LogMel: TypeAlias = NDArray[np.float32]
 """(M, F) float32, one frame per 10 ms."""
+
+NO_COLUMNS: Final[Mapping[str, str]] = {}
+"""The further columns of most rows and utterances: one object for all of them, which nobody changes."""
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 Task: TypeAlias = Literal["transcribe", "translate"]
@@ -84,6 +89,9 @@ class Utterance(Record):
     corpus: str | None = None
     """Name of its corpus, which corpus weights and scores refer to."""
     split: Split = "train"
+    columns: Mapping[str, str] = Field(default_factory=lambda: NO_COLUMNS, exclude_if=not_)
+    """What the corpus says of it beside these fields, by name, in the columns that prepare was asked to keep; not
+    written where there is nothing."""
 
 
 class Reject(Record):

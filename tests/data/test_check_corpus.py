@@ -13,6 +13,7 @@ from sottovoce.data.check_corpus import build_check, build_parquet_check, number
 from sottovoce.data.corpora.parquet import ParquetFile
 from sottovoce.data.prepare import PrepareConfig, build_rules
 from sottovoce.errors import RowsLostError, StorageError
+from sottovoce.schema import Utterance
 
 
 def read_checked(item: dict[str, Any]) -> Checked:
@@ -93,6 +94,18 @@ def test_a_parquet_row_is_checked_with_the_bytes_it_brings(tmp_path: Path):
     assert [type(outcome).__name__ for outcome in outcomes] == ["Utterance", "Reject", "Reject"]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == [None, "unreadable", "wrong_encoding"]
     assert all(outcome.id == "" for outcome in outcomes), "the row names no id, so counting will"
+
+
+def test_kept_columns_reach_the_utterance_from_a_row_and_from_parquet(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", 0.3 * np.sin(np.arange(16_000) * 0.2), 16_000)
+    rules = build_rules(PrepareConfig(), name="corpus")
+    record = {"id": "a", "audio": str(tmp_path / "a.wav"), "text": "Said.", "columns": {"room": "hall"}}
+    from_row = build_check(rules)({"index": 0, "record": json.dumps(record)})
+    values = {"path": "/x/a.parquet", "audio": (tmp_path / "a.wav").read_bytes(), "text": b"Said.", "room": b"hall"}
+    from_parquet = build_parquet_check(rules, keep=("room",))({**values, "mood": b"calm"})
+    for outcome in (read_checked(from_row).outcome, read_checked(from_parquet).outcome):
+        assert isinstance(outcome, Utterance)
+        assert outcome.columns == {"room": "hall"}
 
 
 def test_storage_that_does_not_answer_is_a_fault_of_its_own_and_no_reject(monkeypatch: pytest.MonkeyPatch):

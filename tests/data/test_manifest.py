@@ -28,6 +28,19 @@ def test_a_manifest_reads_back_unchanged_and_moves_with_its_folder(tmp_path: Pat
     assert [row.audio for row in moved] == [str(tmp_path / "moved" / "a.wav"), str(outside)]
 
 
+def test_a_line_has_further_columns_only_where_there_are_any(tmp_path: Path):
+    plain, described = utterance("a", "/a.wav"), utterance("b", "/b.wav")
+    described = described.model_copy(update={"columns": {"room": "Büro"}})
+    write_manifest([plain, described], tmp_path / "manifest.jsonl")
+    line = (
+        '{"id":"%s","audio":"/%s.wav","start_s":0.0,"duration_s":1.5,"text":"naïve 你好","language":"en",'
+        '"task":"transcribe","speaker":"a","recording":null,"corpus":null,"split":"test"%s}\n'
+    )
+    written = (tmp_path / "manifest.jsonl").read_text(encoding="utf-8")
+    assert written == line % ("a", "a", "") + line % ("b", "b", ',"columns":{"room":"Büro"}')
+    assert read_manifest(tmp_path / "manifest.jsonl") == [plain, described]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

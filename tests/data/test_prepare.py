@@ -2,6 +2,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from sottovoce.data.check import Checked, reject_duplicate
 from sottovoce.data.prepare import PrepareConfig, build_rules, divide, name_of
@@ -17,6 +18,12 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path):
 def test_a_default_language_without_a_token_is_named():
     with pytest.raises(LanguageError, match="tlh"):
         build_rules(PrepareConfig(language="tlh"), name="corpus")
+
+
+def test_a_column_with_the_name_of_a_field_is_refused():
+    assert PrepareConfig(keep_columns=("condition",)).keep_columns == ("condition",)
+    with pytest.raises(ValidationError, match=r"speaker is a field of every utterance.* rename the column"):
+        PrepareConfig(keep_columns=("condition", "speaker"))
 
 
 @pytest.mark.parametrize(

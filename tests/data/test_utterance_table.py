@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from sottovoce.data.dataset import DatasetConfig, build_stream, decode_here
-from sottovoce.data.manifest import read_manifest, read_table
+from sottovoce.data.manifest import _read_columns, read_manifest, read_table, write_manifest
 from sottovoce.data.mixing import read_speech
-from sottovoce.data.utterance_table import ExampleTable, UtteranceTable
+from sottovoce.data.utterance_table import SCHEMA, ExampleTable, UtteranceTable
 from sottovoce.errors import ManifestError
 from sottovoce.schema import Example, Reject, Utterance
 from sottovoce.train.task import WorkerTask
@@ -108,6 +108,54 @@ def test_both_ways_to_read_a_manifest_agree(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("sottovoce.data.manifest._read_columns", lambda _path: None)
     assert read_manifest(path) == fast
     assert [one.text for one in fast[:2]] == ["text 0", "text 1"]
+
+
+@pytest.fixture
+def described() -> list[Utterance]:
+    """Most rows have no further columns, and the others have not all the same."""
+    columns: list[dict[str, str]] = [{}, {"room": 'a "hall", {big}', "mic": "ü"}, {"age": "40", "2020": "2020-01-01"}]
+    return [utterance(number, columns=columns[number % 7] if number % 7 < 3 else {}) for number in range(30)]
+
+
+def test_further_columns_take_memory_only_where_there_are_any(
+    utterances: list[Utterance], described: list[Utterance]
+) -> None:
+    assert UtteranceTable.of(utterances).batch.schema == SCHEMA
+    table = UtteranceTable.of(described)
+    assert list(table) == described
+    assert table[8] == described[8]
+    assert table.batch.schema.names[len(SCHEMA) :] == ["columns.room", "columns.mic", "columns.age", "columns.2020"]
+    without = UtteranceTable.of([one.model_copy(update={"id": f"x{one.id}"}) for one in utterances])
+    others = UtteranceTable.of([utterance(50, columns={"age": "41", "mic": "ü"})])
+    joined = UtteranceTable.join([without[:3], table, without[9:], others])
+    assert list(joined) == [*without[:3], *described, *without[9:], *others]
+    (example,) = ExampleTable.of([Example(utterances=tuple(described[:2]), previous_text="before")])
+    assert example.utterances == tuple(described[:2])
+
+
+def test_both_ways_to_read_further_columns_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, described: list[Utterance]
+) -> None:
+    path = tmp_path / "manifest.jsonl"
+    write_manifest([*described, utterance(99, text='{"columns": {"no": "no"}}')], path)
+    assert _read_columns(path) is not None, "it was read line by line"
+    fast = read_manifest(path)
+    assert fast[:-1] == described
+    monkeypatch.setattr("sottovoce.data.manifest._read_columns", lambda _path: None)
+    assert read_manifest(path) == fast
+
+
+@pytest.mark.parametrize(
+    ("columns", "field"),
+    [("null", "columns"), ('"x"', "columns"), ('{"a": null}', r"columns\.a"), ('{"a": 1}', r"columns\.a"),
+     ('{"a": {"b": "x"}}', r"columns\.a")],
+)  # fmt: skip
+def test_further_columns_that_are_not_text_are_named(tmp_path: Path, columns: str, field: str) -> None:
+    path = tmp_path / "manifest.jsonl"
+    line = '{{"id": "{}", "audio": "a.wav", "text": "a", "duration_s": 1, "columns": {}}}\n'
+    path.write_text(line.format("a", '{"a": "x"}') + line.format("b", columns) + line.format("c", "{}"))
+    with pytest.raises(ManifestError, match=f"line 2, field {field}:"):
+        read_table(path)
 
 
 @pytest.mark.parametrize("left_out", ["", '"start_s": null, ', '"split": null, '])

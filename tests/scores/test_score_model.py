@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from sottovoce.data.manifest import write_manifest
+from sottovoce.data.manifest import read_manifest, write_manifest
 from sottovoce.errors import CheckpointError, ConfigError, ManifestError
 from sottovoce.model.audio_context import AudioContext
 from sottovoce.recognize import scoring
 from sottovoce.schema import SAMPLING_RATE, Utterance, WindowResult
+from sottovoce.scores.breakdown import MISSING
 from sottovoce.scores.run import ScoreConfig, score_model
 from sottovoce.scores.speech import SpeechQuery, read_speech
 
@@ -114,6 +115,38 @@ def test_given_terms_replace_the_tokenizers_rare_words(settings, tmp_path):
 def test_a_column_that_is_nowhere_is_refused_before_anything_is_recognized(settings, tmp_path):
     with pytest.raises(ConfigError, match="by 'condition': there is no such column"):
         score_model(ScoreConfig(**settings, by=("condition",)), tmp_path / "score.json")
+
+
+def test_further_columns_of_a_manifest_need_no_table(settings, tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    rows = read_manifest(path)
+    for number, room in enumerate(("hall", "car", "car")):
+        rows[number] = rows[number].model_copy(update={"columns": {"room": room}})
+    write_manifest(rows, path)
+    report = score_model(ScoreConfig(**settings, by=("room",)), tmp_path / "score.json").report
+    assert {one.name: one.num_utterances for one in report.groups if one.kind == "room"} == {
+        "car": 2,
+        "hall": 1,
+        MISSING: 1,
+    }
+    with pytest.raises(ConfigError, match=r"by 'mood': there is no such column; there are room, id, .*keep-columns"):
+        read_speech(str(path), SpeechQuery(by=("mood",)))
+    table = tmp_path / "rooms.csv"
+    table.write_text("id,room\n0,office\n")
+    assert read_speech(str(path), SpeechQuery(by=("room",)), table=table).columns == {"room": {"0": "office"}}
+
+
+def test_further_columns_of_a_corpus_that_was_not_prepared_are_found(settings, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "metadata.csv").write_text("file_name,text,speaker,room\na.wav,one,s1,hall\nb.wav,two,s2,\n")
+    speech = read_speech(str(folder), SpeechQuery(by=("room", "speaker")))
+    assert speech.columns == {"room": {"a.wav": "hall"}, "speaker": {"a.wav": "s1", "b.wav": "s2"}}
+    with pytest.raises(ManifestError, match="has no column 'mood' to keep; there are file_name, room"):
+        read_speech(str(folder), SpeechQuery(by=("mood",)))
+    (tmp_path / "moods.jsonl").write_text('{"id": "a.wav", "mood": "calm"}\n')
+    speech = read_speech(str(folder), SpeechQuery(by=("mood",)), table=tmp_path / "moods.jsonl")
+    assert speech.columns == {"mood": {"a.wav": "calm"}}
 
 
 @pytest.fixture

@@ -246,6 +246,7 @@ def _to_utterance(row: CorpusRow, text: str, waveform: Waveform, rules: CheckRul
         speaker=row.speaker,
         recording=row.recording,
         corpus=rules.corpus,
+        columns=row.columns,
     )
 
 

@@ -90,7 +90,9 @@ _ROWS_PER_TASK = 64  # decoding them takes a second: long compared to a task's o
 _NUM_NAMED = 3  # ids in the message of an error
 
 
-def check_corpus(location: str | Path, layout: CorpusFormat, rules: CheckRules) -> list[Checked]:
+def check_corpus(
+    location: str | Path, layout: CorpusFormat, rules: CheckRules, *, keep: Sequence[str] = ()
+) -> list[Checked]:
     """Check every row of a corpus; the outcomes are in the order of the corpus.
 
     Of several rows with the same id, the first is checked and the others are rejected.
@@ -99,9 +101,10 @@ def check_corpus(location: str | Path, layout: CorpusFormat, rules: CheckRules) 
         location: path or URI of the corpus.
         layout: of the corpus; ``auto`` to detect it.
         rules: limits for rows.
+        keep: names of further columns, which utterances get.
 
     Raises:
-        ManifestError: the corpus cannot be read.
+        ManifestError: the corpus cannot be read, or has no such column; before any recording is decoded.
         RowsLostError: a row has no outcome, or that of another row.
         StorageError: the storage of a recording does not answer, so that it is unknown whether the row is good.
     """
@@ -109,7 +112,9 @@ def check_corpus(location: str | Path, layout: CorpusFormat, rules: CheckRules) 
     files = list_files(location)
     found = detect_format(files, layout)
     is_streamed = LAYOUTS[found].read is None
-    return check_parquet(files, rules) if is_streamed else check_listed(read_corpus(files, found), rules)
+    if is_streamed:
+        return check_parquet(files, rules, keep=keep)
+    return check_listed(read_corpus(files, found, keep=keep), rules)
 
 
 def _started_soon(progress: RowProgress) -> AbstractContextManager[None]:
@@ -151,13 +156,13 @@ def _check_indices(
             progress.advance()
 
 
-def check_parquet(files: CorpusFiles, rules: CheckRules) -> list[Checked]:
+def check_parquet(files: CorpusFiles, rules: CheckRules, *, keep: Sequence[str] = ()) -> list[Checked]:
     """Check rows that contain their audio; see ``check_corpus``.
 
     A row does not contain its number, so it follows from the order; the footers say how many rows there must be.
     """
-    shards = parquet_files(files)
-    dataset = stream_parquet(files, shards).map(build_parquet_check(rules))
+    shards = parquet_files(files, keep=keep)
+    dataset = stream_parquet(files, shards).map(build_parquet_check(rules, keep=keep))
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     outcomes: list[Checked] = []
@@ -191,14 +196,14 @@ def number_rows(
         yield item, position
 
 
-def build_parquet_check(rules: CheckRules) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def build_parquet_check(rules: CheckRules, *, keep: Sequence[str] = ()) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Return the function that Ray Data maps over the rows of ``stream_parquet``; bad rows raise no error.
 
     Its result has the shard's ``path``, and as ``record`` the JSON of a ``Checked``, without id if the row has none.
     """
 
     def check(values: dict[str, Any]) -> dict[str, Any]:
-        row, data = parse_parquet_row(values)
+        row, data = parse_parquet_row(values, keep=keep)
         checked = check_row(dataclasses.replace(row, audio=values["path"]), rules, data=data)
         return {"path": values["path"], "record": _CHECKED.dump_json(checked).decode()}
 

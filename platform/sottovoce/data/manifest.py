@@ -1,5 +1,6 @@
 """Read and write the manifest, one utterance per line of JSON, and the rejects and warnings beside it."""
 
+import json
 import mmap
 import os
 import re
@@ -14,7 +15,14 @@ import pyarrow.json
 from pydantic import ValidationError
 
 from sottovoce.atomic_write import atomic_write
-from sottovoce.data.utterance_table import SCHEMA, UtteranceTable, build_batch, combine_batches, combine_columns
+from sottovoce.data.utterance_table import (
+    FURTHER,
+    SCHEMA,
+    UtteranceTable,
+    build_batch,
+    combine_batches,
+    combine_columns,
+)
 from sottovoce.errors import ManifestError
 from sottovoce.schema import Record, Reject, RowWarning, Split, Task, Utterance
 
@@ -26,13 +34,17 @@ _NEWLINE, _OPENING, _CLOSING = ord("\n"), list(b"{\r\n"), list(b"}\r\n")
 _LINE_SCHEMA: Final = pa.schema(
     [(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type) for field in SCHEMA]
 )
-_REQUIRED: Final = tuple(name for name, field in Utterance.model_fields.items() if field.default is not None)
+_FIELDS: Final = {name: Utterance.model_fields[name] for name in SCHEMA.names}
+_REQUIRED: Final = tuple(name for name, field in _FIELDS.items() if field.default is not None)
 """Fields that are never null."""
 _DEFAULTS: Final = {
-    name: field.default
-    for name, field in Utterance.model_fields.items()
-    if not field.is_required() and field.default is not None
+    name: field.default for name, field in _FIELDS.items() if not field.is_required() and field.default is not None
 }
+_STRING = rb'"(?:[^"\\]|\\.)*"'
+_FURTHER_COLUMNS: Final = re.compile(
+    rb'"columns"\s*:\s*(\{\s*(?:%b\s*:\s*%b\s*,\s*)*%b\s*:\s*%b\s*\})?' % ((_STRING,) * 4)
+)
+"""The key of further columns and, if all of them are text, their object."""
 _CHOICES: Final = {"task": get_args(Task), "split": get_args(Split)}
 _NEEDS_CARE = r"://|(^|/)\.{0,2}(/|$)"  # a URI, an absolute path, or one with parts such as ``..``
 
@@ -109,12 +121,11 @@ def _read_columns(path: Path) -> dict[str, pa.ChunkedArray] | None:
     """Read all lines with Arrow; None if a line is no utterance, or an id occurs twice."""
     if not _has_objects_only(path):
         return None
-    read = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
-    parse = pyarrow.json.ParseOptions(explicit_schema=_LINE_SCHEMA, unexpected_field_behavior="error")
-    try:
-        table = pyarrow.json.read_json(path, read_options=read, parse_options=parse)
-        table.validate(full=True)  # text that is not UTF-8
-    except (OSError, pa.ArrowException):
+    table = _parse_with_arrow(path)
+    if table is None:
+        further = _find_further_columns(path)
+        table = _parse_with_arrow(path, further=further) if further else None
+    if table is None:
         return None
     missing = [name for name in _DEFAULTS if table.column(name).null_count]
     if missing and _has_null(path, missing):
@@ -122,7 +133,36 @@ def _read_columns(path: Path) -> dict[str, pa.ChunkedArray] | None:
     for name in missing:
         column = pc.fill_null(table.column(name), _DEFAULTS[name])
         table = table.set_column(table.schema.get_field_index(name), name, column)
-    return {name: table.column(name) for name in SCHEMA.names} if _are_utterances(table) else None
+    return {name: table.column(name) for name in table.column_names} if _are_utterances(table) else None
+
+
+def _parse_with_arrow(path: Path, *, further: Sequence[str] = ()) -> pa.Table | None:
+    """Read all lines with the fields of ``SCHEMA`` and further columns, called as there; None if they have others."""
+    kinds = [("columns", pa.struct([(name, pa.string()) for name in further]))] if further else []
+    schema = pa.schema([*_LINE_SCHEMA, *kinds])
+    read = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
+    parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    try:
+        table = pyarrow.json.read_json(path, read_options=read, parse_options=parse)
+        table.validate(full=True)  # text that is not UTF-8
+    except (OSError, pa.ArrowException):
+        return None
+    parts = table.column("columns").flatten() if further else ()
+    for name, column in zip(further, parts, strict=True):
+        table = table.append_column(FURTHER + name, column)
+    return table.drop_columns(["columns"]) if further else table
+
+
+def _find_further_columns(path: Path) -> tuple[str, ...]:
+    """Return all names of further columns; none if one of them is not text."""
+    found: dict[bytes | None, None] = {}  # few differ
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            found.update((match[1], None) for match in _FURTHER_COLUMNS.finditer(data))
+        names = {name: None for each in found if each is not None for name in json.loads(each)}
+    except (OSError, ValueError):
+        return ()
+    return () if None in found else tuple(names)
 
 
 def _has_objects_only(path: Path) -> bool:

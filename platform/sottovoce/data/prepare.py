@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sottovoce.audio.silence import SILENCE_DBFS
 from sottovoce.config import Config
 from sottovoce.data.check import Checked, CheckRules, EmptyText
 from sottovoce.data.check_corpus import check_corpus, require_same_rows
+from sottovoce.data.corpora.columns import FIELDS
 from sottovoce.data.corpora.read import CorpusFormat, describe_formats, table_suffixes
 from sottovoce.data.label_limits import count_label_tokens, load_languages
 from sottovoce.data.manifest import write_manifest, write_rejects, write_warnings
@@ -156,6 +157,9 @@ class PrepareConfig(Config):
     max_test_duration_s: float = Field(default=MAX_CONTEXT_S, gt=0.0, le=MAX_DURATION_S)
     """Longer recordings are rejected for the test split. Above max_duration_s, a long recording that declares no split
     goes to test, with all others of its speaker."""
+    keep_columns: tuple[str, ...] = ()
+    """Further columns of the corpus to write into the manifest, such as condition, microphone or accent, which scores
+    are then broken down by."""
     silence_dbfs: float = Field(default=SILENCE_DBFS, le=0.0)
     """Recordings whose peak stays below this are rejected as silent."""
     validation_fraction: float = Field(default=0.1, ge=0.0, lt=0.5)
@@ -170,6 +174,15 @@ class PrepareConfig(Config):
     max_reject_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     """The job fails, after writing all files, if a larger fraction of the rows is rejected."""
 
+    @field_validator("keep_columns")
+    @classmethod
+    def _require_further(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        own = [name for name in names if name in FIELDS]
+        if own:
+            message = f"{', '.join(own)} is a field of every utterance, and scores find it there"
+            raise ValueError(f"{message}; leave it out, or rename the column if it means something else")
+        return names
+
 
 def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> PreparedData:
     """Check every row of a corpus on the Ray cluster and write the result.
@@ -183,14 +196,14 @@ def prepare_corpus(corpus: str | Path, output: Path, config: PrepareConfig) -> P
         config: limits and fractions of the splits.
 
     Raises:
-        ManifestError: the corpus cannot be read.
+        ManifestError: the corpus cannot be read, or has no column of ``keep_columns``.
         CheckpointError: the folder holds no tokenizer.
         LanguageError: the default language has no token.
         RowsLostError: a row was lost or doubled; nothing is written.
     """
     started = time.monotonic()
     rules = build_rules(config, name=config.name or name_of(corpus))
-    checked = check_corpus(corpus, config.format, rules)
+    checked = check_corpus(corpus, config.format, rules, keep=config.keep_columns)
     data = divide(checked, config, name=rules.corpus, started=started)
     if config.store_recordings:
         stored = store_recordings(data.utterances, output / "recordings")

@@ -5,8 +5,8 @@ A row becomes an ``Utterance`` when it is read. What is asked of all rows at onc
 Shapes: N utterances, E examples.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Final, TypeAlias, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +35,10 @@ SCHEMA: Final = pa.schema(
         ("split", _NAME),
     ]
 )
-"""The fields of an ``Utterance``, in its order; fields with few values are dictionaries."""
+"""The fields of an ``Utterance``, in its order; fields with few values are dictionaries. After them comes a dictionary
+for each name that occurs in the utterances' ``columns``, called ``columns.NAME``."""
 
+FURTHER: Final = "columns."
 _NAMES: Final = tuple(SCHEMA.names)
 _ROWS_AT_ONCE = 4_096  # converted to objects together while a table is iterated
 _SURELY_SPOKEN = r"[!-~\p{L}\p{N}]"  # most texts match; of the others, Python says whether they are blank
@@ -49,7 +51,7 @@ class UtteranceTable(Sequence[Utterance]):
         """Wrap columns.
 
         Args:
-            batch: columns of ``SCHEMA``.
+            batch: columns of ``SCHEMA``, and further ones.
             rows: (N,) indices of the rows; None for all.
         """
         self.batch = batch
@@ -88,7 +90,7 @@ class UtteranceTable(Sequence[Utterance]):
     def __iter__(self) -> Iterator[Utterance]:
         for first in range(0, len(self.rows), _ROWS_AT_ONCE):
             for values in self.batch.take(pa.array(self.rows[first : first + _ROWS_AT_ONCE])).to_pylist():
-                yield Utterance(**values)
+                yield _to_utterance(values)
 
     def column(self, name: str) -> pa.Array:
         """Return one field of all rows, (N,)."""
@@ -224,48 +226,66 @@ class ExampleTable(Sequence[Example]):
 
 def build_batch(utterances: Sequence[Utterance]) -> pa.RecordBatch:
     """Build the columns of utterances."""
-    return _encode([[getattr(one, name) for one in utterances] for name in _NAMES])
+    further = dict.fromkeys(name for one in utterances for name in one.columns)
+    values: dict[str, list[object]] = {name: [getattr(one, name) for one in utterances] for name in _NAMES}
+    values |= {FURTHER + name: [one.columns.get(name) for one in utterances] for name in further}
+    return combine_columns({name: pa.chunked_array([_encode(name, column)]) for name, column in values.items()})
 
 
 def combine_batches(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """Join columns of ``SCHEMA`` one after the other."""
-    table = pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
-    return combine_columns({name: table.column(name) for name in _NAMES})
+    """Join columns of ``SCHEMA`` and further ones, one after the other."""
+    tables = [SCHEMA.empty_table(), *(pa.Table.from_batches([batch]) for batch in batches)]
+    table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    return combine_columns({name: table.column(name) for name in table.column_names})
 
 
 def combine_columns(columns: dict[str, pa.ChunkedArray]) -> pa.RecordBatch:
     """Copy the chunks of each column into one.
 
     Args:
-        columns: of the types of ``SCHEMA``, or plain strings in place of its dictionaries. They are taken out one by
-            one, so that no more than one is in memory twice.
+        columns: of the types of ``SCHEMA``, and further ones, or plain strings in place of dictionaries. They are taken
+            out one by one, so that no more than one is in memory twice.
     """
+    further = [(name, _NAME) for name in columns if name.startswith(FURTHER)]
+    schema = pa.schema([*SCHEMA, *further])
     combined: dict[str, pa.Array] = {}
     while columns:
         name, column = columns.popitem()
         combined[name] = _to_type(column, name)
         del column
     pa.default_memory_pool().release_unused()
-    return pa.RecordBatch.from_arrays([combined[name] for name in _NAMES], schema=SCHEMA)
+    return pa.RecordBatch.from_arrays([combined[name] for name in schema.names], schema=schema)
 
 
 def read_utterance(batch: pa.RecordBatch, row: int) -> Utterance:
     """Convert one row of the columns."""
-    return Utterance(**{name: column[row].as_py() for name, column in zip(_NAMES, batch.columns, strict=True)})
+    return _to_utterance(
+        {name: column[row].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    )
 
 
-def _encode(columns: Sequence[list[object]]) -> pa.RecordBatch:
-    arrays = []
-    for name, values in zip(_NAMES, columns, strict=True):
-        kind = SCHEMA.field(name).type
-        values_type = pa.string() if kind == _NAME else kind
-        arrays.append(_to_type(pa.chunked_array([pa.array(values, values_type)]), name))
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+def _to_utterance(values: Mapping[str, Any]) -> Utterance:
+    if len(values) == len(_NAMES):
+        return Utterance(**values)
+    further = {name: value for name, value in values.items() if name.startswith(FURTHER) and value is not None}
+    return Utterance(
+        **{name: values[name] for name in _NAMES},
+        columns={name.removeprefix(FURTHER): value for name, value in further.items()},
+    )
+
+
+def _encode(name: str, values: list[object]) -> pa.Array:
+    kind = _type_of(name)
+    return pa.array(values, pa.string() if kind == _NAME else kind)
+
+
+def _type_of(name: str) -> pa.DataType:
+    return _NAME if name.startswith(FURTHER) else SCHEMA.field(name).type
 
 
 def _to_type(column: pa.ChunkedArray, name: str) -> pa.Array:
     """Cast a column to the type that the schema has for it, in one chunk."""
-    kind = SCHEMA.field(name).type
+    kind = _type_of(name)
     if kind == _NAME and not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode().unify_dictionaries()
     column = column if column.type == kind else column.cast(kind)

@@ -63,7 +63,8 @@ class ScoreConfig(Config):
     algorithm: Algorithm = "chunked"
     """Of the service's decoding: how recordings longer than the model's context are cut."""
     by: tuple[str, ...] = ()
-    """Columns to break the score down by, beside corpus, language, speaker, duration and SNR."""
+    """Columns to break the score down by, beside corpus, language, speaker, duration and SNR: fields of the manifest,
+    columns that prepare has kept, or those of ``columns``."""
     columns: Path | None = None
     """CSV or JSON lines with an id and further columns for --by."""
     terms: Path | None = None

@@ -3,8 +3,8 @@
 import csv
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sottovoce.data.corpora import fields
+from sottovoce.data.corpora.columns import FIELDS, keep_columns
 from sottovoce.data.corpora.files import CorpusFiles, list_files
 from sottovoce.data.corpora.read import LAYOUTS, detect_format, read_corpus
 from sottovoce.data.corpora.row import CorpusRow
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Columns: TypeAlias = Mapping[str, Mapping[str, str]]
 """For each column, its value by utterance id."""
+_SCORED_FIELDS: Final = tuple(name for name in Utterance.model_fields if name != "columns")
 _ROWS_AT_ONCE = 1_024  # without audio
 _SPELLINGS: Final = language_spellings(LANGUAGES)
 
@@ -50,7 +52,7 @@ class SpeechQuery:
     split: Split = "test"
     limit: int | None = None
     by: tuple[str, ...] = ()
-    """Columns to read beside what an utterance has."""
+    """Columns to score by: further columns of the manifest or the corpus, those of a table, or fields."""
     language: str = "en"
     """Of rows that declare none."""
 
@@ -69,38 +71,40 @@ def read_speech(source: str, query: SpeechQuery, *, table: Path | None = None) -
         table: CSV or JSON lines with ``id`` and further columns.
 
     Raises:
-        ManifestError: a file that cannot be read, or a split without utterances.
+        ManifestError: a file that cannot be read, a split without utterances, or a corpus without a column.
         ConfigError: a column that is nowhere.
     """
+    columns = {} if table is None else _read_table(table)
     name = PurePosixPath(source).name
     if name.endswith(".jsonl") and name != "metadata.jsonl":
         utterances = select_split(read_manifest(Path(source)), query.split, limit=query.limit)
         speech = Speech(utterances=tuple(utterances))
     else:
-        speech = _read_corpus(source, query)
-    columns = {**speech.columns, **({} if table is None else _read_table(table))}
-    return Speech(
-        utterances=speech.utterances,
-        columns={column: _column(column, speech.utterances, columns) for column in query.by},
-        left_out=speech.left_out,
-    )
+        keep = tuple(column for column in query.by if column not in FIELDS and column not in columns)
+        speech = _read_corpus(source, query, keep)
+    return replace(speech, columns={column: _column(column, speech.utterances, columns) for column in query.by})
 
 
 def _column(name: str, utterances: Sequence[Utterance], columns: Columns) -> Mapping[str, str]:
-    """Return a column of the table or the corpus, or a field of the utterances.
+    """Return a column of the table, a further column of the utterances, or a field of them.
 
     Raises:
         ConfigError: there is none of the name.
     """
     if name in columns:
         return columns[name]
-    if name not in Utterance.model_fields:
-        known = ", ".join(dict.fromkeys((*columns, *Utterance.model_fields)))
+    if name in _SCORED_FIELDS:
+        values = ((one.id, getattr(one, name)) for one in utterances)
+        return {row_id: str(value) for row_id, value in values if value is not None}
+    kept = {one.id: one.columns[name] for one in utterances if name in one.columns}
+    if not kept:
+        further = (column for one in utterances for column in one.columns)
+        known = ", ".join(dict.fromkeys((*columns, *further, *_SCORED_FIELDS)))
         raise ConfigError(
-            f"by {name!r}: there is no such column; there are {known}; --columns reads others from a file"
+            f"by {name!r}: there is no such column; there are {known}; --prepare.keep-columns keeps others of a corpus,"
+            " and --columns reads them from a file"
         )
-    values = ((one.id, getattr(one, name)) for one in utterances)
-    return {row_id: str(value) for row_id, value in values if value is not None}
+    return kept
 
 
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
@@ -126,16 +130,16 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
     return columns
 
 
-def _read_corpus(source: str, query: SpeechQuery) -> Speech:
-    """Read a corpus that was not prepared.
+def _read_corpus(source: str, query: SpeechQuery, keep: Sequence[str]) -> Speech:
+    """Read a corpus that was not prepared; its utterances get the columns ``keep``.
 
     Raises:
-        ManifestError: it cannot be read, or has no row of the split.
+        ManifestError: it cannot be read, or has no row of the split, or no such column.
     """
     files = list_files(source)
     found = detect_format(files)
-    columns: dict[str, dict[str, str]] = {}
-    rows = _parquet_rows(files, query.by, columns) if LAYOUTS[found].read is None else iter(read_corpus(files, found))
+    is_streamed = LAYOUTS[found].read is None
+    rows = _parquet_rows(files, keep) if is_streamed else iter(read_corpus(files, found, keep=keep))
     utterances: dict[str, Utterance] = {}
     left_out: dict[str, str] = {}
     corpus = PurePosixPath(source.rstrip("/")).stem
@@ -155,7 +159,7 @@ def _read_corpus(source: str, query: SpeechQuery) -> Speech:
         raise ManifestError(
             source, f"has no row of split {query.split} that can be scored; choose another with --split"
         )
-    return Speech(utterances=tuple(utterances.values()), columns=columns, left_out=left_out)
+    return Speech(utterances=tuple(utterances.values()), left_out=left_out)
 
 
 def _to_utterance(row: CorpusRow, corpus: str, query: SpeechQuery) -> Utterance | str:
@@ -179,33 +183,28 @@ def _to_utterance(row: CorpusRow, corpus: str, query: SpeechQuery) -> Utterance 
         recording=row.recording,
         corpus=corpus,
         split=query.split,
+        columns=row.columns,
     )
 
 
-def _parquet_rows(files: CorpusFiles, by: Iterable[str], columns: dict[str, dict[str, str]]) -> Iterator[CorpusRow]:
-    """Yield the rows of all shards without their audio, and fill in the columns asked for.
+def _parquet_rows(files: CorpusFiles, keep: Sequence[str]) -> Iterator[CorpusRow]:
+    """Yield the rows of all shards without their audio, with the columns ``keep``.
 
     Raises:
         ManifestError: as ``parquet_files``.
     """
     from sottovoce.data.corpora.parquet import flatten_rows, parquet_files
 
-    for file in parquet_files(files):
+    for file in parquet_files(files, keep=keep):
         with files.filesystem.open(files.path(file.name), "rb") as stream:
             parquet = pq.ParquetFile(stream)
-            others = [name for name in by if name in parquet.schema_arrow.names and name not in file.columns]
             number = 0
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[*file.columns, *others]):
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(file.columns)):
                 table = pa.Table.from_batches([batch])
-                values = table.select(others).to_pylist()
-                known = flatten_rows(table.select(file.columns), audio_column="", class_names=file.class_names)
-                for record, other in zip(known.to_pylist(), values, strict=True):
-                    row = _to_row(record, file, number)
+                known = flatten_rows(table, audio_column="", class_names=file.class_names)
+                for record in known.to_pylist():
+                    yield keep_columns(_to_row(record, file, number), keep)
                     number += 1
-                    for name, value in other.items():
-                        if value is not None:
-                            columns.setdefault(name, {})[row.id] = str(value)
-                    yield row
 
 
 def _to_row(record: Mapping[str, object], file: "ParquetFile", number: int) -> CorpusRow:

@@ -17,7 +17,7 @@ from sottovoce.schema import Split
 TABLES = ("metadata.csv", "metadata.jsonl")
 
 
-def read_audio_folder(files: CorpusFiles) -> list[CorpusRow]:
+def read_audio_folder(files: CorpusFiles) -> Iterator[CorpusRow]:
     """Read the metadata of every folder; the name of a folder may declare the split.
 
     Raises:
@@ -32,7 +32,7 @@ def read_audio_folder(files: CorpusFiles) -> list[CorpusRow]:
         if folders.count(folder) > 1:
             raise ManifestError(files.shown(folder), "holds both metadata.csv and metadata.jsonl; keep one")
     splits = [split_of_folder(folder) for folder in folders]
-    return [row for table, split in zip(tables, splits, strict=True) for row in read_table(files, table, split=split)]
+    return (row for table, split in zip(tables, splits, strict=True) for row in read_table(files, table, split=split))
 
 
 def read_table(files: CorpusFiles, name: str, *, split: Split | None) -> Iterator[CorpusRow]:

@@ -20,7 +20,7 @@ VALIDATED_TABLE = "validated.tsv"  # all confirmed clips, including those of the
 _COLUMNS = ("path", "sentence")
 
 
-def read_common_voice(files: CorpusFiles) -> list[CorpusRow]:
+def read_common_voice(files: CorpusFiles) -> Iterator[CorpusRow]:
     """Read the tables of the splits, or ``validated.tsv`` for a language that has none of them.
 
     Raises:
@@ -29,7 +29,7 @@ def read_common_voice(files: CorpusFiles) -> list[CorpusRow]:
     tables = list(files.names) if files.is_single else _choose_tables(files)
     if not tables:
         raise ManifestError(files.location, f"holds neither {', '.join(SPLIT_TABLES)} nor {VALIDATED_TABLE}")
-    return [row for table in tables for row in _read_table(files, table)]
+    return (row for table in tables for row in _read_table(files, table))
 
 
 def _choose_tables(files: CorpusFiles) -> list[str]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from sottovoce.data.corpora.columns import further_columns
 from sottovoce.data.corpora.files import CorpusFiles
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.schema import Split, Task
@@ -19,6 +20,11 @@ LANGUAGE_KEYS = ("language", "lang", "source_lang", "locale")
 TASK_KEYS = ("task", "taskname")
 TIME_KEYS = ("start_s", "duration_s", "end_s")
 _NEMO_TIME_KEYS = ("offset", "duration", "end")
+KNOWN_KEYS: Final = frozenset(
+    {*AUDIO_KEYS, *ID_KEYS, *TEXT_KEYS, *SPEAKER_KEYS, *RECORDING_KEYS, *LANGUAGE_KEYS, *TASK_KEYS, "target_lang"}
+    | {*TIME_KEYS, *_NEMO_TIME_KEYS, "split"}
+)
+"""All keys that say something of an utterance."""
 
 _BOM = "\ufeff"
 _SPLITS: Final[Mapping[str, Split]] = {
@@ -66,7 +72,7 @@ def split_segments(record: Mapping[str, object]) -> Iterator[Mapping[str, object
     """Yield a record for each of the record's ``segments``, as speech recognizers write them; without any, itself.
 
     A segment has ``text`` and ``start`` and ``end``, or ``start_s`` and ``end_s``, in seconds; it may have its own
-    ``speaker``. Everything else is the record's.
+    ``speaker`` and further columns. Everything else is the record's.
     """
     segments = record.get("segments")
     if not isinstance(segments, list):
@@ -77,7 +83,7 @@ def split_segments(record: Mapping[str, object]) -> Iterator[Mapping[str, object
     recording = _first(record, (*RECORDING_KEYS, *ID_KEYS, *AUDIO_KEYS))
     for segment in segments:
         if isinstance(segment, dict):
-            spoken = {key: segment[key] for key in ("text", *SPEAKER_KEYS) if key in segment}
+            spoken = {key: segment[key] for key in segment if key in ("text", *SPEAKER_KEYS) or key not in KNOWN_KEYS}
             times = {f"{name}_s": segment.get(f"{name}_s", segment.get(name)) for name in ("start", "end")}
             yield {**common, "recording": recording, **spoken, **times}
         else:
@@ -174,7 +180,7 @@ def split_of_name(name: str) -> Split | None:
 
 
 def _fill(record: Mapping[str, object], row: CorpusRow, *, given: str | None) -> CorpusRow:
-    """Read all fields but the audio; ``given`` is the id in the record."""
+    """Read all fields but the audio, and what else the record says; ``given`` is the id in the record."""
     start_s, duration_s = _read_span(record)
     task, text = _read_task(record), read_text(record, TEXT_KEYS)
     recording = read_text(record, RECORDING_KEYS)
@@ -190,6 +196,7 @@ def _fill(record: Mapping[str, object], row: CorpusRow, *, given: str | None) ->
         speaker=read_text(record, SPEAKER_KEYS),
         recording=row.id if recording is None and is_piece else recording,
         split=_read_split(record) or row.split,
+        columns=further_columns(record),
     )
 
 

@@ -5,6 +5,8 @@ Ours: ``audio``, ``text`` and, if known, ``id``, ``start_s``, ``duration_s`` or 
 ``source_lang``, ``target_lang``, ``taskname``. Audio paths are relative to the manifest's folder.
 """
 
+from collections.abc import Iterator
+
 from sottovoce.data.corpora.audio_folder import read_table
 from sottovoce.data.corpora.fields import split_of_name
 from sottovoce.data.corpora.files import CorpusFiles
@@ -12,7 +14,7 @@ from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.errors import ManifestError
 
 
-def read_jsonl_manifests(files: CorpusFiles) -> list[CorpusRow]:
+def read_jsonl_manifests(files: CorpusFiles) -> Iterator[CorpusRow]:
     """Read one file, or every ``.jsonl`` of a folder, whose names may declare the split (``dev.jsonl``).
 
     Raises:
@@ -21,6 +23,6 @@ def read_jsonl_manifests(files: CorpusFiles) -> list[CorpusRow]:
     names = files.names if files.is_single else tuple(files.ending(".jsonl"))
     if not names:
         raise ManifestError(files.location, "holds no .jsonl file; give the manifest's own path")
-    return [
+    return (
         row for name in names for row in read_table(files, name, split=None if files.is_single else split_of_name(name))
-    ]
+    )

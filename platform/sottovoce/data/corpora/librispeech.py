@@ -16,7 +16,7 @@ TRANSCRIPT = ".trans.txt"
 _AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".mp3", ".ogg")  # the corpus has FLAC; copies often have smaller files
 
 
-def read_librispeech(files: CorpusFiles) -> list[CorpusRow]:
+def read_librispeech(files: CorpusFiles) -> Iterator[CorpusRow]:
     """Read every chapter; the name of the subset declares the split: ``dev-clean`` is validation.
 
     Raises:
@@ -26,7 +26,7 @@ def read_librispeech(files: CorpusFiles) -> list[CorpusRow]:
     if not names:
         raise ManifestError(files.location, f"holds no {TRANSCRIPT}; give the folder of the subsets, or one subset")
     listed = frozenset(files.names)
-    return [row for name in names for row in _read_chapter(files, name, listed=listed)]
+    return (row for name in names for row in _read_chapter(files, name, listed=listed))
 
 
 def _read_chapter(files: CorpusFiles, name: str, *, listed: frozenset[str]) -> Iterator[CorpusRow]:

@@ -5,7 +5,7 @@ of the recording's file, and a column such as ``text`` or ``transcription`` the 
 types for strings and bytes, and the Hub's class numbers are read as their names.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from ray.data import DataContext
 
 from sottovoce.audio.parquet_rows import describe_audio_columns, find_audio_column, hub_features, is_text
 from sottovoce.data.corpora import fields
+from sottovoce.data.corpora.columns import keep_columns, require_columns
 from sottovoce.data.corpora.files import CorpusFiles, CorpusLocation, list_files, open_filesystem
 from sottovoce.data.corpora.row import CorpusRow
 from sottovoce.errors import ManifestError
@@ -44,7 +45,7 @@ class ParquetFile:
     """The split that the shard's name or folder declares."""
     audio_column: str
     columns: tuple[str, ...]
-    """The other columns that are read."""
+    """The other columns that are read: the known ones, and those to keep."""
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The names of the classes 0, 1, ... of each column that is read and holds their numbers."""
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]), compare=False)
@@ -97,22 +98,26 @@ def stream_parquet(location: CorpusLocation, files: Sequence[ParquetFile] | None
     )
 
 
-def parquet_files(location: CorpusLocation) -> list[ParquetFile]:
+def parquet_files(location: CorpusLocation, *, keep: Sequence[str] = ()) -> list[ParquetFile]:
     """Read the footer of every shard.
+
+    Args:
+        location: as ``stream_parquet``.
+        keep: names of further columns to read.
 
     Returns:
         Shards in the order ``stream_parquet`` reads them.
 
     Raises:
-        ManifestError: no shard, one that cannot be read, one without audio or text, one with a known column of a type
-            that cannot be read, or two that differ in columns or in the names of classes.
+        ManifestError: no shard, one that cannot be read, one without audio, text or a column to keep, one with a column
+            of a type that cannot be read, or two that differ in columns or in the names of classes.
     """
     listed = list_files(location)
     names = list(listed.names) if listed.is_single else listed.ending(".parquet")
     if not names:
         raise ManifestError(listed.location, "holds no .parquet file")
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        files = list(pool.map(lambda name: _read_footer(listed, name), names))
+        files = list(pool.map(lambda name: _read_footer(listed, name, keep), names))
     first = files[0]
     for file in files:
         if (file.audio_column, file.columns) != (first.audio_column, first.columns):
@@ -129,15 +134,15 @@ def list_rows(files: Sequence[ParquetFile]) -> Iterator[tuple[ParquetFile, int]]
     return ((file, number) for file in files for number in range(file.num_rows))
 
 
-def parse_parquet_row(values: Mapping[str, object]) -> tuple[CorpusRow, bytes]:
+def parse_parquet_row(values: Mapping[str, object], *, keep: Sequence[str] = ()) -> tuple[CorpusRow, bytes]:
     """Convert one row of ``stream_parquet`` to a row of the corpus and the bytes of its recording.
 
-    A row does not contain its number: its ``audio`` is empty, and so is its ``id`` if the metadata has none. Both
-    follow from counting rows with ``list_rows``.
+    The row gets the columns ``keep`` where they have a value. It does not contain its number: its ``audio`` is empty,
+    and so is its ``id`` if the metadata has none. Both follow from counting rows with ``list_rows``.
     """
     record = {key: _decode(value) for key, value in values.items() if key not in ("audio", "path")}
     audio = values.get("audio")
-    row = fields.parse_fields(record, location="", row_id="", audio="")
+    row = keep_columns(fields.parse_fields(record, location="", row_id="", audio=""), keep)
     if isinstance(audio, bytes) and audio:
         return row, audio
     return CorpusRow(id=row.id, audio="", fault="holds no audio"), b""
@@ -148,8 +153,8 @@ def flatten_rows(
 ) -> pa.Table:
     """Convert the columns that are read to the same few types, whatever types their shards have.
 
-    The recording's bytes go into a column ``audio``. Text and the names of classes become bytes, which nothing decodes;
-    times become seconds as 64-bit numbers.
+    The recording's bytes go into a column ``audio``. Text, the names of classes and all values of columns that are kept
+    become bytes, which nothing decodes; times become seconds as 64-bit numbers.
     """
     class_names = class_names or {}
     columns: dict[str, pa.ChunkedArray] = {}
@@ -162,8 +167,11 @@ def flatten_rows(
             columns[name] = _name_classes(column, class_names[name])
         elif name != "path" and is_text(column.type):
             columns[name] = column.cast(pa.large_binary())
+        elif name in fields.TIME_KEYS:
+            columns[name] = column.cast(pa.float64(), safe=False)
         else:
-            columns[name] = column.cast(pa.float64(), safe=False) if name in fields.TIME_KEYS else column
+            is_kept = name != "path" and name not in _KNOWN_KEYS
+            columns[name] = _write_as_text(column) if is_kept else column
     return pa.table(columns)
 
 
@@ -186,7 +194,7 @@ def _ordered_context() -> DataContext:
     return context
 
 
-def _read_footer(files: CorpusFiles, name: str) -> ParquetFile:
+def _read_footer(files: CorpusFiles, name: str, keep: Sequence[str]) -> ParquetFile:
     source = files.shown(name)
     try:
         with files.filesystem.open(files.path(name), "rb") as stream:
@@ -197,8 +205,11 @@ def _read_footer(files: CorpusFiles, name: str) -> ParquetFile:
     audio_column = find_audio_column(schema)
     if audio_column is None:
         raise ManifestError(source, f"has no column of audio bytes {describe_audio_columns(schema)}")
-    class_names = _find_class_names(schema)
-    columns = _choose_columns(schema, audio_column, class_names, source=source)
+    # Ray adds a column path, with the shard's.
+    require_columns(keep, [column for column in schema.names if column not in (audio_column, "path")], source=source)
+    wanted = (_KNOWN_KEYS | set(keep)) - {audio_column}
+    class_names = _find_class_names(schema, wanted)
+    columns = _choose_columns(schema, wanted, class_names, source=source)
     if not set(columns) & set(fields.TEXT_KEYS):
         raise ManifestError(source, f"has no text column; looked for {', '.join(fields.TEXT_KEYS)}")
     return ParquetFile(
@@ -221,24 +232,26 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _choose_columns(
-    schema: pa.Schema, audio_column: str, class_names: Mapping[str, tuple[str, ...]], *, source: str
+    schema: pa.Schema, wanted: Set[str], class_names: Mapping[str, tuple[str, ...]], *, source: str
 ) -> tuple[str, ...]:
-    """Return the known columns of metadata; refuse one that cannot be read, since its rows would lose what it says."""
-    known = [column for column in schema if column.name in _KNOWN_KEYS - {audio_column}]
-    for column in known:
-        wanted = _wanted_type(column, class_names)
-        if wanted is not None:
-            message = f"column {column.name} has the type {column.type}, which cannot be read as {wanted}"
-            raise ManifestError(source, f"{message}; store it as {wanted}, or rename or remove it if it is not meant")
-    return tuple(column.name for column in known if not pa.types.is_null(column.type))
+    """Return the wanted columns there are; refuse one that cannot be read, since its rows would lose what it says."""
+    found = [column for column in schema if column.name in wanted]
+    for column in found:
+        kind = _wanted_type(column, class_names)
+        if kind is not None:
+            message = f"column {column.name} has the type {column.type}, which cannot be read as {kind}"
+            raise ManifestError(source, f"{message}; store it as {kind}, or rename or remove it if it is not meant")
+    return tuple(column.name for column in found if not pa.types.is_null(column.type))
 
 
 def _wanted_type(column: pa.Field, class_names: Mapping[str, tuple[str, ...]]) -> str | None:
-    """Return what a known column ought to hold, or None if it holds that; one without any value holds anything."""
+    """Return what a column ought to hold, or None if it holds that; one without any value holds anything."""
     kind = column.type
     if pa.types.is_null(kind) or is_text(kind) or column.name in class_names:
         return None
     is_whole = bool(pa.types.is_integer(kind))
+    if column.name not in _KNOWN_KEYS:
+        return None if _can_be_text(kind) else "text, a number or a date"
     if column.name in fields.TIME_KEYS:
         is_number = is_whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         return None if is_number else "a number of seconds"
@@ -247,16 +260,33 @@ def _wanted_type(column: pa.Field, class_names: Mapping[str, tuple[str, ...]]) -
     return "text"
 
 
-def _find_class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+def _can_be_text(kind: pa.DataType) -> bool:
+    """Whether Arrow can write values of a type as text: not those of lists and structs."""
+    try:
+        pa.array([], kind).cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
+def _find_class_names(schema: pa.Schema, wanted: Set[str]) -> dict[str, tuple[str, ...]]:
     """Return the names of the classes of columns that hold their numbers; numbers of speakers and ids are names."""
     features = hub_features(schema)
+    may_have_classes = wanted - {*_NAME_KEYS, *fields.TIME_KEYS}
     return {
         column.name: tuple(map(str, features[column.name]["names"]))
         for column in schema
-        if column.name in _STRING_KEYS
+        if column.name in may_have_classes
         and pa.types.is_integer(column.type)
         and isinstance(features.get(column.name, {}).get("names"), list)
     }
+
+
+def _write_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers, dates and truth values as bytes of text; a number that is none is missing."""
+    if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return column.cast(pa.string()).cast(pa.large_binary())
 
 
 def _name_classes(numbers: pa.ChunkedArray, names: tuple[str, ...]) -> pa.Array:

@@ -6,11 +6,12 @@ this folder and add an entry here.
 """
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from sottovoce.data.corpora.audio_folder import TABLES, read_audio_folder
+from sottovoce.data.corpora.columns import keep_columns_of_rows
 from sottovoce.data.corpora.common_voice import SPLIT_TABLES, VALIDATED_TABLE, read_common_voice
 from sottovoce.data.corpora.files import CorpusFiles, CorpusLocation, list_files
 from sottovoce.data.corpora.jsonl import read_jsonl_manifests
@@ -31,8 +32,9 @@ class Layout:
     """Files that show the layout in a folder: a suffix with its dot, or a whole file name; in lower case."""
     signs_of_file: tuple[str, ...] = ()
     """The same for a single file that the user named, which may bear any name; ``signs`` where empty."""
-    read: Callable[[CorpusFiles], list[CorpusRow]] | None
-    """Read all rows; None for a layout with the audio inside its tables, which ``stream_parquet`` reads."""
+    read: Callable[[CorpusFiles], Iterable[CorpusRow]] | None
+    """Read all rows, each with all its columns; None for a layout with the audio inside its tables, which
+    ``stream_parquet`` reads."""
     often_holds: frozenset[str] = frozenset()
     """Layouts whose signs often lie in a corpus of this one, and do not count there."""
 
@@ -99,25 +101,31 @@ def describe_formats() -> str:
     return f"Layout of the corpus. auto: detected from its files; {layouts}."
 
 
-def read_corpus(location: CorpusLocation, format: CorpusFormat = "auto") -> list[CorpusRow]:  # noqa: A002  # the setting's name
+def read_corpus(
+    location: CorpusLocation,
+    format: CorpusFormat = "auto",  # noqa: A002  # the setting's name
+    *,
+    keep: Sequence[str] = (),
+) -> list[CorpusRow]:
     """Read all rows of a corpus; a row that cannot be read becomes one with a ``fault``.
 
     Args:
         location: a folder or a file, local or behind any protocol fsspec knows.
         format: its layout.
+        keep: names of further columns, which rows get in ``columns`` where they have a value.
 
     Returns:
         Rows in the order of the corpus, the same on every call; ids may occur twice.
 
     Raises:
-        ManifestError: nothing there, an ambiguous layout, metadata that cannot be read, or Parquet, which
-            ``stream_parquet`` reads.
+        ManifestError: nothing there, an ambiguous layout, metadata that cannot be read, a column to keep that no row
+            has, or Parquet, which ``stream_parquet`` reads.
     """
     files = list_files(location)
     read = LAYOUTS[detect_format(files, format)].read
     if read is None:
         raise ManifestError(files.location, "holds its audio in Parquet; stream it with stream_parquet")
-    return read(files)
+    return list(keep_columns_of_rows(read(files), keep, source=files.location))
 
 
 def detect_format(location: CorpusLocation, format: CorpusFormat = "auto") -> CorpusLayout:  # noqa: A002

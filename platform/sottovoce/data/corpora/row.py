@@ -1,9 +1,10 @@
 """The row that every reader returns: one recording and its transcript, before any check."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from sottovoce.schema import Split, Task
+from sottovoce.schema import NO_COLUMNS, Split, Task
 
 FaultReason: TypeAlias = Literal["invalid_row", "wrong_encoding"]
 
@@ -29,6 +30,9 @@ class CorpusRow:
     """The longer recording that contains this piece, if the corpus names it."""
     split: Split | None = None
     """The split that the corpus declares; None if it declares none."""
+    columns: Mapping[str, str] = field(default_factory=lambda: NO_COLUMNS)
+    """Further columns by name: all of them as a layout's reader returns the row, and those that are kept after
+    ``keep_columns``."""
     fault: str | None = None
     fault_reason: FaultReason = "invalid_row"
     """The kind of ``fault``, used as the reason of the reject; meaningless without a fault."""

@@ -27,7 +27,7 @@ _TIMES = re.compile(rf"\s*{_CLOCK}\s+-->\s+{_CLOCK}(?:\s.*)?$")
 _MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")  # <i>, <v Speaker>, <00:01.000>, {\an8}
 
 
-def read_subtitles(files: CorpusFiles) -> list[CorpusRow]:
+def read_subtitles(files: CorpusFiles) -> Iterator[CorpusRow]:
     """Read the cues of every subtitle file; the name of a folder may declare the split.
 
     A language in the name, as in ``talk.de.srt``, is the rows'.
@@ -42,7 +42,7 @@ def read_subtitles(files: CorpusFiles) -> list[CorpusRow]:
     for name in _list_beside(files):
         if not name.lower().endswith(_OTHERS):
             beside[posixpath.splitext(name)[0]].append(name)
-    return [row for name in names for row in _read_cues(files, name, beside)]
+    return (row for name in names for row in _read_cues(files, name, beside))
 
 
 def parse_cues(text: str) -> Iterator[tuple[int, float, float, str]]:

@@ -32,7 +32,7 @@ class _Group:
     """Content of the ``txt`` and the ``json`` member."""
 
 
-def read_webdataset(files: CorpusFiles) -> list[CorpusRow]:
+def read_webdataset(files: CorpusFiles) -> Iterator[CorpusRow]:
     """Read every shard; its name or folder may declare the split (``train-000001.tar``).
 
     Raises:
@@ -45,7 +45,7 @@ def read_webdataset(files: CorpusFiles) -> list[CorpusRow]:
     shards = list(files.names) if files.is_single else files.ending(".tar")
     if not shards:
         raise ManifestError(files.location, "holds no .tar shard")
-    return [row for shard in shards for row in _read_shard(files, shard)]
+    return (row for shard in shards for row in _read_shard(files, shard))
 
 
 def _read_shard(files: CorpusFiles, shard: str) -> Iterator[CorpusRow]:
