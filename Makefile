@@ -29,7 +29,7 @@ serve: $(DEMO) ## serve the last quickstart's model, or the embedded one, on 127
 
 # A test never reaches for the Hub: what is missing offline must fail here, not at a user's desk.
 test: export HF_HUB_OFFLINE := 1
-test: EVERY_CORE := --numprocesses auto --dist loadgroup
+test: EVERY_CORE := --numprocesses auto --dist loadfile
 test: COVERAGE := $(if $(CI),--cov --cov-report=term:skip-covered)
 test: HERE := not gpu and not network and not endurance
 test: $(DEV) $(if $(CI),$(CLIENTS)) ## run all tests: the fast ones first, then the slow ones beside Ray's and the server's

@@ -6,10 +6,11 @@ What takes seconds to import stands in the fixtures: xdist reads this file befor
 import gc
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import budget
 import numpy as np
@@ -17,14 +18,20 @@ import pytest
 from filelock import FileLock
 from service_keys import API_KEYS, KEYS_VARIABLE
 
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler.protocol import Scheduling
+
 ROOT = Path(__file__).resolve().parent.parent
 INTEGRATION = ROOT / "tests" / "integration"
 ENDURANCE = ROOT / "tests" / "endurance"
 INTEGRATION_MARKS = ("ray", "serve", "slow")
 """Each test there has one of them."""
+RAY_FOLDERS = ("tests/integration/", "tests/data/corpora/")
+"""Their tests run one after the other."""
 LOWEST_PRIORITY = 19
-YIELDS = pytest.StashKey[bool]()
-"""Whether a test yields the processor to those with Ray."""
+HAS_RAY = pytest.StashKey[bool]()
+"""Whether a run has tests with Ray."""
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 """Take a folder's name and what writes it."""
@@ -70,30 +77,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: the mark endurance and the folder tests/endurance belong together")
         if INTEGRATION in item.path.parents and not any(map(item.get_closest_marker, INTEGRATION_MARKS)):
             raise pytest.UsageError(f"{item.nodeid} has none of the marks {', '.join(INTEGRATION_MARKS)}")
-    group_for_workers(items)
-
-
-def group_for_workers(items: Sequence[pytest.Item]) -> None:
-    """Keep the tests of a file on one of xdist's workers, and all that need Ray or the server on one, which share both.
-
-    Ray's tests wait for processes a quarter of the time, so others run beside them, and yield the processor to them.
-    """
-    with_ray = [item for item in items if needs_ray(item)]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else str(item.path.relative_to(ROOT))))
-    if with_ray:
-        for item in items:
-            if not needs_ray(item):
-                item.stash[YIELDS] = True
+        if needs_ray(item) and not is_kept_together(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} needs Ray; move it to one of {', '.join(RAY_FOLDERS)}")
 
 
 def needs_ray(item: pytest.Item) -> bool:
     return any(map(item.get_closest_marker, ("ray", "serve")))
 
 
+def is_kept_together(nodeid: str) -> bool:
+    return nodeid.startswith(RAY_FOLDERS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling":
+    """Keep the tests of a file on one of xdist's workers, and those with Ray or the server on one, which share both.
+
+    Ray's tests wait for processes a quarter of the time, so that others run beside them. Not ``--dist loadgroup``: in
+    xdist 3.8 it changes a field that pytest 9.2 has under another name, and groups nothing.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class RayTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if is_kept_together(nodeid) else nodeid.partition("::")[0]
+
+    return RayTogether(config, log)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Find out whether tests with Ray run beside those without."""
+    session.stash[HAS_RAY] = any(map(needs_ray, session.items))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Lower this worker's priority for good: once it has a test without Ray, it gets hardly any with it."""
-    if item.stash.get(YIELDS, False) and "PYTEST_XDIST_WORKER" in os.environ:
+    """Let tests without Ray yield the processor to those with it. Their worker stays so; it has hardly any with Ray."""
+    if item.session.stash[HAS_RAY] and not needs_ray(item) and "PYTEST_XDIST_WORKER" in os.environ:
         os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
 
 

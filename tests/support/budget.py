@@ -83,7 +83,7 @@ class BudgetPlugin:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add up set-up, call and teardown of a test."""
-        self._durations_s[report.nodeid.partition("@")[0]] += report.duration  # type: ignore[assignment]  # seconds, not a count
+        self._durations_s[report.nodeid] += report.duration  # type: ignore[assignment]  # seconds, not a count
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Judge the run."""
