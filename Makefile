@@ -32,9 +32,10 @@ test: export HF_HUB_OFFLINE := 1
 test: EVERY_CORE := --numprocesses auto --dist loadfile
 test: COVERAGE := $(if $(CI),--cov --cov-report=term:skip-covered)
 test: HERE := not gpu and not network and not endurance
-test: $(DEV) $(if $(CI),$(CLIENTS)) ## run all tests: the fast ones first, then the slow ones beside Ray's and the server's
+test: $(DEV) $(if $(CI),$(CLIENTS)) ## run all tests: the fast ones first, then the slow ones, then Ray's and the server's
 	$(PYTHON) -m pytest --budget default $(EVERY_CORE) $(COVERAGE)
-	$(PYTHON) -m pytest --budget slow $(EVERY_CORE) -m '(slow or ray or serve) and $(HERE)'
+	$(PYTHON) -m pytest --budget slow $(EVERY_CORE) -m 'slow and not ray and not serve and $(HERE)'
+	$(PYTHON) -m pytest --budget integration tests/integration tests/data/corpora -m '(ray or serve) and $(HERE)'
 
 test-clients: $(DEV) $(CLIENTS) ## call a service with LiteLLM, LangChain and, where Node is, with OpenAI's and Vercel's packages
 	$(PYTHON) -m pytest tests/integration/serving/test_clients.py -m serve -rs

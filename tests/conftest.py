@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import budget
 import numpy as np
@@ -18,20 +17,13 @@ import pytest
 from filelock import FileLock
 from service_keys import API_KEYS, KEYS_VARIABLE
 
-if TYPE_CHECKING:
-    from xdist.remote import Producer
-    from xdist.scheduler.protocol import Scheduling
-
 ROOT = Path(__file__).resolve().parent.parent
 INTEGRATION = ROOT / "tests" / "integration"
 ENDURANCE = ROOT / "tests" / "endurance"
 INTEGRATION_MARKS = ("ray", "serve", "slow")
 """Each test there has one of them."""
-RAY_FOLDERS = ("tests/integration/", "tests/data/corpora/")
-"""Their tests run one after the other."""
-LOWEST_PRIORITY = 19
-HAS_RAY = pytest.StashKey[bool]()
-"""Whether a run has tests with Ray."""
+RAY_FOLDERS = (INTEGRATION, ROOT / "tests" / "data" / "corpora")
+"""What `make test` looks through for tests with Ray or the server: reading all other files takes half a minute."""
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 """Take a folder's name and what writes it."""
@@ -77,43 +69,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: the mark endurance and the folder tests/endurance belong together")
         if INTEGRATION in item.path.parents and not any(map(item.get_closest_marker, INTEGRATION_MARKS)):
             raise pytest.UsageError(f"{item.nodeid} has none of the marks {', '.join(INTEGRATION_MARKS)}")
-        if needs_ray(item) and not is_kept_together(item.nodeid):
-            raise pytest.UsageError(f"{item.nodeid} needs Ray; move it to one of {', '.join(RAY_FOLDERS)}")
-
-
-def needs_ray(item: pytest.Item) -> bool:
-    return any(map(item.get_closest_marker, ("ray", "serve")))
-
-
-def is_kept_together(nodeid: str) -> bool:
-    return nodeid.startswith(RAY_FOLDERS)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling":
-    """Keep the tests of a file on one of xdist's workers, and those with Ray or the server on one, which share both.
-
-    Ray's tests wait for processes a quarter of the time, so that others run beside them. Not ``--dist loadgroup``: in
-    xdist 3.8 it changes a field that pytest 9.2 has under another name, and groups nothing.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class RayTogether(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "ray" if is_kept_together(nodeid) else nodeid.partition("::")[0]
-
-    return RayTogether(config, log)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Find out whether tests with Ray run beside those without."""
-    session.stash[HAS_RAY] = any(map(needs_ray, session.items))
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let tests without Ray yield the processor to those with it. Their worker stays so; it has hardly any with Ray."""
-    if item.session.stash[HAS_RAY] and not needs_ray(item) and "PYTEST_XDIST_WORKER" in os.environ:
-        os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
+        is_found = any(folder in item.path.parents for folder in RAY_FOLDERS)
+        if not is_found and any(map(item.get_closest_marker, ("ray", "serve"))):
+            raise pytest.UsageError(f"{item.nodeid} needs Ray, and `make test` would not look for it there")
 
 
 @pytest.fixture(scope="session", autouse=True)

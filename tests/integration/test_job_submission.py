@@ -128,7 +128,7 @@ def test_without_the_token_nothing_can_be_submitted(head: Head, root: Path, tmp_
 SMALL = {
     "jobs.prepare_manifest": "",
     "jobs.train_whisper": " --training.max-steps 2 --data.batch-size 4 --training.base $TINY",
-    "jobs.export_model": " --export.max-wer-rise 1",  # two steps leave a poor model, and int8 may make it poorer
+    "jobs.export_model": " --export.max-wer-rise 100",  # of a model of random weights
 }
 """What the test adds to the commands, so that they take seconds."""
 
