@@ -6,15 +6,15 @@ Shapes: B batch, M mel bins, F frames (100 per second), P positions (50 per seco
 """
 
 from torch import Tensor, nn
-from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers import WhisperConfig
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from sottovoce.model import onednn_linear
 from sottovoce.model.audio_context import AudioContext
+from sottovoce.whisper_classes import WhisperForConditionalGeneration, modeling_whisper
 
 
-class TrimmedEncoder(WhisperEncoder):
+class TrimmedEncoder(modeling_whisper.WhisperEncoder):
     """Whisper's encoder for any even number of frames up to its table of positions."""
 
     def forward(

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.models.whisper import modeling_whisper
 
 from sottovoce.audio.features import Padding
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.train.batches import find_label_indices
 from sottovoce.train.methods import METHODS, MethodName
+from sottovoce.whisper_classes import modeling_whisper
 
 # of Whisper's log-mel spectrograms, (log10(power) + 4) / 4: 8 orders of magnitude; the least power is 1e-10
 _DYNAMIC_RANGE, _SILENCE = 2.0, -1.5

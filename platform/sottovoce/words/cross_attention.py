@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from sottovoce.errors import CheckpointError
 from sottovoce.model.context import TrimmedWhisper
 from sottovoce.model.labels import TokenKinds
+from sottovoce.whisper_classes import modeling_whisper
 
 Head: TypeAlias = tuple[int, int]
 """Decoder layer and head, both counted from 0."""
@@ -107,10 +107,10 @@ def _recorded(model: TrimmedWhisper, heads: Sequence[Head]) -> Iterator[dict[Hea
     """Record the heads' scores (T, P) of one window while the decoder runs in the context."""
     scores: dict[Head, NDArray[np.float32]] = {}
 
-    def listen(layer: int, attention: WhisperAttention) -> torch.utils.hooks.RemovableHandle:
+    def listen(layer: int, attention: modeling_whisper.WhisperAttention) -> torch.utils.hooks.RemovableHandle:
         wanted = [head for at, head in heads if at == layer]
 
-        def note(module: WhisperAttention, _: tuple[Tensor, ...], given: dict[str, Tensor]) -> None:
+        def note(module: modeling_whisper.WhisperAttention, _: tuple[Tensor, ...], given: dict[str, Tensor]) -> None:
             for head, values in zip(wanted, _scores(module, given, wanted), strict=True):
                 scores[layer, head] = values
 
@@ -124,7 +124,9 @@ def _recorded(model: TrimmedWhisper, heads: Sequence[Head]) -> Iterator[dict[Hea
             handle.remove()
 
 
-def _scores(attention: WhisperAttention, given: dict[str, Tensor], heads: Sequence[int]) -> NDArray[np.float32]:
+def _scores(
+    attention: modeling_whisper.WhisperAttention, given: dict[str, Tensor], heads: Sequence[int]
+) -> NDArray[np.float32]:
     """Multiply the queries and keys of one layer's heads: (heads, T, P)."""
 
     def divided(states: Tensor) -> Tensor:
