@@ -7,18 +7,17 @@ text, for one figure of its assisted generation, which nothing here runs.
 from contextlib import suppress
 from importlib import import_module
 
-import transformers.utils
-
 
 def _import_generation() -> None:
     """Import what asks for scikit-learn while the answer is no; a transformers without that module needs none of it."""
-    is_available = transformers.utils.is_sklearn_available
-    transformers.utils.is_sklearn_available = lambda: False
+    names = vars(import_module("transformers.utils"))
+    is_available = names["is_sklearn_available"]
+    names["is_sklearn_available"] = lambda: False
     try:
         with suppress(ModuleNotFoundError):
             import_module("transformers.generation.candidate_generator")
     finally:
-        transformers.utils.is_sklearn_available = is_available
+        names["is_sklearn_available"] = is_available
 
 
 _import_generation()
