@@ -21,6 +21,8 @@ _CROWDED_S = 0.2
 _UPLOADING_S = 1.0  # a body that has not arrived by then is a slow upload, which occupies no gateway
 _PACE_OVER_S = 10.0  # the rate of answers is that of the last so many seconds
 _LEAST_PER_S = 1.0  # where nothing has been answered yet
+_LARGE_BYTES = 2**20  # of a body; half a minute of 16-bit speech
+_LARGE_BYTES_PER_S = 48 * 2**20  # on two cores, three times as much takes both
 _LONGEST_WAIT_S = 30  # OpenAI's clients wait for up to a minute when they are told to, and then three times at most
 
 
@@ -57,6 +59,33 @@ class Visit:
     def _count(self, counts: bool) -> None:
         self._crowd.num_working += counts - self._counts
         self._counts = counts
+
+
+class LargeBodies:
+    """What bodies have beyond their first MiB passes a proxy at 48 MiB/s altogether.
+
+    That is hours of compressed speech a second. Without it, dozens of large uploads at once leave no processor for the
+    others.
+    """
+
+    def __init__(self, *, bytes_per_s: float = _LARGE_BYTES_PER_S, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with none."""
+        self._bytes_per_s = bytes_per_s
+        self._clock = clock
+        self._free_at = -math.inf
+
+    async def passing(self, num_bytes: int, *, before: int) -> None:
+        """Wait until the next part of a body may pass.
+
+        Args:
+            num_bytes: of the part.
+            before: bytes of the same body that have passed.
+        """
+        if before < _LARGE_BYTES:
+            return
+        starts_at = max(self._free_at, self._clock())
+        self._free_at = starts_at + num_bytes / self._bytes_per_s
+        await asyncio.sleep(starts_at - self._clock())
 
 
 class Crowd:

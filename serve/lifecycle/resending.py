@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import CrowdedError, DeadlineError, UnavailableError
 from serve.http.problems import CROWDED_HEADER, problem_response
-from serve.lifecycle.crowd import Crowd, Visit, max_working_from_environment
+from serve.lifecycle.crowd import Crowd, LargeBodies, Visit, max_working_from_environment
 
 MIDDLEWARE_PATH = "serve.lifecycle.resending:proxy_middleware"
 """What Serve's proxy imports; see ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``."""
@@ -55,6 +55,7 @@ class Resending:
         self._app = app
         self._budget = _Budget(max_kept_bytes)
         self._crowd = crowd or Crowd(max_working_from_environment())
+        self._large_bodies = LargeBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -63,7 +64,7 @@ class Resending:
             return
         request_id = _request_id(scope)
         if scope["method"] != _UPLOADS:
-            await self._pass_on(scope, _KeptBody(receive, self._budget), send, request_id)
+            await self._pass_on(scope, _KeptBody(receive, self._budget, self._large_bodies), send, request_id)
             return
         if self._crowd.is_full:
             wait_s = self._crowd.retry_after_s()
@@ -71,7 +72,7 @@ class Resending:
             return
         visit = Visit(self._crowd)
         try:
-            body = _KeptBody(receive, self._budget, visit)
+            body = _KeptBody(receive, self._budget, self._large_bodies, visit)
             await self._pass_on(scope, body, self._crowd_control(send), request_id)
         finally:
             visit.end()
@@ -162,13 +163,17 @@ class _Budget:
 class _KeptBody:
     """The part of a request's body that was read, until its answer starts."""
 
-    def __init__(self, receive: Receive, budget: _Budget, visit: Visit | None = None) -> None:
+    def __init__(
+        self, receive: Receive, budget: _Budget, large_bodies: LargeBodies, visit: Visit | None = None
+    ) -> None:
         self.is_whole = True
         """False when a part was not kept for lack of memory."""
         self.client_has_left = False
         self._receive = receive
         self._budget = budget
+        self._large_bodies = large_bodies
         self._visit = visit
+        self._num_received = 0
         self._messages: list[Message] = []
         self._num_bytes = 0
         self._is_dropped = False
@@ -183,6 +188,9 @@ class _KeptBody:
                 position += 1
                 return self._messages[position - 1]
             message = await self._receive()
+            num_bytes = len(message.get("body", b""))
+            await self._large_bodies.passing(num_bytes, before=self._num_received)
+            self._num_received += num_bytes
             self._keep(message)
             position = len(self._messages)
             return message

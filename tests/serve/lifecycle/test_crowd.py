@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from serve.lifecycle import crowd
-from serve.lifecycle.crowd import Crowd, Visit
+from serve.lifecycle.crowd import Crowd, LargeBodies, Visit
 
 
 class Clock:
@@ -77,3 +77,24 @@ def test_nobody_waits_longer_than_openais_clients_do_and_not_all_come_at_once():
     assert waits[:30] == list(range(1, 31))
     assert {15, 20, 25, 30} <= set(waits[30:])
     assert (min(waits[30:]), max(waits)) == (15, 30)
+
+
+def test_large_bodies_share_a_rate_and_small_ones_do_not_wait():
+    async def main() -> tuple[float, float]:
+        bodies = LargeBodies(bytes_per_s=10e6)
+        loop = asyncio.get_running_loop()
+
+        async def send(before: int) -> float:
+            started = loop.time()
+            for _ in range(4):
+                await bodies.passing(250_000, before=before)
+                before += 250_000
+            return loop.time() - started
+
+        large = [asyncio.create_task(send(2 * 2**20)) for _ in range(3)]
+        small = await send(0)
+        return small, max(await asyncio.gather(*large))
+
+    small_s, large_s = asyncio.run(main())
+    assert small_s < 0.2
+    assert large_s > 0.25, "three megabytes at ten a second, the last part not waited for"
