@@ -23,7 +23,7 @@ from serve.settings import Limits
 from sottovoce.recognize.longform.recording import Recording
 
 _NUM_OTHERS = 1  # decoders of each lane but the first: one decodes faster than all transcribers transcribe
-_NICENESS = 10  # of long recordings: a tenth of the processor where short ones want all of it
+_NICENESS = 10  # of threads for long recordings; below that of their decoders, as they hold Python's lock at times
 _FIRST_S = 10.0  # decoded in the first lane, which most requests never leave
 _FIRST_BYTES = 8 * 2**20  # decoded there at most, over all channels: four at 48 kHz
 _SHORT_BYTES = 64 * 2**20  # decoded in the second lane at most: a minute of six channels at 48 kHz
@@ -118,11 +118,11 @@ def _plan_stages(limits: Limits) -> list[_Stage]:
     make = partial(DecoderProcess, silence_s=limits.max_decode_s)
     whole = Job(max_duration_s=limits.max_duration_s, max_cpu_s=limits.max_decode_s)
     first = replace(whole, first_s=min(_FIRST_S, limits.short_audio_s), first_decoded_bytes=_FIRST_BYTES)
-    stages = [_Stage(Lane(limits.num_decoders, partial(make, niceness=0), name="first", kills=False), first)]
+    stages = [_Stage(Lane(limits.num_decoders, partial(make, yields=False), name="first", kills=False), first)]
     if limits.short_audio_s > _FIRST_S:
         short = replace(whole, first_s=limits.short_audio_s, first_decoded_bytes=_SHORT_BYTES)
-        stages.append(_Stage(Lane(_NUM_OTHERS, partial(make, niceness=0), name="short", kills=False), short))
-    long = Lane(_NUM_OTHERS, partial(make, niceness=_NICENESS), name="long", kills=True)
+        stages.append(_Stage(Lane(_NUM_OTHERS, partial(make, yields=False), name="short", kills=False), short))
+    long = Lane(_NUM_OTHERS, partial(make, yields=True), name="long", kills=True)
     return [*stages, _Stage(long, whole, is_long=True)]
 
 

@@ -19,6 +19,8 @@ from sottovoce.errors import AudioDecodeError, AudioError
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+_LOWEST_PRIORITY = 19
+
 _log = logging.getLogger(__name__)
 
 
@@ -69,14 +71,14 @@ class Decoder(Protocol):
 class DecoderProcess:
     """Runs ``worker.py``."""
 
-    def __init__(self, *, niceness: int, silence_s: int) -> None:
+    def __init__(self, *, yields: bool, silence_s: int) -> None:
         """Start nothing yet.
 
         Args:
             silence_s: seconds after which a process that neither reads nor writes is killed.
-            niceness: of the process above that of this one; above 0 it yields the processor to others.
+            yields: whether the process runs while nobody else wants the processor.
         """
-        self._niceness = niceness
+        self._yields = yields
         self._silence_s = silence_s
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -146,9 +148,8 @@ class DecoderProcess:
             raise
         finally:
             theirs.close()
-        if self._niceness:
-            own = os.getpriority(os.PRIO_PROCESS, os.getpid())
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, own + self._niceness)
+        if self._yields:
+            _yield_processor(self._process.pid)
         self._connection = Connection(ours.detach())
         return self._connection
 
@@ -159,6 +160,17 @@ class DecoderProcess:
         if status != -signal.SIGKILL:  # ours, or the kernel's for want of memory
             _log.error("a decoder process ended with status %s", status)
         return "the decoder cannot read it"
+
+
+def _yield_processor(pid: int) -> None:
+    """Let a process have a twelfth of the processor that a worker of Ray gets beside it.
+
+    Ray's workers have a niceness of 15, so that the highest one, 19, leaves it two fifths.
+    """
+    if sys.platform == "linux":
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.setpriority(os.PRIO_PROCESS, pid, _LOWEST_PRIORITY)
 
 
 def _receive(connection: Connection, sink: Sink) -> float | None:

@@ -27,9 +27,9 @@ def file(duration_s: float) -> io.BytesIO:
 class HeldDecoder(InProcessDecoder):
     """Decodes a long recording only once it is let go, or killed."""
 
-    def __init__(self, *, niceness: int, silence_s: int) -> None:
+    def __init__(self, *, yields: bool, silence_s: int) -> None:
         super().__init__()
-        self.is_long = niceness > 0
+        self.is_long = yields
         self.has_begun = threading.Event()
         self.let_go = threading.Event()
         made.append(self)
