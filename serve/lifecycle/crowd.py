@@ -119,6 +119,7 @@ class Crowd:
     def note_answer(self) -> None:
         """Note that a request was answered."""
         self._answered_at.append(self._clock())
+        self._forget_answers()
 
     def retry_after_s(self) -> int:
         """Return the seconds after which a refused client shall come again.
@@ -127,8 +128,7 @@ class Crowd:
         again. Those for whom that would be too long come at random times in its second half.
         """
         now = self._clock()
-        while self._answered_at and self._answered_at[0] < now - _PACE_OVER_S:
-            self._answered_at.popleft()
+        self._forget_answers()
         per_s = max(len(self._answered_at) / _PACE_OVER_S, _LEAST_PER_S)
         self._last_return = max(self._last_return, now) + 1.0 / per_s
         wait_s = self._last_return - now
@@ -136,3 +136,8 @@ class Crowd:
             self._last_return = now + _LONGEST_WAIT_S
             return random.randint(_LONGEST_WAIT_S // 2, _LONGEST_WAIT_S)
         return math.ceil(wait_s)
+
+    def _forget_answers(self) -> None:
+        """Drop those that are too old for the rate."""
+        while self._answered_at and self._answered_at[0] < self._clock() - _PACE_OVER_S:
+            self._answered_at.popleft()

@@ -71,6 +71,15 @@ def test_refused_clients_come_back_one_after_the_other_at_the_pace_of_answers():
     assert [room.retry_after_s() for _ in range(2)] == [1, 2], "none was answered for a while: one a second"
 
 
+def test_old_answers_are_forgotten_although_nobody_is_refused():
+    clock = Clock()
+    room = Crowd(1, clock=clock)
+    for _ in range(100):
+        room.note_answer()
+        clock.now_s += 1.0
+    assert len(room._answered_at) <= 11
+
+
 def test_nobody_waits_longer_than_openais_clients_do_and_not_all_come_at_once():
     room = Crowd(1, clock=Clock())
     waits = [room.retry_after_s() for _ in range(640)]
