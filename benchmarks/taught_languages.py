@@ -48,8 +48,8 @@ _QUESTION = "Can micro be taught two languages, one of them not in Latin letters
 _NORMALIZER: Normalizer = "auto"
 _MAX_DURATION_S = 10.0  # micro's longest context
 # As jobs/recipes/quickstart.yaml but for the rate. At its 3e-3, with 300 utterances of English, German fell from 109 to
-# 2 % and Russian from 141 to 4 %, but English rose from 4 to 9 % (675 steps in one process, December 2026). Half the
-# rate and three times the English are a guess.
+# 2 % and Russian from 141 to 4 %, but English rose from 4 to 9 % (675 steps in one process, December 2026). At half the
+# rate, with three times the English, it did not rise.
 _TRAINING = TrainingConfig(
     base=MICRO,
     method="lora",
