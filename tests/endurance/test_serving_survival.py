@@ -1,4 +1,7 @@
-"""The service under load while it is deployed again, and while its replicas come and go."""
+"""The service under load while its processes die, while it is deployed again, and while its replicas come and go.
+
+Five hundred kills: ``benchmarks/serve_kills.py``, which ``make endurance`` runs.
+"""
 
 import time
 from collections.abc import Iterator
@@ -8,14 +11,15 @@ import pytest
 from real_service import running_service
 
 from benchmarks.closed_loop import ClosedLoop
-from benchmarks.serve_kills import make_recordings
-from benchmarks.service_killer import service_processes
+from benchmarks.serve_kills import ServeKills, make_recordings, run_kills
+from benchmarks.service_killer import TITLES, service_processes
 from serve import app
 from serve.launch import start_service
 from serve.settings import Autoscaling, Limits, ServeConfig
 
 pytestmark = [pytest.mark.endurance, pytest.mark.timeout(1800)]
 
+NUM_KILLS = 20
 SCALING_TIMEOUT_S = 90.0
 
 
@@ -24,6 +28,15 @@ def base_url(micro_assets: Path, local_ray: str) -> Iterator[str]:
     scaling = Autoscaling(min_replicas=2, max_replicas=2)
     with running_service(ServeConfig(model=str(micro_assets), variant="torch", transcriber_scaling=scaling)) as url:
         yield url
+
+
+def test_no_request_is_lost_when_any_process_dies(base_url, tmp_path):
+    settings = ServeKills(num_kills=NUM_KILLS, max_s=900.0, pause_s=1.0, num_clients=4, output=tmp_path / "result.json")
+    (*kinds, requests), lost = run_kills(base_url, settings)
+    assert not lost
+    assert requests["different_text"] == 0
+    assert [row["killed"] for row in kinds] == list(TITLES)
+    assert sum(row["kills"] for row in kinds) == NUM_KILLS
 
 
 @pytest.fixture

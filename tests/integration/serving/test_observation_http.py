@@ -63,13 +63,14 @@ def test_every_metric_is_on_rays_endpoint(answers, errors):
     names = {metric.shown_name + "_bucket" * (metric.kind == "histogram") for metric in METRICS}
     missing = wait_for(lambda: names - {metric.name for metric in read_metrics()}, lambda missing: not missing)
     assert not missing
-    reasons = {
-        metric.tags["reason"]: metric.tags
-        for metric in read_metrics()
-        if metric.name == "ray_sottovoce_serve_requests_total"
-    }
+    reasons = wait_for(tags_by_reason, lambda found: {"ok", "model_not_found"} <= {*found})
     assert reasons["ok"]["deployment"] == "Gateway"
     assert (reasons["model_not_found"]["model"], reasons["model_not_found"]["status"]) == ("none", "404")
+
+
+def tags_by_reason() -> dict[str, dict[str, str]]:
+    counts = [metric for metric in read_metrics() if metric.name == "ray_sottovoce_serve_requests_total"]
+    return {count.tags["reason"]: count.tags for count in counts}
 
 
 def test_each_request_has_one_line_in_serves_log(answers, errors):
