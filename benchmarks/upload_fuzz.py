@@ -214,6 +214,7 @@ class _CountDeaths(logging.Handler):
 
 def fuzz_gateway(num_uploads: int, seed: tuple[int, int]) -> Tally:
     """Send mutated uploads to one gateway with decoder processes."""
+    logging.basicConfig(level=logging.ERROR)  # says how a decoder died
     deaths = _CountDeaths(level=logging.ERROR)
     logging.getLogger("serve.decoding").addHandler(deaths)
     started = time.monotonic()
