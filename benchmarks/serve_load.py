@@ -98,8 +98,10 @@ async def _measure(settings: ServeLoad, service: ServeConfig, base_url: str) -> 
     """Load the service, and read its memory meanwhile."""
     uploads = read_uploads(settings.recordings, seed=settings.seed)
     samples: list[MemorySample] = []
+    longest_s = max(upload.audio_s for upload in uploads)
+    deadline_s = service.limits.deadline_s + service.limits.deadline_per_audio_s * longest_s
     load = Load(
-        partial(build_client, base_url, deadline_s=service.limits.deadline_s),
+        partial(build_client, base_url, deadline_s=deadline_s),
         draw_uploads(uploads, seed=settings.seed),
         model=service.model_id,
         duration_s=settings.duration_s or _DURATION_S[settings.mode],
