@@ -1,7 +1,7 @@
 """Report of a load: percentiles, failures and memory as rows, and a plot."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,20 +46,22 @@ def sample_memory(at_s: float) -> MemorySample:
     return MemorySample(at_s, rss_bytes)
 
 
-def summarize(outcomes: Sequence[Outcome], *, deadline_s: float) -> list[Row]:
+def summarize(outcomes: Sequence[Outcome], *, deadline_s: float, deadline_per_audio_s: float = 0.0) -> list[Row]:
     """Return one row for all requests, and one for each length of recording.
 
     Args:
         outcomes: of all requests.
-        deadline_s: the service's deadline.
+        deadline_s: the service's deadline, in seconds.
+        deadline_per_audio_s: seconds that each second of audio adds to it.
     """
     took_s = max((one.started_s + one.seconds for one in outcomes), default=1.0)
     groups = list(dict.fromkeys(one.group for one in outcomes))
     rows = {"all": list(outcomes)} | {group: [one for one in outcomes if one.group == group] for group in groups}
-    return [{"what": what, **_row(rows[what], took_s=took_s, deadline_s=deadline_s)} for what in rows]
+    late = {id(one) for one in outcomes if one.seconds > deadline_s + deadline_per_audio_s * one.audio_s}
+    return [{"what": what, **_row(rows[what], took_s=took_s, late=late)} for what in rows]
 
 
-def _row(outcomes: Sequence[Outcome], *, took_s: float, deadline_s: float) -> dict[str, object]:
+def _row(outcomes: Sequence[Outcome], *, took_s: float, late: Set[int]) -> dict[str, object]:
     answered = [one for one in outcomes if one.is_answered]
     refused = [one for one in outcomes if one.is_refused]
     lost = [one for one in outcomes if one.is_lost]
@@ -70,7 +72,7 @@ def _row(outcomes: Sequence[Outcome], *, took_s: float, deadline_s: float) -> di
         "refused": len(refused),
         "lost": len(lost),
         "reasons": dict(Counter(f"{one.status} {one.reason}" for one in outcomes if not one.is_answered)),
-        "late": sum(one.seconds > deadline_s for one in answered),
+        "late": sum(id(one) in late for one in answered),
         "other_texts": sum(not one.is_same for one in answered),
         "audio_s": round(audio_s, 1),
         "rtfx": round(audio_s / took_s, 2),

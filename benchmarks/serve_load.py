@@ -78,7 +78,8 @@ def main(settings: ServeLoad) -> None:
         load, samples = asyncio.run(_measure(settings, service, base_url))
         stop_service()
     ray.shutdown()
-    rows = summarize(load.outcomes, deadline_s=service.limits.deadline_s)
+    limits = service.limits
+    rows = summarize(load.outcomes, deadline_s=limits.deadline_s, deadline_per_audio_s=limits.deadline_per_audio_s)
     _write(settings, load, [*rows, *summarize_memory(samples)], samples, machine)
 
 

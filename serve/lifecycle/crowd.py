@@ -22,7 +22,7 @@ _UPLOADING_S = 1.0  # a body that has not arrived by then is a slow upload, whic
 _PACE_OVER_S = 10.0  # the rate of answers is that of the last so many seconds
 _LEAST_PER_S = 1.0  # where nothing has been answered yet
 _LARGE_BYTES = 2**20  # of a body; half a minute of 16-bit speech
-_LARGE_BYTES_PER_S = 48 * 2**20  # on two cores, three times as much takes both
+_LARGE_BYTES_PER_S = 48 * 2**20  # a third of what 64 such clients sent through two cores
 _LONGEST_WAIT_S = 30  # OpenAI's clients wait for up to a minute when they are told to, and then three times at most
 
 
@@ -64,8 +64,8 @@ class Visit:
 class LargeBodies:
     """What bodies have beyond their first MiB passes a proxy at 48 MiB/s altogether.
 
-    That is hours of compressed speech a second. Without it, dozens of large uploads at once leave no processor for the
-    others.
+    That is hours of compressed speech a second. It bounds what dozens of large uploads at once leave in the gateways'
+    memory: 0.5 GB with it and 0.9 GB without, when 64 clients sent bodies of 25 MB among others.
     """
 
     def __init__(self, *, bytes_per_s: float = _LARGE_BYTES_PER_S, clock: Callable[[], float] = time.monotonic) -> None:

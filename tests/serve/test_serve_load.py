@@ -137,6 +137,11 @@ def test_rows_hold_counts_reasons_percentiles_and_speed_by_length():
     assert (everything["audio_s"], everything["rtfx"], everything["late"]) == (1010.0, round(1010 / 400, 2), 1)
 
 
+def test_the_deadline_grows_with_the_recording():
+    answers = [outcome(330.0, audio_s=300.0), outcome(330.0)]
+    assert summarize(answers, deadline_s=300.0, deadline_per_audio_s=0.5)[0]["late"] == 1
+
+
 def test_memory_grows_from_after_the_warm_up_to_the_end():
     samples = [MemorySample(float(s), {"Gateway": 100 * 2**20, "Transcriber": (150 + s) * 2**20}) for s in range(101)]
     gateway, transcriber = summarize_memory(samples)
